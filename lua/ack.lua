@@ -1,0 +1,69 @@
+-- ack: running -> succeeded
+--
+-- The attempts did their work. Results are stored, the oldest succeeded jobs beyond the queue's retention
+-- go (bounded), and a job whose own retention is 0 goes at once; its id stays known for 60 s.
+--
+-- Returns for each job "succeeded" (again, when this token's ack is repeated), "stale" when the token does
+-- not own the job any more, or "missing" when the id is not known.
+-- @flags allow-oom
+-- @include lib/clock
+-- @include lib/refusal
+-- @include lib/settled
+-- @include lib/trim
+local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, config, counters, events = unpack(KEYS)
+local now, worker, count = unpack(ARGV) -- then `count` times: id, token, result
+
+local level, age, most, bytes = unpack(redis.call("HMGET", config, "level", "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
+local refused = refusal(level, count, 3, 3)
+if refused then return refused end
+now = clock(now)
+local keys = { jobs = jobs, leases = leases, succeeded = succeeded, attempts = attempts, results = results, known = known,
+  expiries = expiries, notes = notes, logs = logs, counters = counters, events = events }
+local ids = {}
+for i = 1, tonumber(count) do ids[i] = item(3, 3, i) end
+local held = redis.call("HMGET", leases, unpack(ids))
+for _, key in ipairs({ running, succeeded, expiries, logs }) do redis.call("ZCARD", key) end
+for _, key in ipairs({ jobs, attempts, results, known, notes, counters }) do redis.call("HLEN", key) end
+redis.call("XLEN", events)
+
+local reply, mine, tokens, scores, records, own, gone, weight, done = {}, {}, {}, {}, {}, {}, {}, 0, {}
+for i, id in ipairs(ids) do
+  local _, token, result = item(3, 3, i)
+  local its, by, started, attempt, flags, size =
+    string.match(held[i] or "", "^(%d+)|([^|]*)|(%d+)|%d+|[^|]*|(%d+)|([^|]*)|(%d+)|")
+  if its == token and not done[id] then
+    done[id] = true
+    local record = attempt .. "|0|0|" .. token .. "|ack|succeeded|" .. started .. "|" .. by .. "||0|0\n" .. result
+    local score = now
+    if flags ~= "" then
+      local kept = tonumber(string.match(flags, "r(%d+)"))
+      if kept then
+        score = -now
+        own[#own + 1] = string.format("%.0f", now + kept)
+        own[#own + 1] = id
+        if kept == 0 then gone[#gone + 1] = id end
+      end
+    end
+    mine[#mine + 1], tokens[#tokens + 1] = id, token
+    scores[#scores + 1] = string.format("%.0f", score)
+    scores[#scores + 1] = id
+    records[#records + 1] = id
+    records[#records + 1] = record
+    weight = weight + tonumber(size) + #record
+    reply[i] = "succeeded"
+  else
+    reply[i] = done[id] and "succeeded" or settled(keys, id, token, "ack")
+  end
+end
+if #mine == 0 then return reply end
+
+redis.call("ZREM", running, unpack(mine))
+redis.call("HDEL", leases, unpack(mine))
+redis.call("ZADD", succeeded, unpack(scores))
+redis.call("HSET", results, unpack(records))
+if #own > 0 then redis.call("ZADD", expiries, unpack(own)) end
+tally(counters, { ack = #mine, bytes_succeeded = weight })
+drop(keys, "succeeded", gone, now)
+trim(keys, "succeeded", { age, most, bytes }, now, math.max(100, #mine))
+report(events, "ack", worker, now, mine, tokens)
+return reply

@@ -1,0 +1,65 @@
+-- cancel: scheduled, blocked, ready, retrying -> cancelled; a running one is asked to stop
+--
+-- A running job keeps its lease with a flag: its worker hears of it with the next heartbeat, and whatever
+-- then ends the run but ack leads to cancelled.
+--
+-- Returns for each job "cancelled" (also when it was already), "running" when it was asked, the state that
+-- refuses ("succeeded", "dead"), or "missing" when the id is not known.
+-- @flags allow-oom
+-- @include lib/begin
+-- @include lib/refusal
+-- @include lib/state_of
+-- @include lib/retire
+-- @include lib/lease_text
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, config, counters, bell, events = unpack(KEYS)
+local now, count = unpack(ARGV) -- then `count` times: id
+
+local refused = refusal(redis.call("HGET", config, "level"), count, 2, 1)
+if refused then return refused end
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+  succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
+  known = known, expiries = expiries, notes = notes, logs = logs, config = config, counters = counters, bell = bell, events = events }
+now = begin(keys, now)
+
+local reply, leaving, asked, done = {}, {}, {}, {}
+for i = 1, tonumber(count) do
+  local id = item(2, 1, i)
+  local state, _, ended = state_of(keys, id)
+  if done[id] then
+    reply[i] = done[id]
+  elseif not state then
+    reply[i] = ended or "missing"
+  elseif state == "running" then
+    local lease = lease_of(redis.call("HGET", leases, id))
+    if lease and not lease.asked then
+      lease.asked = true
+      asked[#asked + 1] = id
+      asked[#asked + 1] = lease_text(lease)
+    end
+    reply[i] = "running"
+  elseif state == "succeeded" or state == "dead" or state == "cancelled" then
+    reply[i] = state
+  else
+    local record = redis.call("HGET", jobs, id) or ""
+    local flags = string.match(record, "^[^|\n]*|[^|\n]*|([^|\n]*)|") or ""
+    local course = course_of(redis.call("HGET", attempts, id))
+    course.reason = "asked"
+    leaving[#leaving + 1] = { id = id, from = state, flags = flags, bytes = #record, course = course_text(course) }
+    reply[i] = "cancelled"
+  end
+  done[id] = reply[i]
+end
+
+local ids = {}
+for i, job in ipairs(leaving) do
+  ids[i] = job.id
+  redis.call("ZREM", keys[job.from], job.id)
+  redis.call("HSET", attempts, job.id, job.course)
+end
+retire(keys, "cancelled", leaving, now)
+if #asked > 0 then redis.call("HSET", leases, unpack(asked)) end
+if #ids > 0 then
+  tally(counters, { cancel = #ids })
+  report(events, "cancel", "", now, ids)
+end
+return reply

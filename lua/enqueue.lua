@@ -1,0 +1,121 @@
+-- enqueue: (new) -> ready | scheduled
+--
+-- Takes in new jobs. An id that stands already, or ended less than 60 s ago, is not taken again: it is
+-- the same job when its fingerprint is the same (without one: its type and payload), else a conflict.
+-- A job that is due later than now waits in scheduled; ties of one millisecond keep their order.
+--
+-- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready",
+-- "scheduled", "exists", "conflict") and when it is due in ms ("" unless scheduled).
+-- Refuses with INVALID what no caller may send: an id, a type, a number out of its range.
+-- @flags
+-- @include lib/clock
+-- @include lib/refusal
+-- @include lib/report
+-- @include lib/ring
+local jobs, ready, scheduled, known, expiries, counters, config, events, bell = unpack(KEYS)
+local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, fingerprint, crc, header
+
+local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
+local refused = refusal(level, count, 2, 11)
+if refused then return refused end
+count = tonumber(count)
+step = tonumber(step) or 60000000
+
+local micros
+now, micros = clock(now)
+local place, due_ms, due_score, total = unpack(redis.call("HMGET", counters, "place", "due_ms", "due_score", "enqueue"))
+place, due_ms, due_score = tonumber(place) or 0, tonumber(due_ms), tonumber(due_score)
+redis.call("ZCARD", ready)
+redis.call("XLEN", events)
+redis.call("LLEN", bell)
+redis.call("ZCARD", expiries)
+
+local ids = {}
+for i = 1, count do ids[i] = item(2, 11, i) end
+local standing = redis.call("HMGET", jobs, unpack(ids))
+local tombs = redis.call("HLEN", known) > 0 and redis.call("HMGET", known, unpack(ids)) or {}
+
+-- A whole number within its bounds, `default` for "", nil for anything else.
+local function whole(text, least, most, default)
+  if text == "" then return default end
+  local number = tonumber(text)
+  if number and number % 1 == 0 and number >= least and number <= most then return number end
+  return nil
+end
+
+local reply, records, runnable, waiting, fresh, seen, forgotten = { created and 0 or 1, string.format("%.0f", now) }, {}, {}, {}, {}, {}, {}
+local soonest
+for i = 1, count do
+  local id, kind, payload, priority, delay, run_at, timeout, retention, fingerprint, crc, header = item(2, 11, i)
+  if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
+  if #kind > 64 or not string.find(kind, "^%w[%w._-]*$") then return redis.error_reply("INVALID type of item " .. i) end
+  local rank = whole(priority, -100, 100, 0)
+  local later = whole(delay, 0, 315576000000, 0)
+  local at = whole(run_at, 0, 9000000000000, 0)
+  local limit, kept = whole(timeout, 1, 604800000, ""), whole(retention, 0, 315576000000, "")
+  if not rank then return redis.error_reply("INVALID priority of item " .. i) end
+  if not later or not at or at > now + 315576000000 then return redis.error_reply("INVALID time of item " .. i) end
+  if not limit or not kept then return redis.error_reply("INVALID timeout or retention of item " .. i) end
+  if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then return redis.error_reply("INVALID header of item " .. i) end
+  if payload == "" then payload = "{}" end
+
+  local record = standing[i] or seen[id]
+  local tomb = not record and tombs[i]
+  if tomb and tonumber(string.match(tomb, "^(%d+)|")) + 60000 <= now then
+    forgotten[#forgotten + 1] = id
+    tomb = nil
+  end
+  if record or tomb then
+    local head = record or string.match(tomb, "\n(.*)$")
+    local its_type, its_print = string.match(head, "^([^|]*)|[^|]*|[^|]*|[^|]*|[^|]*|([^|]*)|")
+    local same = its_type == kind and its_print == fingerprint
+    if same and fingerprint == "" and record then same = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$") == payload end
+    reply[#reply + 1] = same and "exists" or "conflict"
+    reply[#reply + 1] = ""
+  else
+    record = table.concat({ kind, limit, kept ~= "" and "r" .. string.format("%.0f", kept) or "",
+      string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|") .. "\n" .. header .. "\n" .. payload
+    seen[id] = record
+    fresh[#fresh + 1] = id
+    records[#records + 1] = id
+    records[#records + 1] = record
+    local due = math.max(at, now + later)
+    if due <= now then
+      place = math.max(place + 1, micros)
+      runnable[#runnable + 1] = string.format("%.0f", place - rank * step)
+      runnable[#runnable + 1] = id
+      reply[#reply + 1] = "ready"
+      reply[#reply + 1] = ""
+    else
+      if due == due_ms and due_score then
+        due_score = due_score + 1
+      else
+        local last = redis.call("ZREVRANGEBYSCORE", scheduled, due * 1000 + 999, due * 1000, "WITHSCORES", "LIMIT", 0, 1)
+        due_ms, due_score = due, last[2] and tonumber(last[2]) + 1 or due * 1000
+      end
+      waiting[#waiting + 1] = string.format("%.0f", due_score)
+      waiting[#waiting + 1] = id
+      if not soonest or due < soonest then soonest = due end
+      reply[#reply + 1] = "scheduled"
+      reply[#reply + 1] = string.format("%.0f", due)
+    end
+  end
+end
+if #fresh == 0 then
+  reply[1] = 0
+  return reply
+end
+
+redis.call("HSET", jobs, unpack(records))
+if #runnable > 0 then redis.call("ZADD", ready, unpack(runnable)) end
+if #waiting > 0 then redis.call("ZADD", scheduled, unpack(waiting)) end
+if #forgotten > 0 then
+  redis.call("HDEL", known, unpack(forgotten))
+  redis.call("ZREM", expiries, unpack(forgotten))
+end
+redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", (tonumber(total) or 0) + #fresh),
+  "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")
+if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
+ring({ bell = bell, counters = counters }, now, #runnable > 0, soonest)
+report(events, "enqueue", "", now, fresh)
+return reply

@@ -1,0 +1,36 @@
+-- @include lib/tally
+-- Removes ended jobs of one state with all that is kept of them. One that ended less than 60 s ago
+-- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised.
+-- The caller has read every key here, so that nothing can fail.
+local function drop(keys, state, ids, now, forget)
+  if #ids == 0 then return end
+  local ended = redis.call("ZMSCORE", keys[state], unpack(ids))
+  local tombs, times, fields, bytes = {}, {}, {}, 0
+  for i, id in ipairs(ids) do
+    bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id)
+    local at = math.abs(tonumber(ended[i]) or 0)
+    if not forget and at + 60000 > now then
+      local run = redis.call("HGET", keys.results, id) or redis.call("HGET", keys.attempts, id) or ""
+      local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*") or ""
+      tombs[#tombs + 1] = id
+      tombs[#tombs + 1] = string.format("%.0f|%s|%s\n%s", at, state, string.match(run, "^[^\n]*"), head)
+      times[#times + 1] = string.format("%.0f", at + 60000)
+      times[#times + 1] = id
+    end
+    for _, field in ipairs({ "progress", "checkpoint", "edits" }) do fields[#fields + 1] = id .. ":" .. field end
+  end
+  redis.call("ZREM", keys[state], unpack(ids))
+  redis.call("HDEL", keys.jobs, unpack(ids))
+  redis.call("HDEL", keys.results, unpack(ids))
+  redis.call("HDEL", keys.attempts, unpack(ids))
+  redis.call("ZREM", keys.expiries, unpack(ids))
+  if redis.call("HLEN", keys.notes) > 0 then redis.call("HDEL", keys.notes, unpack(fields)) end
+  if redis.call("ZCARD", keys.logs) > 0 then
+    for _, id in ipairs(ids) do redis.call("ZREMRANGEBYLEX", keys.logs, "[" .. id .. ":", "(" .. id .. ";") end
+  end
+  if #tombs > 0 then
+    redis.call("HSET", keys.known, unpack(tombs))
+    redis.call("ZADD", keys.expiries, unpack(times))
+  end
+  tally(keys.counters, { ["bytes_" .. state] = -bytes })
+end

@@ -1,0 +1,47 @@
+-- @include lib/begin
+-- @include lib/lease_of
+-- @include lib/course_of
+-- @include lib/course_text
+-- @include lib/add_error
+-- @include lib/policy_of
+-- @include lib/after_failure
+-- The move of one job whose attempt failed, as its policy says. The caller holds the lease and has seeded
+-- the generator. `failure` has kind, message, trace, retry_in; with `reason` the job is dead by it, and with
+-- `crash` it is a run-out lease, ready at once until its attempts or its crashes are used up.
+local function failed(keys, id, lease, failure, now)
+  local record = redis.call("HGET", keys.jobs, id) or ""
+  local kind, header = string.match(record, "^([^|\n]*)|[^\n]*\n([^\n]*)\n")
+  local set, declared = unpack(redis.call("HMGET", keys.types, kind or "", ":" .. (kind or "")))
+  local policy = policy_of(header or "", set, declared)
+  local course = course_of(redis.call("HGET", keys.attempts, id))
+  local verb = failure.verb or "nack"
+  course.attempt, course.token, course.verb = lease.attempt, lease.token, verb
+  course.started, course.worker, course.reason = lease.started, lease.worker, ""
+  course.unhandled, course.since = 0, 0
+  course.crashes = failure.crash and course.crashes + 1 or 0
+
+  local state, due, reason
+  if lease.asked then
+    state, reason = "cancelled", "asked"
+  elseif failure.reason then
+    state, reason = "dead", failure.reason
+  elseif failure.crash then
+    state, reason = "ready", ""
+    if course.crashes >= policy.max_crashes then
+      state, reason = "dead", "crashes"
+    elseif course.attempt >= policy.max_attempts then
+      state, reason = "dead", "attempts"
+    end
+  else
+    state, due, reason = after_failure(policy, course.attempt, failure.kind, failure.retry_in, now)
+  end
+
+  local next = state == "ready" and "retry at once" or state == "dead" and "dead: " .. reason or "cancelled"
+  if state == "retrying" then next = string.format("retry in %.1f s", (due - now) / 1000) end
+  add_error(course, course.attempt, failure.kind, failure.message, failure.trace, now, next)
+  course.to, course.reason = state, reason
+  local move = { id = id, state = state, score = lease.score, token = lease.token, flags = lease.flags, bytes = lease.bytes }
+  if state == "retrying" then move.score, move.due = due * 1000, due end
+  move.course = course_text(course)
+  return move
+end

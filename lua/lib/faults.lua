@@ -1,0 +1,17 @@
+-- @include lib/standing
+-- What is wrong with one id, as a list of sentences.
+local function faults(keys, id)
+  local sets, found = standing(keys, id), {}
+  local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HEXISTS", keys.leases, id) == 1
+  local run, tomb = redis.call("HEXISTS", keys.results, id) == 1, redis.call("HEXISTS", keys.known, id) == 1
+  if #sets > 1 then found[1] = "stands in " .. table.concat(sets, ", ") end
+  if record and #sets == 0 then found[#found + 1] = "stands in no set" end
+  if not record and #sets > 0 then found[#found + 1] = "has no record" end
+  if not record and #sets == 0 and not tomb then found[#found + 1] = "belongs to no job" end
+  if tomb and (record or #sets > 0) then found[#found + 1] = "is known as gone but stands" end
+  local running = redis.call("ZSCORE", keys.running, id)
+  if lease and not running then found[#found + 1] = "has a lease but does not run" end
+  if running and not lease then found[#found + 1] = "runs without a lease" end
+  if run and not redis.call("ZSCORE", keys.succeeded, id) then found[#found + 1] = "has a result but did not succeed" end
+  return found
+end

@@ -1,0 +1,18 @@
+-- @include lib/settle
+-- @include lib/ring
+-- @include lib/retire
+-- The write phase of a settlement that is no ack: moves the jobs, keeps the retention of dead and cancelled,
+-- counts, rings and reports. `begin` has read every key, so that nothing here can fail.
+local function finish(keys, verb, worker, moves, now)
+  if #moves == 0 then return end
+  for state, list in pairs(settle(keys, moves)) do retire(keys, state, list, now) end
+  local ids, tokens, states, runnable, due = {}, {}, {}, false, nil
+  for i, move in ipairs(moves) do
+    ids[i], tokens[i], states[i] = move.id, move.token, move.state
+    runnable = runnable or move.state == "ready"
+    if move.due then due = math.min(due or move.due, move.due) end
+  end
+  tally(keys.counters, { [verb] = #moves })
+  ring(keys, now, runnable, due)
+  report(keys.events, verb, worker, now, ids, tokens, states)
+end

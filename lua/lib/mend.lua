@@ -1,0 +1,32 @@
+-- @include lib/standing
+-- Puts one id right. The caller has read every key, so that nothing here can fail.
+local function mend(keys, id, now)
+  local sets = standing(keys, id)
+  local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HEXISTS", keys.leases, id) == 1
+  if not record then
+    for _, state in ipairs(sets) do redis.call("ZREM", keys[state], id) end
+    for _, name in ipairs({ "leases", "attempts", "results" }) do redis.call("HDEL", keys[name], id) end
+    return "repaired"
+  end
+  local run = redis.call("HEXISTS", keys.results, id) == 1
+  local keep = sets[1]
+  if #sets > 1 then
+    local has = {}
+    for _, state in ipairs(sets) do has[state] = true end
+    keep = run and has.succeeded and "succeeded" or lease and has.running and "running" or sets[1]
+    for _, state in ipairs(sets) do
+      if state ~= keep then redis.call("ZREM", keys[state], id) end
+    end
+  end
+  if not keep then
+    keep = "ready"
+    redis.call("ZADD", keys.ready, string.format("%.0f", now * 1000), id)
+    redis.call("RPUSH", keys.bell, string.format("%.0f", now))
+    redis.call("LTRIM", keys.bell, 0, 0)
+  end
+  if lease and keep ~= "running" then redis.call("HDEL", keys.leases, id) end
+  if keep == "running" and not lease then redis.call("ZADD", keys.running, "XX", 0, id) end
+  if run and keep ~= "succeeded" then redis.call("HDEL", keys.results, id) end
+  if redis.call("HDEL", keys.known, id) == 1 then redis.call("ZREM", keys.expiries, id) end
+  return "repaired"
+end

@@ -1,0 +1,21 @@
+-- @include lib/trim
+-- @include lib/ended_score
+-- @include lib/course_of
+-- @include lib/course_text
+-- Puts jobs, out of their old sets already, into the ended set `state`, and keeps that state's retention.
+-- Each has id, flags (of its record) and bytes. The caller has read every key, so that nothing here can fail.
+local function retire(keys, state, list, now)
+  if #list == 0 then return end
+  local gone, bytes = {}, 0
+  for _, job in ipairs(list) do
+    local score, expiry = ended_score(job.flags, now)
+    redis.call("ZADD", keys[state], string.format("%.0f", score), job.id)
+    if expiry then redis.call("ZADD", keys.expiries, string.format("%.0f", expiry), job.id) end
+    if expiry and expiry <= now then gone[#gone + 1] = job.id end
+    bytes = bytes + job.bytes
+  end
+  tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes })
+  drop(keys, state, gone, now)
+  local keep = redis.call("HMGET", keys.config, "keep_" .. state .. "_age", "keep_" .. state .. "_count", "keep_" .. state .. "_bytes")
+  trim(keys, state, keep, now, math.max(100, #list))
+end

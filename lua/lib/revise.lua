@@ -1,0 +1,25 @@
+-- @include lib/edited
+-- @include lib/ring
+-- @include lib/report
+-- The write phase of update. The caller has read every key, so that nothing here can fail.
+local function revise(keys, changes, place, now)
+  local ids, runnable, soonest = {}, false, nil
+  for i, change in ipairs(changes) do
+    ids[i] = change.id
+    if change.payload ~= "" then
+      local record, edits = edited(change.record, change.payload, change.crc, change.edits, now)
+      redis.call("HSET", keys.jobs, change.id, record)
+      redis.call("HSET", keys.notes, change.id .. ":edits", edits)
+    else
+      redis.call("HSET", keys.jobs, change.id, change.record)
+    end
+    if change.from ~= change.to then redis.call("ZREM", keys[change.from], change.id) end
+    redis.call("ZADD", keys[change.to], string.format("%.0f", change.score), change.id)
+    runnable = runnable or change.to == "ready"
+    if change.due then soonest = math.min(soonest or change.due, change.due) end
+  end
+  if #ids == 0 then return end
+  redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
+  ring(keys, now, runnable, soonest)
+  report(keys.events, "update", "", now, ids)
+end

@@ -1,0 +1,33 @@
+-- @include lib/edited
+-- @include lib/course_of
+-- @include lib/course_text
+-- @include lib/tally
+-- @include lib/ring
+-- @include lib/report
+-- The write phase of replay: dead jobs become ready, placed now. Each has id, record, payload ("": as it is),
+-- crc and edits. The caller has read every key, so that nothing here can fail.
+local function revive(keys, list, step, now, micros)
+  local place = tonumber(redis.call("HGET", keys.counters, "place")) or 0
+  local ids, bytes = {}, 0
+  for i, job in ipairs(list) do
+    ids[i] = job.id
+    bytes = bytes + #job.record
+    redis.call("ZREM", keys.dead, job.id)
+    redis.call("ZREM", keys.expiries, job.id)
+    if job.payload ~= "" then
+      local record, edits = edited(job.record, job.payload, job.crc, job.edits, now)
+      redis.call("HSET", keys.jobs, job.id, record)
+      redis.call("HSET", keys.notes, job.id .. ":edits", edits)
+    end
+    local course = course_of(redis.call("HGET", keys.attempts, job.id))
+    course.attempt, course.crashes, course.unhandled, course.since, course.reason = 0, 0, 0, 0, ""
+    redis.call("HSET", keys.attempts, job.id, course_text(course))
+    local rank = tonumber(string.match(job.record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
+    place = math.max(place + 1, micros)
+    redis.call("ZADD", keys.ready, string.format("%.0f", place - rank * step), job.id)
+  end
+  redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
+  tally(keys.counters, { replay = #list, bytes_dead = -bytes })
+  ring(keys, now, true)
+  report(keys.events, "replay", "", now, ids)
+end

@@ -1,0 +1,10 @@
+-- Rings the queue's bell, which holds one ring, when a job is runnable now or becomes due (ms) before
+-- the timekeeper wakes. The caller has read `bell` and `counters`.
+local function ring(keys, now, runnable, due)
+  if not runnable then
+    if not due or due > now + 6000 then return end
+    local keeper_at = tonumber(redis.call("HGET", keys.counters, "keeper_at"))
+    if keeper_at and keeper_at > now - 500 and keeper_at <= due then return end
+  end
+  if redis.call("LLEN", keys.bell) == 0 then redis.call("RPUSH", keys.bell, string.format("%.0f", now)) end
+end

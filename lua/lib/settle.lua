@@ -1,0 +1,22 @@
+-- Takes jobs out of running, writes down their runs, and puts the unfinished ones where they wait; `moves` are
+-- what `failed` makes. Answers the ended ones by state. The caller has read every key, so that nothing can fail.
+local function settle(keys, moves)
+  local ids, courses, waiting, ended = {}, {}, { ready = {}, scheduled = {}, retrying = {} }, { dead = {}, cancelled = {} }
+  for i, move in ipairs(moves) do
+    ids[i] = move.id
+    courses[#courses + 1] = move.id
+    courses[#courses + 1] = move.course
+    local set = waiting[move.state]
+    if set then
+      set[#set + 1] = type(move.score) == "number" and string.format("%.0f", move.score) or move.score
+      set[#set + 1] = move.id
+    else
+      table.insert(ended[move.state], move)
+    end
+  end
+  redis.call("ZREM", keys.running, unpack(ids))
+  redis.call("HDEL", keys.leases, unpack(ids))
+  for state, set in pairs(waiting) do if #set > 0 then redis.call("ZADD", keys[state], unpack(set)) end end
+  redis.call("HSET", keys.attempts, unpack(courses))
+  return ended
+end

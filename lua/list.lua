@@ -1,0 +1,71 @@
+-- list: read only, a page of the ids of one state
+--
+-- Ended ones newest first, ready in the order they will run, scheduled and retrying by due time, running and
+-- blocked by their score. `after` is what the last page answered as its cursor. At most `look` (1..2000) jobs
+-- are looked at a call: with a filter a page may be short or empty and still have a cursor.
+--
+-- Returns the cursor ("" at the end), then the ids.
+-- @flags no-writes
+-- @include lib/matches
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts = unpack(KEYS)
+local state, after, limit, look, type, group, tag, error_kind = unpack(ARGV)
+
+local sets = { ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+  succeeded = succeeded, cancelled = cancelled, dead = dead }
+local set = sets[state]
+limit, look = tonumber(limit) or 100, math.min(tonumber(look) or 2000, 2000)
+if not set or limit < 1 or limit > 1000 then return redis.error_reply("INVALID state or limit") end
+local ended = state == "succeeded" or state == "cancelled" or state == "dead"
+local last, side, last_id = string.match(after, "^(%-?%d+)|([12])|(.*)$")
+if after ~= "" and not last then return redis.error_reply("INVALID cursor") end
+last, side = tonumber(last), tonumber(side)
+
+-- One stream of {order, id}, from the cursor on; of a tie the first stream's come before the second's.
+local function stream(nth, descending, first, final)
+  local offset, page, at = 0, {}, 1
+  return function()
+    while true do
+      if at > #page then
+        local command = descending and "ZREVRANGEBYSCORE" or "ZRANGEBYSCORE"
+        page, at = redis.call(command, set, first, final, "WITHSCORES", "LIMIT", offset, 100), 1
+        offset = offset + 100
+        if #page == 0 then return nil end
+      end
+      local id, score = page[at], tonumber(page[at + 1])
+      at = at + 2
+      local order = ended and math.abs(score) or score
+      local beyond = not last or order ~= last or nth > side
+      if not beyond and nth == side then beyond = descending and id < last_id or not descending and id > last_id end
+      if beyond then return { order, id } end
+    end
+  end
+end
+
+-- The two kinds of ended jobs (see ended_score) are one list again: of a tie the queue's kind comes first.
+local from = last and string.format("%.0f", last)
+local streams
+if ended then
+  streams = { stream(1, true, from or "+inf", 0), stream(2, false, from and "-" .. from or "-inf", "(0") }
+else
+  streams = { stream(1, false, from or "-inf", "+inf") }
+end
+local heads = {}
+for i, next_of in ipairs(streams) do heads[i] = next_of() end
+
+local reply, looked, cursor = { "" }, 0, ""
+while looked < look and #reply <= limit do
+  local first
+  for i = 1, #streams do
+    if heads[i] and (not first or heads[i][1] > heads[first][1]) then first = i end
+  end
+  if not first then return reply end
+  local order, id = heads[first][1], heads[first][2]
+  heads[first] = streams[first]()
+  looked = looked + 1
+  cursor = string.format("%.0f|%d|%s", order, first, id)
+  if matches(jobs, attempts, id, type, group, tag, error_kind) then reply[#reply + 1] = id end
+end
+local left = false
+for i = 1, #streams do left = left or heads[i] ~= nil end
+if left then reply[1] = cursor end
+return reply

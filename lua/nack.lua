@@ -1,0 +1,39 @@
+-- nack: running -> ready | retrying | dead | cancelled
+--
+-- The attempts failed. Each job goes back at once, waits for its backoff, or becomes a dead letter, as its
+-- retry policy says; where it was asked to stop, it is cancelled. `retry_in_ms` overrules the delay.
+--
+-- Returns for each job the state it is in now (again, when this token's nack is repeated), "stale" when the
+-- token does not own the job any more, or "missing" when the id is not known.
+-- @flags allow-oom
+-- @include lib/refusal
+-- @include lib/failed
+-- @include lib/settled
+-- @include lib/finish
+local jobs, ready, retrying, running, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, types, config, counters, bell, events = unpack(KEYS)
+local now, worker, seed, count = unpack(ARGV) -- then `count` times: id, token, kind, message, trace, retry_in_ms
+
+local refused = refusal(redis.call("HGET", config, "level"), count, 4, 6)
+if refused then return refused end
+local keys = { jobs = jobs, ready = ready, retrying = retrying, running = running, cancelled = cancelled, dead = dead,
+  leases = leases, attempts = attempts, results = results, known = known, expiries = expiries, notes = notes, logs = logs,
+  types = types, config = config, counters = counters, bell = bell, events = events }
+now = begin(keys, now)
+math.randomseed(tonumber(seed) or now % 2147483647)
+
+local reply, moves, done = {}, {}, {}
+for i = 1, tonumber(count) do
+  local id, token, kind, message, trace, retry_in = item(4, 6, i)
+  local lease = not done[id] and lease_of(redis.call("HGET", leases, id))
+  if lease and lease.token == token then
+    done[id] = true
+    local move = failed(keys, id, lease, { kind = kind, message = message, trace = trace, retry_in = retry_in }, now)
+    move.token = token
+    moves[#moves + 1] = move
+    reply[i] = move.state
+  else
+    reply[i] = settled(keys, id, token, "nack")
+  end
+end
+finish(keys, "nack", worker, moves, now)
+return reply

@@ -1,0 +1,92 @@
+-- purge: waiting or ended -> gone
+--
+-- By ids; or the oldest of one `state` (not running) that match `type` and ended, or entered, before `before_ms`; or,
+-- with the state "expired", what every retention rule of the queue lets go, with receipts and known ids whose
+-- time is over. One page of at most `limit` a call. A purged id is free at once; one that retention lets go
+-- stays known until 60 s after its end.
+--
+-- Returns how many went and 1 when the page was full, then for each id "gone", "running" when it may not go,
+-- or "missing".
+-- @flags allow-oom
+-- @include lib/begin
+-- @include lib/refusal
+-- @include lib/state_of
+-- @include lib/trim
+-- @include lib/expire
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, receipts, notes, logs, config, counters, bell, events = unpack(KEYS)
+local now, state, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
+
+local level, created = unpack(redis.call("HMGET", config, "level", "created"))
+local named = tonumber(count) or 0
+local refused = refusal(level, named > 0 and count or 1, named > 0 and 6, 1)
+if refused then return refused end
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+  succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
+  known = known, expiries = expiries, receipts = receipts, notes = notes, logs = logs, config = config,
+  counters = counters, bell = bell, events = events }
+now = begin(keys, now)
+redis.call("HLEN", receipts)
+if not created and named == 0 then return { 0, 0 } end
+limit = math.min(tonumber(limit) or 100, 500)
+
+local reply, leaving, total, done = { 0, 0 }, {}, 0, {}
+for i = 1, named do
+  local id = item(6, 1, i)
+  local its, _, ended = state_of(keys, id)
+  if its and its ~= "running" and not done[id] then
+    done[id] = true
+    leaving[its] = leaving[its] or {}
+    table.insert(leaving[its], id)
+    total = total + 1
+    reply[#reply + 1] = "gone"
+  elseif ended and not done[id] then
+    done[id] = true
+    leaving.known = leaving.known or {}
+    table.insert(leaving.known, id)
+    total = total + 1
+    reply[#reply + 1] = "gone"
+  else
+    reply[#reply + 1] = its == "running" and "running" or "missing"
+  end
+end
+if named == 0 and state == "expired" then
+  local went, more = expire(keys, now, limit)
+  for _, ended in ipairs({ "succeeded", "cancelled", "dead" }) do
+    local keep = redis.call("HMGET", config, "keep_" .. ended .. "_age", "keep_" .. ended .. "_count", "keep_" .. ended .. "_bytes")
+    local dropped = trim(keys, ended, keep, now, limit)
+    went, more = went + dropped, (more == 1 or dropped == limit) and 1 or 0
+  end
+  return { went, more }
+elseif named == 0 then
+  if state == "running" or not keys[state] or state == "known" or state == "jobs" or not string.find(" ready scheduled retrying blocked succeeded cancelled dead ", " " .. state .. " ", 1, true) then
+    return redis.error_reply("INVALID state")
+  end
+  local micro = state == "ready" or state == "scheduled" or state == "retrying"
+  local last = before_ms == "" and "+inf" or string.format("%.0f", tonumber(before_ms) * (micro and 1000 or 1))
+  local page = redis.call("ZRANGEBYSCORE", keys[state], last == "+inf" and "-inf" or micro and "-inf" or "-" .. last, last, "LIMIT", 0, limit)
+  if #page == limit then reply[2] = 1 end
+  leaving[state] = {}
+  for _, id in ipairs(page) do
+    if type == "" or string.match(redis.call("HGET", jobs, id) or "", "^([^|\n]*)|") == type then
+      table.insert(leaving[state], id)
+      total = total + 1
+    end
+  end
+end
+
+local ids = {}
+for its, list in pairs(leaving) do
+  if its == "known" then
+    redis.call("HDEL", known, unpack(list))
+    redis.call("ZREM", expiries, unpack(list))
+  else
+    drop(keys, its, list, now, true)
+  end
+  for _, id in ipairs(list) do ids[#ids + 1] = id end
+end
+reply[1] = total
+if total > 0 then
+  tally(counters, { purge = total })
+  report(events, "purge", "", now, ids)
+end
+return reply

@@ -1,0 +1,63 @@
+-- replay: dead -> ready
+--
+-- Runs dead jobs again: by ids, or the oldest that match `type` and ended before `before_ms`, one page of at
+-- most `limit` a call. attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
+-- one is kept among the job's edits.
+--
+-- Returns how many were replayed and 1 when the page was full, then for each id "ready", the state that
+-- refuses it, or "missing".
+-- @flags allow-oom
+-- @include lib/begin
+-- @include lib/refusal
+-- @include lib/state_of
+-- @include lib/edited
+-- @include lib/revive
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, config, counters, bell, events = unpack(KEYS)
+local now, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
+
+local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
+local named = tonumber(count) or 0
+local refused = refusal(level, named > 0 and count or 1, named > 0 and 5, 3)
+if refused then return refused end
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+  succeeded = succeeded, cancelled = cancelled, dead = dead, attempts = attempts, known = known, expiries = expiries,
+  notes = notes, config = config, counters = counters, bell = bell, events = events }
+local sent = now
+now = begin(keys, now)
+if not created and named == 0 then return { 0, 0 } end
+local micros = select(2, clock(sent))
+
+local reply, chosen, done = { 0, 0 }, {}, {}
+for i = 1, named do
+  local id, payload, crc = item(5, 3, i)
+  local state, _, ended = state_of(keys, id)
+  if state == "dead" and not done[id] then
+    if string.find(crc, "[^%x]") then return redis.error_reply("INVALID crc of item " .. i) end
+    done[id] = true
+    chosen[#chosen + 1] = { id = id, payload = payload, crc = crc }
+    reply[#reply + 1] = "ready"
+  else
+    reply[#reply + 1] = done[id] and "ready" or state or ended or "missing"
+  end
+end
+if named == 0 then
+  local most = math.min(tonumber(limit) or 100, 500)
+  local last = before_ms == "" and now or tonumber(before_ms)
+  for _, range in ipairs({ { 0, last }, { -last, "(0" } }) do
+    local page = redis.call("ZRANGEBYSCORE", dead, range[1], range[2], "LIMIT", 0, most)
+    if #page == most then reply[2] = 1 end
+    for _, id in ipairs(page) do
+      if #chosen < most and (type == "" or string.match(redis.call("HGET", jobs, id) or "", "^([^|\n]*)|") == type) then
+        chosen[#chosen + 1] = { id = id, payload = "", crc = "" }
+      end
+    end
+  end
+end
+reply[1] = #chosen
+for _, job in ipairs(chosen) do
+  job.record = redis.call("HGET", jobs, job.id) or ""
+  job.edits = redis.call("HGET", notes, job.id .. ":edits")
+end
+if #chosen == 0 then return reply end
+revive(keys, chosen, tonumber(step) or 60000000, now, micros)
+return reply

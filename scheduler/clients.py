@@ -1,0 +1,121 @@
+"""The three Redis clients of a process, made in one place: commands, reads, waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from .errors import StoreRefused
+from .local_server import LocalServer, acquire
+
+DEADLINE = 5.0
+"""Seconds after which a silent server counts as lost: connect, and each command of the first two clients."""
+
+NOT_YET = ("redis+sentinel", "redis+cluster")
+
+
+@dataclass(slots=True)
+class Clients:
+    """`commands` for every script, never repeated by the library; `reads` may be; `waits` blocks as long as it likes."""
+
+    commands: aioredis.Redis
+    reads: aioredis.Redis
+    waits: aioredis.Redis
+    where: str
+    """The address, without its password."""
+    local: LocalServer | None = None
+    fake: bool = False
+    _closers: list[Callable[[], Any]] = field(default_factory=list)
+
+    async def revive(self) -> None:
+        """Starts the embedded server again if it is gone; nothing for another server."""
+        if self.local is not None:
+            await asyncio.to_thread(self.local.ensure)
+
+    async def close(self) -> None:
+        for client in (self.commands, self.reads, self.waits):
+            await client.aclose()
+        if self.local is not None:
+            await asyncio.to_thread(self.local.close)
+
+
+def _options(url: str, *, name: str, deadline: float | None, connections: int, retry: Retry) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "protocol": 3,
+        "retry": retry,
+        "socket_timeout": deadline,
+        "client_name": name,
+        "max_connections": connections,
+        "health_check_interval": 15 if deadline else 0,
+        "decode_responses": False,
+    }
+    if not url.startswith("unix:"):
+        options |= {"socket_connect_timeout": DEADLINE, "socket_keepalive": True}
+    return options
+
+
+def make_client(url: str, *, name: str, waits: bool = False, reads: bool = False, connections: int = 32) -> aioredis.Redis:
+    """One client. The library's own repeats are on only for `reads`: a script that ran must not run unasked again."""
+    retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), 3) if reads else Retry(NoBackoff(), 0)
+    options = _options(url, name=name, deadline=None if waits else DEADLINE, connections=connections, retry=retry)
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url,
+        timeout=DEADLINE,
+        # redis-py 8.1.0 hands out idle connections that the server has closed while this is on (its issue 4252).
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        **options,
+    )
+    # What a user's URL says of timeouts must not break the client that waits.
+    pool.connection_kwargs["socket_timeout"] = None if waits else DEADLINE
+    pool.connection_kwargs["retry"] = retry
+    return aioredis.Redis(connection_pool=pool)
+
+
+def address(url: str) -> str:
+    """A Redis URL without what is secret in it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"
+
+
+async def open_clients(
+    url: str | None, *, name: str = "scheduler", directory: Path | None = None, durability: str = "strict", connections: int = 32
+) -> Clients:
+    """The clients for a URL, or for the embedded server of this directory when there is none.
+
+    Raises StoreRefused for a scheme that this release does not speak, LocalServerError when no server can be started.
+    """
+    if url == "memory://":
+        return _in_memory()
+    local = None
+    if url is None:
+        local = await asyncio.to_thread(acquire, (directory or Path.cwd()) / ".scheduler", durability=durability)
+        url = local.url
+    scheme = url.partition("://")[0]
+    if scheme in NOT_YET:
+        raise StoreRefused(f"{scheme}:// is not in this release yet: set SCHEDULER_REDIS_URL to a redis://, rediss:// or unix:// one")
+    return Clients(
+        commands=make_client(url, name=name, connections=connections),
+        reads=make_client(url, name=f"{name}-reads", reads=True, connections=8),
+        waits=make_client(url, name=f"{name}-waits", waits=True, connections=4),
+        where=address(url),
+        local=local,
+    )
+
+
+def _in_memory() -> Clients:
+    import fakeredis  # noqa: PLC0415 - heavy, and only ever for memory://
+
+    server = fakeredis.FakeServer()
+    commands, reads, waits = (fakeredis.FakeAsyncRedis(server=server, protocol=2) for _ in range(3))
+    return Clients(commands=commands, reads=reads, waits=waits, where="memory://", fake=True)

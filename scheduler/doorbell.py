@@ -1,0 +1,110 @@
+"""Waits for the bells of any number of queues on one connection of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from uuid import uuid4
+
+from redis import exceptions as redis_errors
+
+from .clients import Clients
+from .keys import Keys
+from .logs import get_logger
+
+log = get_logger(__name__)
+
+BLOCK = 20
+"""Seconds of one blocking call. A connection that says nothing for longer than that and a margin is given up."""
+
+
+class Doorbell:
+    """A bell tells that something became runnable; who hears it claims. A lost ring costs a waiter its own timer."""
+
+    def __init__(self, clients: Clients, namespace: str) -> None:
+        self._clients = clients
+        self._namespace = namespace
+        self._waiters: dict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._rung: set[str] = set()
+        self._watched: frozenset[str] = frozenset()
+        self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
+        self._listener: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    async def wait(self, queue: str, seconds: float) -> bool:
+        """Waits for a ring of this queue, at most so long; whether it rang."""
+        if queue in self._rung:
+            self._rung.discard(queue)
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[queue].append(future)
+        self._changed.set()
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen(), name="doorbell")
+        elif self._watched and queue not in self._watched:
+            await self._interrupt()
+        try:
+            async with asyncio.timeout(seconds):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            self._leave(queue, future)
+        return True
+
+    def _leave(self, queue: str, future: asyncio.Future[None]) -> None:
+        waiting = self._waiters[queue]
+        with contextlib.suppress(ValueError):
+            waiting.remove(future)
+        if future.done() and not future.cancelled():
+            return
+        if not waiting:
+            self._waiters.pop(queue, None)
+
+    async def _interrupt(self) -> None:
+        # The list lives for a minute only: whoever listens has it long before, and nobody may be listening.
+        with contextlib.suppress(redis_errors.RedisError, OSError):
+            pipe = self._clients.commands.pipeline(transaction=False)
+            pipe.rpush(self._wake_key, "1")
+            pipe.pexpire(self._wake_key, 60_000)
+            await pipe.execute()
+
+    async def _listen(self) -> None:
+        pause = 0.05
+        while True:
+            queues = [queue for queue, waiting in self._waiters.items() if waiting]
+            if not queues:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            self._watched = frozenset(queues)
+            bells = {Keys(self._namespace, queue).at("bell").encode(): queue for queue in queues}
+            try:
+                async with asyncio.timeout(BLOCK + 10):
+                    heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)  # type: ignore[misc]
+                pause = 0.05
+            except (redis_errors.RedisError, OSError, TimeoutError) as error:
+                log.debug("doorbell lost", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+                continue
+            finally:
+                self._watched = frozenset()
+            if heard is not None and heard[0] in bells:
+                self._ring(bells[heard[0]])
+
+    def _ring(self, queue: str) -> None:
+        waiting = self._waiters.get(queue)
+        while waiting:
+            future = waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+        self._rung.add(queue)
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listener

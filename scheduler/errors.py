@@ -1,0 +1,118 @@
+"""What can go wrong. A class is a decision for its catcher; its message says which job, what, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class SchedulerError(Exception):
+    """The base of all errors of this package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with what was sent. `path` is a JSON Pointer into it."""
+
+    path: str
+    message: str
+
+
+class Invalid(SchedulerError, ValueError):
+    """What was sent cannot be taken, now or later. Mend what `faults` name."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{fault.path or '/'}: {fault.message}" for fault in self.faults))
+
+
+class PayloadInvalid(SchedulerError, ValueError):
+    """The payload does not fit the handler's annotations. Nothing was sent."""
+
+
+class NotFound(SchedulerError):
+    """There is no such job, queue or type."""
+
+
+class WrongState(SchedulerError):
+    """The job is in a state that refuses this. Look at `state` and decide anew."""
+
+    def __init__(self, message: str, state: str) -> None:
+        self.state = state
+        super().__init__(message)
+
+
+class Duplicate(SchedulerError):
+    """The id belongs to a job of another request. Choose another id."""
+
+
+class Changed(SchedulerError):
+    """Somebody else changed it in between. Read it again."""
+
+
+class LeaseLost(SchedulerError):
+    """The job was reclaimed: another worker may be running it. Stop, and do not ack."""
+
+
+class StoreUnavailable(SchedulerError):
+    """Redis is away, silent, or refuses for the moment. Repeat the same call with the same ids later.
+
+    `unknown` says that the call may have been carried out all the same.
+    """
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        self.unknown = unknown
+        super().__init__(message)
+
+
+class StoreFull(SchedulerError):
+    """Redis has no memory for new bytes. Workers go on and make room; repeat later."""
+
+
+class StoreRefused(SchedulerError):
+    """Redis refuses what cannot be mended by repeating: rights, a foreign key, an unknown layout or level."""
+
+
+class JobDead(SchedulerError):
+    """The job whose result was asked for ended in the dead-letter queue. `job` is what it is now."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        last = job.errors[-1] if job.errors else None
+        what = f": {last.kind}: {last.message}" if last else ""
+        super().__init__(f"job {job.id} is dead by {job.reason}{what}")
+
+
+class JobCancelled(SchedulerError):
+    """The job whose result was asked for was cancelled. `job` is what it is now."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        super().__init__(f"job {job.id} was cancelled ({job.reason})")
+
+
+class HandlerMissing(SchedulerError):
+    """No handler has this type's name."""
+
+
+class Permanent(Exception):  # noqa: N818 - a word of the handler's language: raise Permanent("no such mailbox")
+    """Raised by a handler: the job must not be tried again. It is dead at once."""
+
+
+class RetryAfter(Exception):  # noqa: N818 - as above
+    """Raised by a handler: try again in this many seconds. The attempt is used."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        if not 0 <= seconds <= 7 * 86_400:
+            raise ValueError(f"RetryAfter takes 0 to 604800 seconds, not {seconds}")
+        self.seconds = seconds
+        super().__init__(message or f"asked to be tried again in {seconds} s")
+
+
+class Snooze(BaseException):  # noqa: N818 - raised by ctx.snooze(); no handler's `except Exception` may eat it
+    """Ends an attempt without using it: the job is scheduled again in `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"snoozed for {seconds} s")

@@ -1,0 +1,131 @@
+"""Follows the event streams of the queues that somebody waits for, on one connection of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+from redis import exceptions as redis_errors
+
+from .clients import Clients
+from .keys import Keys
+from .logs import get_logger
+
+log = get_logger(__name__)
+
+BLOCK_MS = 20_000
+PAGE = 100
+
+
+class Follower:
+    """Tells who watches a job that something happened to it. What it tells is a hint: read the job then."""
+
+    def __init__(self, clients: Clients, namespace: str) -> None:
+        self._clients = clients
+        self._namespace = namespace
+        self._watching: dict[str, dict[str, set[asyncio.Event]]] = defaultdict(lambda: defaultdict(set))
+        self._position: dict[str, bytes] = {}
+        self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
+        self._wake_position: bytes = b"0"
+        self._listener: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def watch(self, queue: str, key: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set when something happens to this job from now on. Enter first, then read the job."""
+        happened = asyncio.Event()
+        new = queue not in self._position
+        if new:
+            await self._begin(queue)
+        self._watching[queue][key].add(happened)
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen(), name="events")
+        elif new:
+            await self._interrupt()
+        self._changed.set()
+        try:
+            yield happened
+        finally:
+            watchers = self._watching[queue]
+            watchers[key].discard(happened)
+            if not watchers[key]:
+                del watchers[key]
+            if not watchers:
+                del self._watching[queue]
+                self._position.pop(queue, None)
+
+    async def _begin(self, queue: str) -> None:
+        # By its own id, not "$": what comes between here and the next read must not be missed.
+        newest = await self._clients.reads.xrevrange(Keys(self._namespace, queue).at("events"), count=1)
+        self._position.setdefault(queue, newest[0][0] if newest else b"0")
+
+    async def _interrupt(self) -> None:
+        with contextlib.suppress(redis_errors.RedisError, OSError):
+            pipe = self._clients.commands.pipeline(transaction=False)
+            pipe.xadd(self._wake_key, {"wake": "1"}, maxlen=10)
+            pipe.pexpire(self._wake_key, 60_000)
+            await pipe.execute()
+
+    async def _listen(self) -> None:
+        pause = 0.05
+        while True:
+            if not self._position:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            streams = {Keys(self._namespace, queue).at("events"): at for queue, at in self._position.items()}
+            queues = {Keys(self._namespace, queue).at("events").encode(): queue for queue in self._position}
+            try:
+                async with asyncio.timeout(BLOCK_MS / 1000 + 10):
+                    read: Any = await self._clients.waits.xread(
+                        {**streams, self._wake_key: self._wake_position}, count=PAGE, block=BLOCK_MS
+                    )
+                pause = 0.05
+            except (redis_errors.RedisError, OSError, TimeoutError) as error:
+                log.debug("events lost", error=str(error))
+                self._tell_all()
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
+                continue
+            for stream, entries in _streams(read):
+                queue = queues.get(stream)
+                if queue is None:
+                    self._wake_position = entries[-1][0]
+                elif queue in self._position:
+                    self._position[queue] = entries[-1][0]
+                    self._tell(queue, entries)
+
+    def _tell(self, queue: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        watchers = self._watching.get(queue)
+        if not watchers:
+            return
+        for _, fields in entries:
+            for key in fields.get(b"ids", b"").decode().split(" "):
+                for happened in watchers.get(key, ()):
+                    happened.set()
+
+    def _tell_all(self) -> None:
+        # After a break nobody knows what was missed (a stream may have been trimmed or lost): all read again.
+        for watchers in self._watching.values():
+            for events in watchers.values():
+                for happened in events:
+                    happened.set()
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listener
+
+
+def _streams(read: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
+    """XREAD's reply as a list of (stream, entries), whichever protocol it came by."""
+    if not read:
+        return []
+    if isinstance(read, dict):
+        return [(stream, parts[0] if len(parts) == 1 and isinstance(parts[0], list) else parts) for stream, parts in read.items()]
+    return [(stream, entries) for stream, entries in read]

@@ -1,0 +1,368 @@
+"""Jobs as values: what somebody wants done, what a worker was given, what is known of one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from . import retry as retry_policy
+from .errors import Fault, Invalid
+from .keys import JOB_KEY, QUEUE_NAME
+from .times import rfc3339, seconds
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils import uuid7
+
+TYPE_NAME = QUEUE_NAME
+WORKER_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+LONGEST_DELAY_MS = 3_652 * 86_400_000
+"""Ten years: as far as a job can be scheduled."""
+
+
+class State(StrEnum):
+    """Where a job can stand, each one set."""
+
+    SCHEDULED = "scheduled"
+    BLOCKED = "blocked"
+    READY = "ready"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+    @property
+    def ended(self) -> bool:
+        return self in {State.SUCCEEDED, State.CANCELLED, State.DEAD}
+
+
+def new_key() -> str:
+    """A job's key: UUIDv7, so that keys sort by the time they were made."""
+    return str(uuid7())
+
+
+def split_id(job_id: str) -> tuple[str, str] | None:
+    """Queue and key of a job id, or None when it is none."""
+    queue, colon, key = job_id.partition(":")
+    if not colon or not QUEUE_NAME.fullmatch(queue) or not JOB_KEY.fullmatch(key):
+        return None
+    return queue, key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job somebody wants done. It has no state yet. Durations and times are milliseconds."""
+
+    type: str
+    payload: bytes = b"{}"
+    queue: str = "default"
+    key: str = ""
+    priority: int = 0
+    delay_ms: int | None = None
+    run_at_ms: int | None = None
+    group: str | None = None
+    tags: Sequence[str] = ()
+    timeout_ms: int | None = None
+    retry: Mapping[str, Any] | None = None
+    """As stored: durations in ms."""
+    retention_ms: int | None = None
+    traceparent: str | None = None
+    copied_from: str | None = None
+
+    def header(self) -> bytes:
+        """What differs from the defaults and no hot script reads, as JSON; empty for nothing."""
+        kept: dict[str, Any] = {}
+        for name in ("group", "tags", "retry", "traceparent", "copied_from"):
+            value = getattr(self, name)
+            if value:
+                kept[name] = list(value) if name == "tags" else dict(value) if name == "retry" else value
+        return orjson.dumps(kept) if kept else b""
+
+    def fingerprint(self) -> str:
+        """What makes two requests the same: everything that was asked for, but not its trace."""
+        if (
+            self.delay_ms is None
+            and self.run_at_ms is None
+            and not (self.group or self.tags or self.retry or self.timeout_ms or self.copied_from)
+            and self.retention_ms is None
+        ):
+            rest = b"%d" % self.priority
+        else:
+            rest = repr((
+                self.priority, self.delay_ms, self.run_at_ms, self.group, tuple(self.tags), self.timeout_ms,
+                sorted(self.retry.items()) if self.retry else None, self.retention_ms, self.copied_from,
+            )).encode()  # fmt: skip
+        digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])
+        digest.update(b"\0" + self.payload)
+        return digest.hexdigest()
+
+
+def checksum(payload: bytes) -> str:
+    """CRC-32 of a payload, kept beside it: a record that was damaged is told from one that was not."""
+    return f"{zlib.crc32(payload):08x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job as it is stored."""
+
+    type: str
+    timeout_ms: int | None
+    flags: str
+    created_ms: int
+    priority: int
+    fingerprint: str
+    crc: str
+    header: Mapping[str, Any]
+    payload: bytes | None
+
+    @property
+    def intact(self) -> bool:
+        """The payload is the one that was stored."""
+        return self.payload is not None and (not self.crc or self.crc == checksum(self.payload))
+
+    @property
+    def retention_ms(self) -> int | None:
+        found = re.search(r"r(\d+)", self.flags)
+        return int(found[1]) if found else None
+
+
+def parse_record(text: bytes) -> Record | None:
+    """A stored record, with `payload` None when only its head was read; None when it is damaged."""
+    head, newline, rest = text.partition(b"\n")
+    header, second, payload = rest.partition(b"\n")
+    parts = head.split(b"|")
+    if not newline or len(parts) != 7:
+        return None
+    try:
+        return Record(
+            type=parts[0].decode(),
+            timeout_ms=int(parts[1]) if parts[1] else None,
+            flags=parts[2].decode(),
+            created_ms=int(parts[3]),
+            priority=int(parts[4] or 0),
+            fingerprint=parts[5].decode(),
+            crc=parts[6].decode(),
+            header=orjson.loads(header) if header else {},
+            payload=payload if second else None,
+        )
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One line of a job's errors: the attempt, what went wrong, when (ms), what came next."""
+
+    attempt: int
+    kind: str
+    message: str
+    at_ms: int
+    next: str
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is kept of a job's former runs."""
+
+    attempt: int = 0
+    crashes: int = 0
+    snoozes: int = 0
+    token: int = 0
+    verb: str = ""
+    to: str = ""
+    started_ms: int | None = None
+    worker: str | None = None
+    reason: str | None = None
+    errors: tuple[Attempt, ...] = ()
+
+
+def parse_course(text: bytes) -> Course:
+    """The record of a job's former runs; zeros for an empty or damaged one."""
+    line, _, rest = text.partition(b"\n")
+    parts = line.decode(errors="replace").split("|")
+    if len(parts) != 11:
+        return Course()
+    try:
+        return Course(
+            attempt=int(parts[0]),
+            crashes=int(parts[1]),
+            snoozes=int(parts[2]),
+            token=int(parts[3]),
+            verb=parts[4],
+            to=parts[5],
+            started_ms=int(parts[6]) if parts[6] else None,
+            worker=parts[7] or None,
+            reason=parts[8] or None,
+            errors=tuple(_attempts(rest)),
+        )
+    except ValueError:
+        return Course()
+
+
+def _attempts(text: bytes) -> list[Attempt]:
+    found = []
+    for line in text.split(b"\n"):
+        if line:
+            raw = orjson.loads(line.decode(errors="replace"))
+            found.append(
+                Attempt(raw["attempt"], raw["kind"], raw["message"], raw["at"], raw["next"], raw.get("trace"))
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job in a worker's hands."""
+
+    queue: str
+    key: str
+    token: int
+    attempt: int
+    lease_ends_ms: int
+    timeout_ends_ms: int
+    timeout_ms: int
+    record: Record | None
+    former: bytes = b""
+
+    @property
+    def id(self) -> str:
+        return f"{self.queue}:{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that is known of one job. Times are ms since 1970, durations ms."""
+
+    id: str
+    queue: str
+    type: str
+    state: State
+    reason: str | None
+    payload: bytes | None
+    priority: int
+    group: str | None
+    tags: tuple[str, ...]
+    attempt: int
+    max_attempts: int
+    crashes: int
+    snoozes: int
+    token: int
+    timeout_ms: int
+    created_at: int
+    run_at: int | None
+    started_at: int | None
+    finished_at: int | None
+    lease_expires_at: int | None
+    worker: str | None
+    progress: bytes | None
+    result: bytes | None
+    errors: tuple[Attempt, ...]
+    traceparent: str | None
+    copied_from: str | None
+    edits: tuple[tuple[int, bytes], ...] = ()
+    header: bytes = field(default=b"", repr=False)
+
+    def document(self, *, include: frozenset[str] = frozenset({"payload", "result", "trace"})) -> dict[str, Any]:
+        """The job as API documents show it; orjson writes it."""
+        document: dict[str, Any] = {
+            "id": self.id, "queue": self.queue, "type": self.type, "state": self.state.value, "reason": self.reason,
+            "payload": raw_json(self.payload), "priority": self.priority, "group": self.group, "tags": self.tags,
+            "attempt": self.attempt, "max_attempts": self.max_attempts, "crashes": self.crashes,
+            "snoozes": self.snoozes, "token": self.token,
+            "timeout": seconds(self.timeout_ms), "deadline": None, "expires_at": None,
+            "created_at": rfc3339(self.created_at), "run_at": _time(self.run_at), "started_at": _time(self.started_at),
+            "finished_at": _time(self.finished_at), "lease_expires_at": _time(self.lease_expires_at),
+            "worker": self.worker, "progress": raw_json(self.progress), "result": raw_json(self.result),
+            "errors": [
+                {"attempt": e.attempt, "kind": e.kind, "message": e.message, "at": rfc3339(e.at_ms), "next": e.next}
+                | ({"trace": e.trace} if e.trace and "trace" in include else {})
+                for e in self.errors
+            ],
+            "after": [], "schedule": None, "traceparent": self.traceparent,
+        }  # fmt: skip
+        for name in ("payload", "result"):
+            if name not in include:
+                del document[name]
+        if self.copied_from:
+            document["copied_from"] = self.copied_from
+        if self.edits and "payload" in include:
+            document["edits"] = [{"at": rfc3339(at), "payload": raw_json(text)} for at, text in self.edits]
+        return document
+
+
+def _time(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)
+
+
+def raw_json(text: bytes | None) -> Any:
+    """JSON that is passed on byte for byte; null for none, and the text as a string when it is no JSON."""
+    if text is None or text == b"":
+        return None
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        if not _deep_or_wide(text):
+            return text.decode(errors="replace")
+    return orjson.Fragment(text)
+
+
+def _deep_or_wide(text: bytes) -> bool:
+    # What orjson refuses although it is JSON: numbers beyond a double. The standard library keeps them.
+    import json  # noqa: PLC0415 - on this rare path only
+
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
+    """What no door lets through, whoever calls; paths are those of a new job's document."""
+    found = []
+    if not TYPE_NAME.fullmatch(job.type):
+        found.append(Fault("/type", "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"))
+    if not QUEUE_NAME.fullmatch(job.queue):
+        found.append(Fault("/queue", "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"))
+    if job.key and not JOB_KEY.fullmatch(job.key):
+        found.append(Fault("/id", "1 to 128 letters, digits, '.', '_' or '-' (or <queue>: and such a key)"))
+    if not -100 <= job.priority <= 100:
+        found.append(Fault("/priority", "expected a whole number from -100 to 100"))
+    if job.delay_ms is not None and job.run_at_ms is not None:
+        found.append(Fault("/run_at", "give delay or run_at, not both"))
+    if job.delay_ms is not None and not 0 <= job.delay_ms <= LONGEST_DELAY_MS:
+        found.append(Fault("/delay", "at most 10 years"))
+    if job.group is not None and not JOB_KEY.fullmatch(job.group):
+        found.append(Fault("/group", "1 to 128 letters, digits, '.', '_' or '-'"))
+    if len(job.tags) > 32:
+        found.append(Fault("/tags", "at most 32 tags"))
+    found += [
+        Fault(f"/tags/{n}", "1 to 128 letters, digits, '.', '_' or '-'")
+        for n, tag in enumerate(job.tags)
+        if not isinstance(tag, str) or not JOB_KEY.fullmatch(tag)
+    ]
+    if job.timeout_ms is not None and not 1 <= job.timeout_ms <= retry_policy.LONGEST_TIMEOUT_MS:
+        found.append(Fault("/timeout", "more than 0 and at most 7 days"))
+    if job.retention_ms is not None and not 0 <= job.retention_ms <= LONGEST_DELAY_MS:
+        found.append(Fault("/retention", "at most 10 years"))
+    if len(job.payload) > max_payload:
+        found.append(Fault("/payload", f"{len(job.payload)} bytes; at most {max_payload} are taken"))
+    return found
+
+
+def check(job: NewJob, *, max_payload: int) -> None:
+    """Raises Invalid with every fault of a new job."""
+    if found := faults_of(job, max_payload=max_payload):
+        raise Invalid(found)

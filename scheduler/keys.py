@@ -1,0 +1,89 @@
+"""The names of every key in Redis, spelled once, each with its type and its meaning."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+LAYOUT = 1
+"""The number of this key layout. A process that finds another one does not start."""
+
+LEVEL = 1
+"""The newest bookkeeping these scripts know; a queue that uses a newer one answers LEVEL."""
+
+QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+JOB_KEY = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a queue: `{namespace:queue}:suffix`."""
+
+    suffix: str
+    type: str
+    doc: str
+
+
+QUEUE_KEYS: tuple[Key, ...] = (
+    Key("jobs", "hash", "id -> record: type|timeout|flags|created|priority|fingerprint|crc, header, payload"),
+    Key("scheduled", "zset", "id -> when it is due, microseconds; ties of a millisecond keep their order"),
+    Key("blocked", "zset", "id -> since when it waits for other jobs, ms"),
+    Key("ready", "zset", "id -> place - priority x step, microseconds; lowest runs first"),
+    Key("running", "zset", "id -> when its lease ends, ms"),
+    Key("retrying", "zset", "id -> when its backoff is over, microseconds"),
+    Key("succeeded", "zset", "id -> when it ended, ms; negative where the job's own retention decides"),
+    Key("cancelled", "zset", "id -> when it was cancelled, ms; negative likewise"),
+    Key("dead", "zset", "id -> when it died, ms; negative likewise (the dead-letter queue)"),
+    Key("leases", "hash", "id -> token|worker|started|ends|score|attempt|flags|bytes|asked|key id, while it runs"),
+    Key("attempts", "hash", "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since, errors"),
+    Key("results", "hash", "id -> course line of the run that succeeded, result"),
+    Key("known", "hash", "id -> tombstone of a job that is gone but ended less than 60 s ago"),
+    Key("expiries", "zset", "id or :worker -> when its own retention, its tombstone or its receipt is over, ms"),
+    Key("receipts", "hash", "worker -> turn|first token|ids of its last claim"),
+    Key("notes", "hash", "id:progress, id:checkpoint, id:edits -> what handlers and editors left"),
+    Key("logs", "zset", "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range"),
+    Key("types", "hash", "type -> timeout, policy as set; :type -> as a worker's code declared it"),
+    Key("config", "hash", "created, level, version, paused, step, keep_<state>_<age|count|bytes>"),
+    Key("counters", "hash", "token, place, log, totals by verb, bytes of ended jobs, the sweep's and the timekeeper's marks"),
+    Key("bell", "list", "at most one ring: something became runnable"),
+    Key("events", "stream", "one entry a call: kind, worker, at, up to 100 ids, their tokens and states; about 10,000"),
+)
+
+SUFFIXES: dict[str, Key] = {key.suffix: key for key in QUEUE_KEYS}
+
+STATES = ("scheduled", "blocked", "ready", "running", "retrying", "succeeded", "cancelled", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one queue. All of them share one hash tag, so they stand on one node of a cluster."""
+
+    namespace: str
+    queue: str
+
+    def at(self, suffix: str) -> str:
+        """The full name of the key with this suffix; KeyError for one that does not exist."""
+        return f"{{{self.namespace}:{self.queue}}}:{SUFFIXES[suffix].suffix}"
+
+    def all(self, suffixes: tuple[str, ...]) -> list[str]:
+        """Full names in the order of `suffixes`."""
+        start = f"{{{self.namespace}:{self.queue}}}:"
+        return [start + suffix for suffix in suffixes]
+
+
+def layout_key(namespace: str) -> str:
+    """STRING: the layout number."""
+    return f"{{{namespace}}}:layout"
+
+
+def queues_key(namespace: str) -> str:
+    """SET of queue names: a hint, the watchdog finds strays by a slow scan."""
+    return f"{{{namespace}}}:queues"
+
+
+def queue_of(namespace: str, key: str) -> str | None:
+    """The queue whose key this is, or None when it is no key of ours."""
+    match = re.fullmatch(r"\{(.+):([^:{}]+)\}:[a-z]+", key)
+    if match is None or match[1] != namespace:
+        return None
+    return match[2]

@@ -1,0 +1,133 @@
+"""What a setting or an option takes: in words for people, and as a function that reads text."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from scheduler.times import typed_duration_ms
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """The two together. `read` raises ValueError; its caller says whose value it was, and what that takes."""
+
+    takes: str
+    read: Callable[[str], T]
+    secret: bool = False
+
+
+def matching(pattern: str, takes: str, *, secret: bool = False) -> Kind[str]:
+    """Text that the whole pattern fits."""
+
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+
+    return Kind(takes, read, secret)
+
+
+def choice(*words: str) -> Kind[str]:
+    return matching("|".join(words), _or(words))
+
+
+def whole(least: int, most: int) -> Kind[int]:
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,18}", text):
+            raise ValueError
+        return _within(least, int(text), most)
+
+    return Kind(f"a whole number from {least} to {most}", read)
+
+
+def duration(least: str, most: str) -> Kind[int]:
+    """Milliseconds. Bounds are written as a user would write them."""
+    bounds = typed_duration_ms(least), typed_duration_ms(most)
+    return Kind(
+        f'a duration from {least} to {most}, such as "250ms", "30s", "5m", "2h", or plain seconds',
+        lambda text: _within(bounds[0], typed_duration_ms(text), bounds[1]),
+    )
+
+
+def size(least: int, most: str) -> Kind[int]:
+    """Bytes."""
+    units = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+    def read(text: str) -> int:
+        found = re.fullmatch("([0-9]{1,15})(KiB|MiB|GiB)?", text)
+        if not found:
+            raise ValueError
+        return int(found[1]) * units[found[2] or ""]
+
+    return Kind(
+        f'bytes from {least} to {most}, such as "65536", "64KiB" or "1MiB"',
+        lambda text: _within(least, read(text), read(most)),
+    )
+
+
+def url(*schemes: str) -> Kind[str]:
+    """A URL of one of these schemes. It may hold a password, so it is a secret."""
+
+    def read(text: str) -> str:
+        # What a URL names is for its driver to judge; a port that is none is found here, before anything starts.
+        if not re.fullmatch(rf"({'|'.join(map(re.escape, schemes))})://\S*", text):
+            raise ValueError
+        if "," not in text:
+            _ = urlsplit(text).port
+        return text
+
+    return Kind(f"a URL that begins with {_or(f'{scheme}://' for scheme in schemes)}", read, secret=True)
+
+
+def secret() -> Kind[str]:
+    """Text that travels in a header."""
+    return matching(r"[\x21-\x7e]{1,512}", "1 to 512 visible ASCII characters, no space", secret=True)
+
+
+def allowed_places() -> Kind[tuple[str, ...]]:
+    """A comma list of addresses, networks and host names, each with an optional port."""
+
+    def read(text: str) -> tuple[str, ...]:
+        places = tuple(place.strip() for place in text.split(","))
+        for place in places:
+            _check_place(place)
+        return places
+
+    return Kind(
+        "a comma list of addresses, networks or host names, each with an optional port, "
+        'such as "10.0.0.0/8,[fd00::1]:8443,hooks.internal:8080"',
+        read,
+    )
+
+
+def _check_place(place: str) -> None:
+    """Raises ValueError unless it is an address, a network or a host name, with or without a port."""
+    if ":" in place and not place.startswith("[") and place.count(":") > 1:
+        ip_network(place)  # an IPv6 address or network without a port
+        return
+    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", place)
+    if not found:
+        raise ValueError
+    bracketed, bare, port = found.groups()
+    if port:
+        _within(1, int(port), 65535)
+    # A host name's last label is never all digits: 10.0.0.256 is a mistyped address.
+    label = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    if bracketed or not re.fullmatch(rf"(?:{label}\.)*(?!\d+$){label}", bare):
+        ip_network(bracketed or bare)
+
+
+def _within(least: int, number: int, most: int) -> int:
+    if not least <= number <= most:
+        raise ValueError
+    return number
+
+
+def _or(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last

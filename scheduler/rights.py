@@ -1,0 +1,102 @@
+"""Asks the server, before anything runs, whether this user may send every command that the scripts will send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import redis.asyncio as aioredis
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from .errors import StoreRefused
+from .keys import QUEUE_KEYS, Keys, layout_key, queues_key
+from .scripts import all_scripts
+
+# A valid form of each command that a script sends: what ACL checks is told the whole command.
+FORMS: dict[str, tuple[str, ...]] = {
+    "HDEL": ("k", "f"), "HEXISTS": ("k", "f"), "HGET": ("k", "f"), "HGETALL": ("k",), "HLEN": ("k",),
+    "HMGET": ("k", "f"), "HSCAN": ("k", "0"), "HSET": ("k", "f", "v"), "HSETNX": ("k", "f", "v"), "HSTRLEN": ("k", "f"),
+    "LLEN": ("k",), "LTRIM": ("k", "0", "0"), "RPUSH": ("k", "v"), "TIME": (), "XADD": ("k", "*", "f", "v"), "XLEN": ("k",),
+    "ZADD": ("k", "0", "m"), "ZCARD": ("k",), "ZCOUNT": ("k", "0", "0"), "ZLEXCOUNT": ("k", "-", "+"), "ZMSCORE": ("k", "m"),
+    "ZRANGE": ("k", "0", "0"), "ZRANGEBYLEX": ("k", "-", "+"), "ZRANGEBYSCORE": ("k", "0", "0"), "ZREM": ("k", "m"),
+    "ZREMRANGEBYLEX": ("k", "-", "+"), "ZREMRANGEBYRANK": ("k", "0", "0"), "ZREVRANGEBYSCORE": ("k", "0", "0"),
+    "ZSCAN": ("k", "0"), "ZSCORE": ("k", "m"),
+}  # fmt: skip
+
+# What the process itself sends besides, on the queue's keys or on the namespace's.
+OWN: tuple[tuple[str, ...], ...] = (
+    ("BLPOP", "k", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "0"), ("SADD", "s", "m"), ("SMEMBERS", "s"),
+    ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
+)  # fmt: skip
+
+_CHECK = """
+local refused = {}
+local at = 1
+while at <= #ARGV do
+  local width = tonumber(ARGV[at])
+  if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + width)) then
+    refused[#refused + 1] = ARGV[at + 1] .. " " .. (ARGV[at + 2] or "")
+  end
+  at = at + width + 1
+end
+return refused
+"""
+
+
+def wanted(keys: Keys) -> list[tuple[str, ...]]:
+    """Every command in a valid form, on a key of this queue; then a read and a write on each of its keys."""
+    commands = sorted(set().union(*(script.commands for script in all_scripts().values())))
+    names = {"k": keys.at("jobs"), "s": queues_key(keys.namespace), "l": layout_key(keys.namespace)}
+    forms: list[tuple[str, ...]] = [(command, *FORMS[command]) for command in commands]
+    forms += OWN
+    asked = [tuple(names.get(word, word) for word in form) for form in forms]
+    for key in QUEUE_KEYS:
+        at = keys.at(key.suffix)
+        asked += [("HGET", at, "f"), ("HSET", at, "f", "v")]
+    return asked
+
+
+async def check_rights(client: aioredis.Redis, keys: Keys) -> None:
+    """Raises StoreRefused that names every command and key this user may not use.
+
+    Servers from Redis 7 on are asked by `redis.acl_check_cmd` in a script; older ones, and the fake, know nothing
+    like it: there every refusal shows with the first call, before its first write.
+    """
+    asked = wanted(keys)
+    arguments = [word for form in asked for word in (str(len(form)), *form)]
+    try:
+        sha = await client.script_load(_CHECK)
+        refused = await client.evalsha(sha, 0, *arguments)
+    except NoPermissionError as error:
+        raise StoreRefused(f"the Redis user lacks rights: {error}") from error
+    except ResponseError as error:
+        if "acl_check_cmd" in str(error):
+            return
+        raise
+    if refused:
+        raise StoreRefused(f"the Redis user lacks rights: {', '.join(_readable(refused))}")
+
+
+def _readable(refused: Iterable[bytes]) -> list[str]:
+    return sorted({item.decode(errors="replace").strip() for item in refused})
+
+
+async def check_layout(client: aioredis.Redis, namespace: str, layout: int) -> None:
+    """Writes the layout number where there is none; raises StoreRefused for one that is not ours."""
+    key = layout_key(namespace)
+    try:
+        await client.set(key, str(layout), nx=True)
+        found = await client.get(key)
+    except NoPermissionError as error:
+        raise StoreRefused(f"the Redis user lacks rights: {error}") from error
+    except ResponseError as error:
+        if not str(error).startswith("OOM"):
+            raise
+        found = await client.get(key) or str(layout).encode()
+    if found != str(layout).encode():
+        shown = found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+        raise StoreRefused(
+            f"{key} says layout {shown}, this release knows layout {layout}: use the release that wrote it, or another SCHEDULER_NAMESPACE"
+        )
+
+
+__all__ = ["RedisError", "check_layout", "check_rights", "wanted"]

@@ -1,0 +1,285 @@
+"""The settings of a process: one frozen table, read once; flags win over the environment, it over scheduler.toml.
+
+A variable of empty text counts as not set. The exceptions are keys and URLs: there the default would quietly open a
+door, or send jobs and mails elsewhere, so empty text is refused.
+"""
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from scheduler.kinds import Kind, allowed_places, choice, duration, matching, secret, size, url, whole
+
+T = TypeVar("T")
+
+PREFIX = "SCHEDULER_"
+FILE = "scheduler.toml"
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "memory")
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used. Each of `problems` is a sentence: the name, what it got, what it takes."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@overload
+def setting(default: str, kind: Kind[T], doc: str) -> T: ...
+@overload
+def setting(default: None, kind: Kind[T], doc: str) -> T | None: ...
+def setting(default: str | None, kind: Kind[T], doc: str) -> Any:
+    """A field of Settings. The default is written as a user would write it."""
+    value = None if default is None else kind.read(default)
+    # A secret stays out of the table's repr: that may end up in a log.
+    return dataclasses.field(
+        default=value, repr=not kind.secret, metadata={"default": default, "kind": kind, "doc": doc}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a process was told. Times in milliseconds (`_ms`), sizes in bytes; None: not set."""
+
+    redis_url: str | None = setting(
+        None, url(*REDIS_SCHEMES), "Redis or Valkey to use. Without one, a local server is started."
+    )
+    namespace: str = setting(
+        "scheduler",
+        matching("[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, '.', '_' or '-'"),
+        "First part of every key, so that installations can share a server.",
+    )
+    host: str = setting("127.0.0.1", matching(r"[^\s/]+", "an address or a host name"), "Address of the API.")
+    port: int = setting("8080", whole(0, 65535), "Port of the API. 0: any that is free.")
+    api_key: str | None = setting(
+        None,
+        secret(),
+        "One key with every scope. With it every /v1 call needs a key, and any address may be bound.",
+    )
+    concurrency: int = setting("100", whole(1, 10_000), "Attempts that run at once in a worker process.")
+    lease_ms: int = setting(
+        "30s", duration("1s", "12h"), "How long a claim holds without a heartbeat. Extended at a third of it."
+    )
+    grace_ms: int = setting(
+        "25s",
+        duration("0s", "12h"),
+        "How long handlers may finish after SIGTERM before their jobs are released.",
+    )
+    watchdog_interval_ms: int = setting(
+        "10s", duration("100ms", "1h"), "How often leases that ran out are looked for."
+    )
+    no_handler_after_ms: int = setting(
+        "10m",
+        duration("0s", "30d"),
+        "A job for which no worker has a handler is dead after this. 0: at once.",
+    )
+    max_payload: int = setting("1MiB", size(1, "256MiB"), "Largest payload of a job.")
+    max_result: int = setting("1MiB", size(1, "256MiB"), "Largest result of a job.")
+    durability: str = setting(
+        "strict",
+        choice("strict", "standard"),
+        "strict: on disk before the answer. standard: written every second, two seconds may be lost.",
+    )
+    wait_replicas: int = setting(
+        "0", whole(0, 16), "Replicas that must have a new job before it is answered as safe."
+    )
+    http_allow: tuple[str, ...] | None = setting(
+        None, allowed_places(), "Private places that http.request and webhooks may reach all the same."
+    )
+    http_secret: str | None = setting(None, secret(), "Signs http.request as Standard Webhooks has it.")
+    smtp_url: str | None = setting(
+        None,
+        url("smtp", "smtps"),
+        "Server for email.send. Without one, mails are written to .scheduler/outbox/.",
+    )
+    postgres_url: str | None = setting(None, url("postgresql", "postgres"), "Archive of ended jobs.")
+    log_format: str | None = setting(
+        None, choice("console", "json"), "Without one: console on a terminal, else json lines."
+    )
+    log_level: str = setting("info", choice("debug", "info", "warning", "error"), "The least that is logged.")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table, for those who show it or make options of it."""
+
+    name: str  # as in scheduler.toml: `lease`
+    attribute: str  # as in Settings: `lease_ms`
+    default: str | None  # as a user would write it
+    takes: str
+    doc: str
+    secret: bool  # a key, or a URL that may hold a password: never shown whole
+    read: Callable[[str], Any] = dataclasses.field(repr=False)
+
+    @property
+    def variable(self) -> str:
+        return _variable(self.name)
+
+    @property
+    def flag(self) -> str:
+        return _flag(self.name)
+
+
+def _row(column: dataclasses.Field[Any]) -> Setting:
+    kind: Kind[Any] = column.metadata["kind"]
+    return Setting(
+        name=column.name.removesuffix("_ms"),
+        attribute=column.name,
+        default=column.metadata["default"],
+        takes=kind.takes,
+        doc=column.metadata["doc"],
+        secret=kind.secret,
+        read=kind.read,
+    )
+
+
+SETTINGS = tuple(map(_row, dataclasses.fields(Settings)))
+_BY_NAME = {row.name: row for row in SETTINGS}
+_IN_FILES = {
+    "api_key_file": "api_key"
+}  # name a file that holds the setting, as Docker and Kubernetes mount one
+
+
+def load(
+    flags: Mapping[str, str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """The settings of this process. Raises SettingsError with everything that is wrong, not only the first.
+
+    `flags` maps names as in scheduler.toml to text. `environ` and `directory` stand in for the process's own
+    environment and working directory.
+    """
+    problems: list[str] = []
+    file = _toml((directory or Path()) / FILE, problems)
+    variables = _variables(os.environ if environ is None else environ, problems)
+    options = {_flag(name): text for name, text in (flags or {}).items()}
+    given = (
+        _layer(file, str, problems, where=f" in {FILE}")
+        | _layer(variables, _variable, problems)
+        | _layer(options, _flag, problems)
+    )
+    values = {_BY_NAME[name].attribute: _read(item, _BY_NAME[name], problems) for name, item in given.items()}
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    label: str
+    value: object
+    in_file: bool
+
+
+def _layer(
+    source: Mapping[str, object], spell: Callable[[str], str], problems: list[str], *, where: str = ""
+) -> dict[str, _Given]:
+    """What one source sets, by name. `spell` says how that source spells a name."""
+    known = {spell(name): name for name in (*_BY_NAME, *_IN_FILES)}
+    layer: dict[str, _Given] = {}
+    for label, value in source.items():
+        name = known.get(label)
+        if name is None:
+            bare = label.removeprefix(spell("")).lower().replace("-", "_")
+            near = get_close_matches(bare, known.values(), n=1)
+            hint = f"the nearest is {spell(near[0])}" if near else f"there are {', '.join(known)}"
+            problems.append(f"{label}{where} is no setting; {hint}")
+            continue
+        target = _IN_FILES.get(name, name)
+        if target in layer:
+            problems.append(f"{layer[target].label} and {label}{where} are both set: set one of them")
+            continue
+        layer[target] = _Given(label + where, value, in_file=name in _IN_FILES)
+    return layer
+
+
+def _toml(file: Path, problems: list[str]) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        problems.append(f"{FILE} cannot be read: {error.strerror}")
+    except ValueError as error:  # no UTF-8, or no TOML
+        problems.append(f"{FILE} cannot be read: {error}")
+    return {}
+
+
+def _variables(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:
+    ours = {variable: text for variable, text in sorted(environ.items()) if variable.startswith(PREFIX)}
+    if made := [variable for variable, text in ours.items() if _made_by_kubernetes(variable, text)]:
+        problems.append(
+            f"{', '.join(made)}: made by Kubernetes for a Service whose name begins with 'scheduler', no settings; "
+            "put `enableServiceLinks: false` into the pod's spec"
+        )
+    harmless = {row.variable for row in SETTINGS if not row.secret}
+    return {
+        variable: text
+        for variable, text in ours.items()
+        if variable not in made and (text or variable not in harmless)
+    }
+
+
+def _made_by_kubernetes(variable: str, text: str) -> bool:
+    service = rf"{PREFIX}([A-Z0-9_]+_)?"
+    links = "SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?"
+    return bool(
+        re.fullmatch(f"{service}({links})", variable)
+        or (re.fullmatch(f"{service}PORT", variable) and re.match("(tcp|udp|sctp)://", text))
+    )
+
+
+def _read(item: _Given, row: Setting, problems: list[str]) -> Any:
+    """The setting's value; when it has none, a problem is noted."""
+    value = item.value
+    if item.in_file:
+        try:
+            value = Path(str(value)).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            problems.append(f"{item.label} names {str(item.value)!r}, which cannot be read: {reason}")
+            return None
+    try:
+        return row.read(_text(value))
+    except ValueError:
+        problems.append(f"{item.label} {_shown(value, row)}: it takes {row.takes}")
+        return None
+
+
+def _text(value: object) -> str:
+    """Raises ValueError for a TOML value that no setting takes."""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ",".join(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(value)
+
+
+def _shown(value: object, row: Setting) -> str:
+    if value == "":
+        return "is empty"
+    if not row.secret:
+        text = repr(value)
+        return f"is {text if len(text) <= 100 else text[:100] + '…'}"
+    if scheme := re.match("[a-z][a-z0-9+.-]*://", str(value)):
+        return f"is a URL that begins with {scheme[0]} (the rest is not shown)"
+    return "does not fit (it is not shown)"
