@@ -1,3 +1,54 @@
 """A job scheduler on Redis that loses nothing."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from .app import Handle, JobFunction, Scheduler
+    from .context import Context
+    from .errors import (
+        Duplicate,
+        Invalid,
+        JobCancelled,
+        JobDead,
+        NotFound,
+        PayloadInvalid,
+        Permanent,
+        RetryAfter,
+        SchedulerError,
+        StoreFull,
+        StoreRefused,
+        StoreUnavailable,
+        WrongState,
+    )
+    from .job import Job, State
+    from .retry import Retry
+    from .settings import Settings
+
+_HOMES = {
+    "Handle": "app", "JobFunction": "app", "Scheduler": "app", "Context": "context", "Job": "job", "State": "job",
+    "Retry": "retry", "Settings": "settings",
+} | dict.fromkeys(
+    ("Duplicate", "Invalid", "JobCancelled", "JobDead", "NotFound", "PayloadInvalid", "Permanent", "RetryAfter",
+     "SchedulerError", "StoreFull", "StoreRefused", "StoreUnavailable", "WrongState"),
+    "errors",
+)  # fmt: skip
+
+__all__ = [
+    "Context", "Duplicate", "Handle", "Invalid", "Job", "JobCancelled", "JobDead", "JobFunction", "NotFound",
+    "PayloadInvalid", "Permanent", "Retry", "RetryAfter", "Scheduler", "SchedulerError", "Settings", "State",
+    "StoreFull", "StoreRefused", "StoreUnavailable", "WrongState", "__version__",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Names come when they are asked for: `import scheduler` and the command line stay quick.
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'scheduler' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415
+
+    return getattr(import_module(f".{home}", __name__), name)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.retry import Retry as SyncRetry
 from redis.maint_notifications import MaintNotificationsConfig
 
 from .errors import StoreRefused
@@ -34,7 +35,14 @@ class Clients:
     """The address, without its password."""
     local: LocalServer | None = None
     fake: bool = False
-    _closers: list[Callable[[], Any]] = field(default_factory=list)
+    url: str = ""
+
+    def blocking(self) -> redis.Redis:
+        """A client of its own for a thread: one connection, no repeats."""
+        options = _options(self.url, name="scheduler-heartbeat", deadline=DEADLINE, connections=2, retry=SyncRetry(NoBackoff(), 0))
+        client = redis.Redis.from_url(self.url, maint_notifications_config=MaintNotificationsConfig(enabled=False), **options)
+        client.connection_pool.connection_kwargs["socket_timeout"] = DEADLINE
+        return client
 
     async def revive(self) -> None:
         """Starts the embedded server again if it is gone; nothing for another server."""
@@ -48,7 +56,7 @@ class Clients:
             await asyncio.to_thread(self.local.close)
 
 
-def _options(url: str, *, name: str, deadline: float | None, connections: int, retry: Retry) -> dict[str, Any]:
+def _options(url: str, *, name: str, deadline: float | None, connections: int, retry: Retry | SyncRetry) -> dict[str, Any]:
     options: dict[str, Any] = {
         "protocol": 3,
         "retry": retry,
@@ -77,7 +85,7 @@ def make_client(url: str, *, name: str, waits: bool = False, reads: bool = False
     # What a user's URL says of timeouts must not break the client that waits.
     pool.connection_kwargs["socket_timeout"] = None if waits else DEADLINE
     pool.connection_kwargs["retry"] = retry
-    return aioredis.Redis(connection_pool=pool)
+    return aioredis.Redis.from_pool(pool)
 
 
 def address(url: str) -> str:
@@ -110,6 +118,7 @@ async def open_clients(
         waits=make_client(url, name=f"{name}-waits", waits=True, connections=4),
         where=address(url),
         local=local,
+        url=url,
     )
 
 

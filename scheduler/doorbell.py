@@ -26,7 +26,6 @@ class Doorbell:
         self._clients = clients
         self._namespace = namespace
         self._waiters: dict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
-        self._rung: set[str] = set()
         self._watched: frozenset[str] = frozenset()
         self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
         self._listener: asyncio.Task[None] | None = None
@@ -34,9 +33,6 @@ class Doorbell:
 
     async def wait(self, queue: str, seconds: float) -> bool:
         """Waits for a ring of this queue, at most so long; whether it rang."""
-        if queue in self._rung:
-            self._rung.discard(queue)
-            return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[queue].append(future)
         self._changed.set()
@@ -91,17 +87,25 @@ class Doorbell:
                 continue
             finally:
                 self._watched = frozenset()
-            if heard is not None and heard[0] in bells:
-                self._ring(bells[heard[0]])
+            if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]]):
+                await self._pass_on(heard[0])
 
-    def _ring(self, queue: str) -> None:
+    def _ring(self, queue: str) -> bool:
         waiting = self._waiters.get(queue)
         while waiting:
             future = waiting.popleft()
             if not future.done():
                 future.set_result(None)
-                return
-        self._rung.add(queue)
+                return True
+        return False
+
+    async def _pass_on(self, bell: bytes) -> None:
+        # Nobody here waits for this queue any more: the ring is for another process.
+        with contextlib.suppress(redis_errors.RedisError, OSError):
+            pipe = self._clients.commands.pipeline(transaction=False)
+            pipe.rpush(bell, "1")
+            pipe.ltrim(bell, 0, 0)
+            await pipe.execute()
 
     async def close(self) -> None:
         if self._listener is not None:

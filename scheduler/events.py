@@ -13,7 +13,9 @@ from redis import exceptions as redis_errors
 
 from .clients import Clients
 from .keys import Keys
+from .job import Job
 from .logs import get_logger
+from .store import Store
 
 log = get_logger(__name__)
 
@@ -120,6 +122,21 @@ class Follower:
             self._listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._listener
+
+
+async def wait_ended(store: Store, follower: Follower, queue: str, key: str, seconds: float) -> Job:
+    """The job once it has ended, or as it is when the time is over. Raises NotFound."""
+    if seconds <= 0:
+        return await store.job(queue, key)
+    async with follower.watch(queue, key) as happened:
+        job = await store.job(queue, key)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not job.state.ended:
+                    await happened.wait()
+                    happened.clear()
+                    job = await store.job(queue, key)
+        return job
 
 
 def _streams(read: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:

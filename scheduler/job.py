@@ -233,8 +233,12 @@ class Claimed:
     lease_ends_ms: int
     timeout_ends_ms: int
     timeout_ms: int
+    """What was left of its timeout when the claim was answered."""
     record: Record | None
     former: bytes = b""
+    """The record of its former runs."""
+    checkpoint: bytes = b""
+    """What a former attempt left by `ctx.checkpoint`."""
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
-from scheduler.times import typed_duration_ms
+from .times import typed_duration_ms
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from structlog.contextvars import merge_contextvars
 from structlog.processors import format_exc_info
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from scheduler.settings import SETTINGS, Settings
-from scheduler.times import rfc3339
+from .settings import SETTINGS, Settings
+from .times import rfc3339
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _HIDDEN = "***"

@@ -14,7 +14,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from scheduler.kinds import Kind, allowed_places, choice, duration, matching, secret, size, url, whole
+from .errors import SchedulerError
+from .kinds import Kind, allowed_places, choice, duration, matching, secret, size, url, whole
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ FILE = "scheduler.toml"
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "memory")
 
 
-class SettingsError(ValueError):
+class SettingsError(SchedulerError, ValueError):
     """Settings that cannot be used. Each of `problems` is a sentence: the name, what it got, what it takes."""
 
     def __init__(self, problems: Iterable[str]) -> None:

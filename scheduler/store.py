@@ -140,12 +140,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did, and in how many ms to come back."""
+    """What a sweep did, and in how many ms to come back. `done` is False when none was due."""
 
     reclaimed: int
     more: bool
     wait_ms: int
     uneven: bool
+    done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +274,13 @@ class Store:
     def _stamp(self) -> str:
         return "" if self._now is None else str(self._now())
 
+    def prepared(self, call: Call[Any]) -> tuple[bytes, str, list[str]]:
+        """Text, digest and keys of a call, for who sends it on a connection of his own."""
+        body, sha = self._bodies["replay guarded" if call.guarded else call.script]
+        return body, sha, Keys(self.namespace, call.queue).all(self._scripts[call.script].keys)
+
     def _command(self, call: Call[Any]) -> list[Any]:
-        script = self._scripts[call.script]
-        _, sha = self._bodies["replay guarded" if call.guarded else call.script]
-        keys = Keys(self.namespace, call.queue).all(script.keys)
+        _, sha, keys = self.prepared(call)
         return ["EVALSHA", sha, len(keys), *keys, *call.args]
 
     async def run(self, call: Call[T]) -> T:
@@ -406,10 +410,8 @@ class Store:
         """ready -> running under a lease, at most `count` (1..500)."""
 
         def read(reply: list[Any]) -> Claim:
-            jobs = [
-                _claimed(queue, *reply[n : n + 7])
-                for n in range(2, len(reply), 7)
-            ]  # fmt: skip
+            now = int(reply[2])
+            jobs = [_claimed(queue, now, *reply[n : n + 8]) for n in range(3, len(reply), 8)]
             return Claim(jobs, int(reply[0]), int(reply[1]) == 1)
 
         return Call("claim", queue, [self._stamp(), worker, turn, min(count, BATCH), lease_ms, key_id, period_ms], read)
@@ -493,7 +495,7 @@ class Store:
         """running with a run-out lease -> ready, retrying, dead or cancelled."""
         args = [self._stamp(), worker, random.getrandbits(31), limit, lease_ms, period_ms, "1" if only_if_due else ""]
         return await self.run(
-            Call("reclaim", queue, args, lambda r: Swept(int(r[0]), int(r[1]) == 1, int(r[2]), int(r[3]) == 1))
+            Call("reclaim", queue, args, lambda r: Swept(int(r[0]), r[1] == 1, int(r[2]), r[3] == 1, r[4] == 1))
         )
 
     async def promote(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
@@ -737,8 +739,13 @@ def _after_page(reply: list[Any]) -> list[str]:
     return [item.decode() for item in reply[2:]]
 
 
-def _claimed(queue: str, key: bytes, token: Any, attempt: Any, until: Any, ends: Any, record: bytes, former: bytes) -> Claimed:
-    return Claimed(queue, key.decode(), int(token), int(attempt), int(until), int(ends), 0, parse_record(record), former)
+def _claimed(
+    queue: str, now: int, key: bytes, token: bytes, attempt: Any, until: bytes, ends: bytes, record: bytes, former: bytes, checkpoint: bytes
+) -> Claimed:
+    ends_ms = int(ends)
+    return Claimed(
+        queue, key.decode(), int(token), int(attempt), int(until), ends_ms, ends_ms - now, parse_record(record), former, checkpoint
+    )
 
 
 _NOTHING = Record("", None, "", 0, 0, "", "", {}, None)

@@ -1,0 +1,212 @@
+"""`scheduler enqueue` and `scheduler job …`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from .. import retry as retry_policy
+from ..errors import Fault, Invalid, WrongState
+from ..job import Job, NewJob, check, new_key, split_id
+from ..settings import Settings
+from ..store import Store
+from ..times import duration_ms, parse_rfc3339, typed_duration_ms
+from .common import connected, missing, print_json, run, with_settings
+
+
+def read_payload(text: str) -> bytes:
+    """The payload of an option: JSON itself, @file, or - for stdin. Raises click.BadParameter for what is no JSON."""
+    if text == "-":
+        raw = sys.stdin.buffer.read()
+    elif text.startswith("@"):
+        try:
+            raw = Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise click.BadParameter(f"{text[1:]}: {error.strerror}", param_hint="--payload") from error
+    else:
+        raw = text.encode()
+    try:
+        raw.decode()
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"no JSON: {error}", param_hint="--payload") from error
+    return raw.strip()
+
+
+def _time(text: str) -> int:
+    return parse_rfc3339(text)
+
+
+def _option(read: Any, text: str | None, hint: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        return int(read(text))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=hint) from error
+
+
+@click.command()
+@click.argument("type")
+@click.option("--payload", default="{}", help="JSON, @file, or - for stdin.")
+@click.option("--queue", default="default")
+@click.option("--id", "job_id", help="The job's key: the same id and request enqueue once.")
+@click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher first.")
+@click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
+@click.option("--run-at", help="RFC 3339 with an offset.")
+@click.option("--group")
+@click.option("--tag", "tags", multiple=True, help="May be given more than once.")
+@click.option("--timeout", help="Of one attempt.")
+@click.option("--max-attempts", type=click.IntRange(1, 1000))
+@click.option("--json", "as_json", is_flag=True)
+@with_settings
+def enqueue(
+    type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,  # noqa: A002
+    group: str | None, tags: tuple[str, ...], timeout: str | None, max_attempts: int | None, as_json: bool, settings: Settings,
+) -> None:  # fmt: skip
+    """Put a job of TYPE into a queue."""
+    key = job_id or new_key()
+    if ":" in key:
+        named, _, key = key.partition(":")
+        if named != queue:
+            raise click.BadParameter(f"its queue is {named}, the job's is {queue}", param_hint="--id")
+    job = NewJob(
+        type=type,
+        payload=read_payload(payload),
+        queue=queue,
+        key=key,
+        priority=priority,
+        delay_ms=_option(typed_duration_ms, delay, "--delay"),
+        run_at_ms=_option(_time, run_at, "--run-at"),
+        group=group,
+        tags=tags,
+        timeout_ms=_option(typed_duration_ms, timeout, "--timeout"),
+        retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
+    )
+    try:
+        check(job, max_payload=settings.max_payload)
+    except Invalid as error:
+        raise click.UsageError(_as_options(error.faults)) from error
+
+    async def work() -> tuple[Job, bool]:
+        async with connected(settings, queue=queue) as store:
+            outcome = await store.enqueue_one(job)
+            return await store.job(queue, key), outcome.created
+
+    made, created = run(work())
+    if as_json:
+        print_json(made.document() | ({} if created else {"duplicate": True}))
+    else:
+        print(made.id if created else f"{made.id} (enqueued before)")
+
+
+def _as_options(faults: tuple[Fault, ...]) -> str:
+    return "; ".join(f"{'TYPE' if f.path == '/type' else '--' + f.path[1:].split('/')[0].replace('_', '-')}: {f.message}" for f in faults)
+
+
+@click.group()
+def job() -> None:
+    """Show a job, or act on it."""
+
+
+def _with_id(job_id: str) -> tuple[str, str]:
+    parts = split_id(job_id)
+    if parts is None:
+        raise click.BadParameter(f"{job_id!r} is no job id: it is <queue>:<key>", param_hint="ID")
+    return parts
+
+
+async def _shown(store: Store, queue: str, key: str) -> Job:
+    [found] = await store.inspect(queue, [key], payload=True, result=True)
+    if found is None:
+        raise missing(f"{queue}:{key}")
+    return found
+
+
+def _print(found: Job, *, as_json: bool) -> None:
+    document = found.document()
+    if as_json:
+        print_json(document)
+        return
+    import orjson  # noqa: PLC0415
+
+    for name, value in document.items():
+        if value is None or value == [] or name == "errors":
+            continue
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        print(f"{name:18} {text if len(text) <= 2000 else text[:2000] + ' …'}")
+    for error in document["errors"]:
+        print(f"{'error':18} attempt {error['attempt']}: {error['kind']}: {error['message']} ({error['next']})")
+
+
+def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
+    @job.command(name, help=text)
+    @click.argument("job_id", metavar="ID")
+    @click.option("--json", "as_json", is_flag=True)
+    @with_settings
+    def command(job_id: str, as_json: bool, settings: Settings) -> None:
+        queue, key = _with_id(job_id)
+
+        async def work() -> Job | None:
+            async with connected(settings, queue=queue) as store:
+                [state] = await verb(store, queue, key)
+                if state == "missing":
+                    raise missing(job_id)
+                if state not in good:
+                    raise WrongState(f"job {job_id} is {state}: `{name}` does not take it from there", state)
+                return None if state == "gone" else await _shown(store, queue, key)
+
+        found = run(work())
+        if found is None:
+            print_json({"id": job_id, "deleted": True}) if as_json else print(f"{job_id} is gone")
+        else:
+            _print(found, as_json=as_json)
+
+
+@job.command("show")
+@click.argument("job_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True)
+@with_settings
+def show(job_id: str, as_json: bool, settings: Settings) -> None:
+    """Everything that is known of a job."""
+    queue, key = _with_id(job_id)
+
+    async def work() -> Job:
+        async with connected(settings, queue=queue) as store:
+            return await _shown(store, queue, key)
+
+    _print(run(work()), as_json=as_json)
+
+
+_act("cancel", "Cancel a job, or ask it to stop when it runs.", lambda s, q, k: s.cancel(q, [k]), ("cancelled", "running"))
+_act("run", "Run a scheduled or retrying job now.", lambda s, q, k: s.promote_ids(q, [k]), ("ready",))
+_act("rm", "Delete a job that does not run.", lambda s, q, k: s.purge(q, [k]), ("gone",))
+
+
+@job.command("replay")
+@click.argument("job_id", metavar="ID")
+@click.option("--payload", help="Another payload: JSON, @file, or - for stdin.")
+@click.option("--json", "as_json", is_flag=True)
+@with_settings
+def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) -> None:
+    """Run a dead job again."""
+    queue, key = _with_id(job_id)
+    edit = None if payload is None else read_payload(payload)
+
+    async def work() -> Job:
+        async with connected(settings, queue=queue) as store:
+            [state] = await store.replay(queue, [(key, edit)])
+            if state == "missing":
+                raise missing(job_id)
+            if state != "ready":
+                raise WrongState(f"job {job_id} is {state}: only a dead one is replayed", state)
+            return await _shown(store, queue, key)
+
+    _print(run(work()), as_json=as_json)
+
+
+__all__ = ["duration_ms", "enqueue", "job"]

@@ -1,0 +1,301 @@
+"""`scheduler dev`, `scheduler api` and `scheduler worker`: the processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import click
+
+from .. import __version__, shipped
+from ..api import make_app, serve
+from ..app import Scheduler
+from ..clients import open_clients
+from ..doorbell import Doorbell
+from ..errors import SchedulerError, StoreRefused
+from ..events import Follower
+from ..keys import QUEUE_NAME
+from ..logs import configure, get_logger
+from ..settings import Settings
+from ..store import Store
+from ..upkeep import Upkeep, strays, watchdog
+from ..worker import Worker
+from .common import run, wait_for, with_settings
+
+log = get_logger(__name__)
+
+
+def find_app(name: str | None, settings: Settings) -> Scheduler:
+    """The app named `module:attribute`, from the working directory or PYTHONPATH; without a name the shipped types."""
+    if name is None:
+        app = Scheduler(settings)
+        app.include(shipped)
+        return app
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not module_name or not attribute:
+        raise click.BadParameter(f"{name!r}: write it as module:attribute, such as shop.jobs:app", param_hint="APP")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.startswith(error.name):
+            raise click.BadParameter(f"there is no module {module_name!r} in {os.getcwd()} or on PYTHONPATH", param_hint="APP") from error
+        raise
+    app = getattr(module, attribute, None)
+    if not isinstance(app, Scheduler):
+        raise click.BadParameter(f"{module_name} has no Scheduler named {attribute!r}", param_hint="APP")
+    app._settings = settings  # noqa: SLF001 - this process's options win over what the module would have read
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a process shares: one store, one bell, one follower."""
+
+    store: Store
+    doorbell: Doorbell
+    follower: Follower
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
+    """The parts, closed in the reverse order. Redis need not be there yet."""
+    clients = await open_clients(settings.redis_url, name=name, durability=settings.durability)
+    store = Store(clients, settings.namespace)
+    doorbell, follower = Doorbell(clients, settings.namespace), Follower(clients, settings.namespace)
+    try:
+        yield Parts(store, doorbell, follower)
+    finally:
+        await doorbell.close()
+        await follower.close()
+        await store.close()
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """SIGINT and SIGTERM call `stop`; the second one calls it again."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+def parse_queues(text: str | None) -> list[str]:
+    """`mail:5,reports:1` as queue names; weights are for the worker's fair share."""
+    names = []
+    for part in (text or "").split(","):
+        name, _, weight = part.strip().partition(":")
+        if not name:
+            continue
+        if not QUEUE_NAME.fullmatch(name) or (weight and (not weight.isdigit() or int(weight) < 1)):
+            raise click.BadParameter(f"{part.strip()!r}: write queue or queue:weight, with a whole weight from 1 on", param_hint="--queue")
+        names.append(name)
+    return names
+
+
+async def upkeep_of_all(store: Store, settings: Settings) -> None:
+    """The watchdog's round over every queue there is, and the search for unregistered ones."""
+    await Upkeep([watchdog(store, settings, store.queues), strays(store)]).run()
+
+
+# -- worker -----------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("app", required=False)
+@click.option("--queue", "queues", help="Such as mail:5,reports:1. Default: the queues that the handlers name.")
+@click.option("--processes", type=click.IntRange(1, 1000), default=None, help="Start so many, replace one that dies.")
+@click.option("--parent", type=int, hidden=True)
+@with_settings
+def worker(app: str | None, queues: str | None, processes: int | None, parent: int | None, settings: Settings) -> None:
+    """Run jobs. APP is module:attribute; without it the shipped types run."""
+    if settings.redis_url == "memory://":
+        raise click.UsageError("memory:// lives inside one process: a worker of its own would see no jobs. Use `dev`, or leave SCHEDULER_REDIS_URL unset")
+    configure(settings)
+    names = parse_queues(queues)
+    found = find_app(app, settings)
+    if processes is not None:
+        sys.exit(run(supervise(processes)))
+    run(work(found, settings, names, parent=parent))
+
+
+async def work(app: Scheduler, settings: Settings, queues: Sequence[str], *, parent: int | None = None) -> None:
+    """One worker process, until a signal."""
+    async with opened(settings, name="scheduler-worker") as parts:
+        stop = asyncio.Event()
+        on_signals(stop.set)
+        names = list(queues) or app.handlers.queues() or ["default"]
+        waiting = asyncio.ensure_future(wait_for(parts.store, queue=names[0], say=lambda text: log.warning(text)))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not waiting.done():
+            waiting.cancel()
+            return
+        waiting.result()
+        own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=names)
+        on_signals(own.stop)
+        if stop.is_set():
+            own.stop()
+        orphan = asyncio.ensure_future(_stop_when_orphaned(own, parent)) if parent is not None else None
+        try:
+            await own.run()
+        finally:
+            if orphan is not None:
+                orphan.cancel()
+
+
+async def _stop_when_orphaned(own: Worker, parent: int) -> None:
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    log.warning("the parent process is gone: stopping")
+    own.stop()
+
+
+async def supervise(count: int) -> int:
+    """Starts `count` worker processes, passes signals on, replaces one that dies. The exit status."""
+    arguments = _without_processes(sys.argv[1:])
+    command = [sys.executable, "-m", "scheduler", *arguments, "--parent", str(os.getpid())]
+    running: dict[int, asyncio.subprocess.Process] = {}
+    stopping = False
+    started: dict[int, float] = {}
+    loop = asyncio.get_running_loop()
+
+    def pass_on(number: int) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, pass_on, number)
+
+    async def keep(slot: int) -> int:
+        status = 0
+        while not stopping:
+            # A session of its own: Ctrl-C in a terminal reaches it once, through us.
+            process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+            running[slot], started[slot] = process, loop.time()
+            if stopping:
+                process.send_signal(signal.SIGTERM)
+            status = await process.wait()
+            del running[slot]
+            if stopping:
+                break
+            if status == 2:
+                return status
+            log.error("a worker process died, another one is started", status=status)
+            if loop.time() - started[slot] < 1.0:
+                await asyncio.sleep(1.0)
+        return status
+
+    statuses = await asyncio.gather(*(keep(slot) for slot in range(count)))
+    return max((abs(status) for status in statuses), default=0) and 1
+
+
+def _without_processes(arguments: Sequence[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--processes":
+            skip = True
+        elif not argument.startswith("--processes="):
+            kept.append(argument)
+    return kept
+
+
+# -- api and dev ------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@with_settings
+def api(settings: Settings) -> None:
+    """Serve the REST API."""
+    configure(settings)
+    run(_serve(settings, lambda: None))
+
+
+async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | None = None) -> None:
+    async with opened(settings, name="scheduler-api") as parts:
+        web_app = make_app(parts.store, settings, doorbell=parts.doorbell, follower=parts.follower)
+        stop = asyncio.Event()
+        on_signals(stop.set)
+        try:
+            async with serve(web_app, settings):
+                duties = [asyncio.create_task(_upkeep(parts, settings), name="upkeep")]
+                own: Worker | None = None
+                if app is not None:
+                    await wait_for(parts.store, say=lambda text: log.warning(text))
+                    own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
+                    duties.append(asyncio.create_task(own.run(), name="worker"))
+                say()
+                try:
+                    await stop.wait()
+                finally:
+                    if own is not None:
+                        on_signals(own.stop)
+                        own.stop()
+                        await asyncio.wait({duties.pop()}, timeout=settings.grace_ms / 1000 + 3)
+                    for task in duties:
+                        task.cancel()
+                    await asyncio.gather(*duties, return_exceptions=True)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise SchedulerError(f"port {settings.port} is taken: set SCHEDULER_PORT (or --port) to another one") from error
+            if error.errno in {errno.EACCES, errno.EADDRNOTAVAIL}:
+                raise SchedulerError(f"cannot bind {settings.host}:{settings.port}: {error.strerror}; see SCHEDULER_HOST and SCHEDULER_PORT") from error
+            raise
+
+
+async def _upkeep(parts: Parts, settings: Settings) -> None:
+    try:
+        await wait_for(parts.store, say=lambda text: log.warning(text))
+    except StoreRefused as error:
+        log.error("the store refuses", error=str(error))
+        return
+    await upkeep_of_all(parts.store, settings)
+
+
+@click.command()
+@click.argument("app", required=False)
+@with_settings
+def dev(app: str | None, settings: Settings) -> None:
+    """One process with embedded server, API, a worker and the watchdog. Ctrl-C stops it; the jobs stay."""
+    configure(settings)
+    found = find_app(app, settings)
+
+    def say() -> None:
+        port, host = settings.port, settings.host
+        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+        queues = ", ".join(found.handlers.queues() or ["default"])
+        key = " -H 'Authorization: Bearer …'" if settings.api_key else ""
+        where = settings.redis_url or f"{os.getcwd()}/.scheduler (embedded Valkey)"
+        safe = {
+            "strict": "every answered job is on disk (fsync before the answer)",
+            "standard": "standard: a crash of the server may lose the last two seconds",
+        }[settings.durability]
+        if settings.redis_url is not None:
+            safe = "in memory: gone with this process" if settings.redis_url == "memory://" else "as that server is set up"
+        lines = (
+            f"scheduler {__version__}",
+            f"  API         http://{shown}:{port}",
+            f"  data        {where if settings.redis_url is None or settings.redis_url == 'memory://' else 'the server of SCHEDULER_REDIS_URL'}",
+            f"  durability  {safe}",
+            f"  queues      {queues}",
+            f"  types       {', '.join(sorted(h.type for h in found.handlers)) or 'none'}",
+            "Post a job:",
+            f"  curl -s http://{shown}:{port}/v1/jobs{key} -H 'Content-Type: application/json' "
+            "-d '{\"type\": \"demo.echo\", \"payload\": {\"hello\": \"world\"}}'",
+            "Stop with Ctrl-C; the jobs stay.",
+        )
+        print("\n".join(lines), flush=True)
+
+    run(_serve(settings, say, found))

@@ -1,0 +1,90 @@
+"""What a handler is given: who it works for, and a few plain calls, usable from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from .errors import Snooze
+from .job import Claimed
+
+SHORTEST_SNOOZE = 0.1
+"""Seconds: below that a snooze would be a busy loop through the server."""
+
+
+class Context:
+    """One attempt of one job, as its handler sees it."""
+
+    __slots__ = ("_tell", "cancelled", "claimed", "lost", "stopping")
+
+    def __init__(self, claimed: Claimed, tell: Callable[[Claimed, str, Any], None]) -> None:
+        self.claimed = claimed
+        self._tell = tell
+        self.cancelled = False
+        """Somebody asked the job to stop, its lease was lost, or the worker ends: finish soon."""
+        self.lost = False
+        self.stopping = False
+
+    @property
+    def id(self) -> str:
+        return self.claimed.id
+
+    @property
+    def queue(self) -> str:
+        return self.claimed.queue
+
+    @property
+    def type(self) -> str:
+        return self.claimed.record.type if self.claimed.record else ""
+
+    @property
+    def token(self) -> int:
+        """Rises with every claim of the queue: for your own conditional writes."""
+        return self.claimed.token
+
+    @property
+    def attempt(self) -> int:
+        """This attempt, the first is 1."""
+        return self.claimed.attempt
+
+    @property
+    def deadline(self) -> datetime:
+        """When this attempt is stopped, by the server's clock."""
+        return datetime.fromtimestamp(self.claimed.timeout_ends_ms / 1000, UTC)
+
+    @property
+    def payload(self) -> bytes:
+        """The payload's bytes as they were sent."""
+        return (self.claimed.record.payload if self.claimed.record else None) or b""
+
+    @property
+    def checkpointed(self) -> Any:
+        """What the attempt before left by `checkpoint`, or None."""
+        return msgspec.json.decode(self.claimed.checkpoint) if self.claimed.checkpoint else None
+
+    def progress(self, value: Any) -> None:
+        """Shows how far the job is: any JSON, the newest stands."""
+        self._tell(self.claimed, "progress", msgspec.json.encode(value))
+
+    def log(self, text: str) -> None:
+        """Adds a line to the job's log; its newest 1,000 stay."""
+        self._tell(self.claimed, "log", str(text).encode("utf-8", "replace")[:65_536])
+
+    def checkpoint(self, data: Any) -> None:
+        """Keeps data (any JSON) for the next attempt, should this one fail."""
+        self._tell(self.claimed, "checkpoint", msgspec.json.encode(data))
+
+    def extend(self, seconds: float) -> None:
+        """Asks for the lease to last that much longer from now; heartbeats go on besides."""
+        if not 0 < seconds <= 12 * 3600:
+            raise ValueError(f"extend takes more than 0 and at most 43200 seconds, not {seconds}")
+        self._tell(self.claimed, "extend", round(seconds * 1000))
+
+    def snooze(self, seconds: float) -> None:
+        """Ends this attempt without using it: the job runs again in that many seconds. Raises always."""
+        if not SHORTEST_SNOOZE <= seconds <= 3_652 * 86_400:
+            raise ValueError(f"snooze takes 0.1 s to 10 years, not {seconds} s")
+        raise Snooze(seconds)

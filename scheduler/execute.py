@@ -1,0 +1,131 @@
+"""One attempt, from a claimed job to the settlement that ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import math
+import traceback
+from concurrent.futures import Executor
+from typing import Any
+
+import msgspec
+
+from .context import Context
+from .errors import PayloadInvalid, Permanent, RetryAfter, Snooze
+from .handlers import Handler, Handlers
+from .job import Claimed
+from .store import Ack, Bury, Nack, Release, Settlement
+
+LONGEST_TEXT = 65_536
+"""Bytes of an error's message or trace that are kept."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class ResultInvalid(Exception):  # noqa: N818 - the kind that users see
+    """What the handler returned is no JSON."""
+
+
+class ResultTooLarge(Exception):  # noqa: N818 - the kind that users see
+    """What the handler returned is larger than the setting allows."""
+
+
+async def execute(claimed: Claimed, context: Context, handlers: Handlers, threads: Executor, *, max_result: int) -> Settlement | None:
+    """Runs one claimed job and answers what to tell the store; None when the lease is lost and nothing may be told."""
+    record = claimed.record
+    if record is None or record.payload is None or not record.intact:
+        return Bury(claimed.key, claimed.token, "Corrupt", "the stored record is damaged", reason="corrupt")
+    handler = handlers.get(record.type)
+    if handler is None:
+        return Release(claimed.key, claimed.token, why="no_handler")
+    try:
+        arguments = handler.decode(record.payload)
+    except PayloadInvalid as error:
+        return Bury(claimed.key, claimed.token, "BadPayload", str(error), reason="bad_payload")
+
+    limit = asyncio.timeout(max(0.001, claimed.timeout_ms / 1000))
+    try:
+        async with limit:
+            result = await run(handler, context, arguments, threads)
+        return Ack(claimed.key, claimed.token, encode_result(result, max_result))
+    except asyncio.CancelledError:
+        # The worker cancels for one of three reasons; a handler that cancels itself has failed.
+        if context.lost:
+            return None
+        if context.cancelled or context.stopping:
+            return Release(claimed.key, claimed.token)
+        return Nack(claimed.key, claimed.token, "CancelledError", "the handler cancelled itself")
+    except BaseException as error:
+        if context.lost:
+            return None
+        if limit.expired() and isinstance(error, TimeoutError):
+            return Nack(claimed.key, claimed.token, "TimeoutError", f"stopped at its timeout of {claimed.timeout_ms / 1000:g} s")
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return failure(claimed, error)
+
+
+async def run(handler: Handler, context: Context, arguments: dict[str, Any], threads: Executor) -> Any:
+    """The handler's own code: in the loop for `async def`, in a thread for `def`."""
+    if handler.is_async:
+        return await handler.function(context, **arguments)
+    call = contextvars.copy_context().run
+    return await asyncio.get_running_loop().run_in_executor(threads, lambda: call(handler.function, context, **arguments))
+
+
+def encode_result(result: Any, max_result: int) -> bytes:
+    """The result as JSON. Raises ResultInvalid or ResultTooLarge."""
+    if result is None:
+        return b""
+    try:
+        encoded = _encoder.encode(result)
+    except OverflowError:
+        encoded = json.dumps(result, separators=(",", ":")).encode()
+    except Exception as error:
+        raise ResultInvalid(f"the result is no JSON: {error}") from error
+    if b"null" in encoded and _has_no_number(result):
+        raise ResultInvalid("the result is no JSON: it holds NaN or an infinity")
+    if len(encoded) > max_result:
+        raise ResultTooLarge(f"the result has {len(encoded)} bytes, at most {max_result} are kept")
+    return encoded
+
+
+def _has_no_number(value: Any) -> bool:
+    # The encoder writes NaN and the infinities as null without a word.
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(_has_no_number(item) for item in value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_has_no_number(item) for item in value)
+    return False
+
+
+def failure(claimed: Claimed, error: BaseException) -> Settlement:
+    """What an exception of a handler means for its job."""
+    if isinstance(error, Snooze):
+        return Release(claimed.key, claimed.token, delay_ms=round(error.seconds * 1000), why="snooze")
+    kind, message = type(error).__name__, readable(error)
+    if isinstance(error, Permanent | ResultInvalid | ResultTooLarge):
+        return Bury(claimed.key, claimed.token, kind, message, trace_of(error))
+    retry_in = round(error.seconds * 1000) if isinstance(error, RetryAfter) else None
+    return Nack(claimed.key, claimed.token, kind, message, trace_of(error), retry_in)
+
+
+def readable(error: BaseException) -> str:
+    """The text of an exception, whatever its `__str__` does."""
+    try:
+        return str(error)[:LONGEST_TEXT]
+    except Exception as broken:
+        return f"<the error's text could not be made: {type(broken).__name__}>"
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback, its end when it is long."""
+    try:
+        text = "".join(traceback.format_exception(error, limit=-20))
+    except Exception as broken:
+        return f"<the traceback could not be made: {type(broken).__name__}>"
+    return text if len(text) <= LONGEST_TEXT else "[cut] …" + text[-LONGEST_TEXT + 16 :]

@@ -1,0 +1,154 @@
+"""What a worker can do: handlers by type, each with its policy and the shape of its payload."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from . import retry as retry_policy
+from .errors import HandlerMissing, PayloadInvalid
+from .job import TYPE_NAME
+from .keys import QUEUE_NAME
+from .retry import Retry
+from .times import duration_ms
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One type's function. `decode` makes its arguments of a payload, or raises PayloadInvalid."""
+
+    type: str
+    queue: str
+    function: Callable[..., Any]
+    is_async: bool
+    timeout_ms: int | None
+    retry: Mapping[str, Any] | None
+    """As stored: durations in ms."""
+    decode: Callable[[bytes], dict[str, Any]] = field(repr=False)
+
+
+def make_handler(
+    type: str,  # noqa: A002 - the field's word
+    function: Callable[..., Any],
+    *,
+    queue: str = "default",
+    retry: Retry | None = None,
+    timeout: float | str | None = None,
+) -> Handler:
+    """A handler for a function whose first parameter is the context. Raises ValueError for what cannot be one."""
+    if not TYPE_NAME.fullmatch(type):
+        raise ValueError(f"{type!r} is no type: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
+    if not QUEUE_NAME.fullmatch(queue):
+        raise ValueError(f"{queue!r} is no queue: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
+    timeout_ms = None if timeout is None else duration_ms(timeout)
+    if timeout_ms is not None and not 1 <= timeout_ms <= retry_policy.LONGEST_TIMEOUT_MS:
+        raise ValueError(f"the timeout of {type} is more than 0 and at most 7 days")
+    bare = inspect.unwrap(function)
+    is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(function)
+    return Handler(
+        type=type,
+        queue=queue,
+        function=function,
+        is_async=is_async,
+        timeout_ms=timeout_ms,
+        retry=retry_policy.stored(retry.document()) if retry is not None else None,
+        decode=payload_decoder(type, bare),
+    )
+
+
+def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes], dict[str, Any]]:  # noqa: A002
+    """A function from a payload to the keyword arguments of `function`, checked against its annotations."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind not in {
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    }:
+        raise ValueError(f"the handler of {type} takes the context as its first parameter")
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError:
+        hints = {}
+    named: list[Any] = []
+    opened = False
+    for parameter in parameters[1:]:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            opened = True
+        elif parameter.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}:
+            raise ValueError(f"the handler of {type} takes its payload by name: {parameter} cannot be given one")
+        else:
+            hint = hints.get(parameter.name, Any)
+            if parameter.default is inspect.Parameter.empty:
+                named.append((parameter.name, hint))
+            else:
+                named.append((parameter.name, hint, msgspec.field(default_factory=functools.partial(_default, parameter.default))))
+    required = [row for row in named if len(row) == 2]
+    optional = [row for row in named if len(row) == 3]
+    shape = msgspec.defstruct("Payload", required + optional, forbid_unknown_fields=not opened)
+    decoder = msgspec.json.Decoder(shape)
+    names = [row[0] for row in named]
+
+    def decode(payload: bytes) -> dict[str, Any]:
+        try:
+            if _LONG_NUMBER.search(payload):
+                # Numbers of 20 digits and more come as floats from the fast decoder.
+                whole = json.loads(payload)
+                made = msgspec.convert(whole, shape)
+            else:
+                whole = None
+                made = decoder.decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise PayloadInvalid(f"the payload of {type} does not fit its handler: {error}") from error
+        arguments = {name: getattr(made, name) for name in names}
+        if opened:
+            everything = whole if whole is not None else msgspec.json.decode(payload)
+            arguments |= {name: value for name, value in everything.items() if name not in arguments}
+        return arguments
+
+    return decode
+
+
+def _default(value: Any) -> Any:
+    return value
+
+
+class Handlers:
+    """The handlers of an app, by type."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, Handler] = {}
+
+    def add(self, handler: Handler) -> None:
+        """Takes a handler in. Raises ValueError when its type has one already."""
+        if handler.type in self._by_type:
+            raise ValueError(f"there is a handler for {handler.type!r} already: {self._by_type[handler.type].function!r}")
+        self._by_type[handler.type] = handler
+
+    def get(self, type: str) -> Handler | None:  # noqa: A002
+        return self._by_type.get(type)
+
+    def find(self, type: str) -> Handler:  # noqa: A002
+        """The handler of this type. Raises HandlerMissing, which lists what there is."""
+        handler = self._by_type.get(type)
+        if handler is None:
+            raise HandlerMissing(f"no handler for {type!r}; registered: {', '.join(sorted(self._by_type)) or 'none'}")
+        return handler
+
+    def queues(self) -> list[str]:
+        """The queues that the handlers name, sorted."""
+        return sorted({handler.queue for handler in self._by_type.values()})
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._by_type.values())
+
+    def __len__(self) -> int:
+        return len(self._by_type)

@@ -1,0 +1,106 @@
+"""Holds the leases of a worker process from a thread and a connection of its own, so that a handler which blocks
+the event loop does not lose them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis import exceptions as redis_errors
+
+from .logs import get_logger
+from .store import BATCH, Call, Extend
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+log = get_logger(__name__)
+
+LOOP_DEAD = 60.0
+"""Seconds without a turn of the event loop after which leases are not held any more: the process is lost."""
+
+
+class Heartbeat:
+    """Extends every lease of the process at a third of its length: two heartbeats may be lost before a job is anybody
+    else's."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._period = worker.settings.lease_ms / 3000
+        self._ended = threading.Event()
+        self._turned = monotonic()
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._client: redis.Redis | None = None
+        self._loop = asyncio.get_running_loop()
+        self.succeeded_at = monotonic()
+
+    def start(self) -> None:
+        """Begins to beat: in a thread, or for the in-memory server, which belongs to the loop, in a task."""
+        if self._worker.store.clients.fake:
+            self._task = asyncio.create_task(self._beat_in_loop(), name="heartbeat")
+            return
+        self._thread = threading.Thread(target=self._beat_in_thread, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        self._ended.set()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 2.0)
+        if self._client is not None:
+            self._client.close()
+
+    def loop_turned(self) -> None:
+        self._turned = monotonic()
+
+    def held(self) -> list[tuple[str, list[Extend]]]:
+        """The leases of everything that runs now, in batches; what is finished is not among them."""
+        lease_ms = self._worker.settings.lease_ms
+        found = []
+        for queue, fetcher in self._worker.fetchers.items():
+            # A copy in one step: the loop goes on changing the dictionary while this thread looks.
+            items = [Extend(r.claimed.key, r.claimed.token, lease_ms) for r in list(fetcher.running.values())]
+            found += [(queue, items[n : n + BATCH]) for n in range(0, len(items), BATCH)]
+        return found
+
+    def _beat_in_thread(self) -> None:
+        pause = self._period
+        while not self._ended.wait(pause):
+            if monotonic() - self._turned > LOOP_DEAD:
+                log.error("the event loop stands still: leases are not held any more", seconds=LOOP_DEAD)
+                continue
+            try:
+                for queue, held in self.held():
+                    reply = self._extend(self._worker.store.extend_call(queue, held))
+                    with contextlib.suppress(RuntimeError):
+                        self._loop.call_soon_threadsafe(self._worker.heard, queue, held, reply)
+                self.succeeded_at = monotonic()
+                pause = self._period
+            except (redis_errors.RedisError, OSError) as error:
+                log.debug("heartbeat lost", error=str(error))
+                # Sooner than the next regular one: the leases go on running out.
+                pause = min(0.5, self._period)
+
+    def _extend(self, call: Call[list[str]]) -> list[str]:
+        if self._client is None:
+            self._client = self._worker.store.clients.blocking()
+        body, sha, keys = self._worker.store.prepared(call)
+        try:
+            reply: Any = self._client.execute_command("EVALSHA", sha, len(keys), *keys, *call.args)
+        except redis_errors.NoScriptError:
+            reply = self._client.execute_command("EVAL", body, len(keys), *keys, *call.args)
+        return call.read(reply)
+
+    async def _beat_in_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._period)
+            for queue, held in self.held():
+                self._worker.heard(queue, held, await self._worker.store.extend(queue, held))

@@ -1,0 +1,109 @@
+"""The table of periodic duties: any process may do them, any number of times."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from .errors import SchedulerError
+from .logs import get_logger
+from .settings import Settings
+from .store import Store
+
+log = get_logger(__name__)
+
+
+async def sweep(store: Store, queue: str, settings: Settings, *, worker: str = "", only_if_due: bool = False) -> int:
+    """The watchdog's round on one queue: run-out leases, due jobs, retention. In how many ms to come back."""
+    due_only = only_if_due
+    while True:
+        swept = await store.reclaim(
+            queue, worker=worker, lease_ms=settings.lease_ms, period_ms=settings.watchdog_interval_ms, only_if_due=due_only
+        )
+        if swept.reclaimed:
+            log.warning("reclaimed jobs of silent workers", queue=queue, jobs=swept.reclaimed)
+        if not swept.more:
+            break
+        due_only = False
+    if swept.uneven:
+        async for fault in store.verify(queue, repair=True, structures=("leases", "running")):
+            log.warning("repaired", queue=queue, job=fault.id, fault=fault.what)
+    if not swept.done:
+        return swept.wait_ms
+    for page in (store.promote, store.expire):
+        more = True
+        while more:
+            _, more = await page(queue)
+    return swept.wait_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """One row: what is done, and how often (seconds)."""
+
+    name: str
+    every: float
+    do: Callable[[], Awaitable[float | None]]
+    """Answers when to come back, in seconds, if sooner than `every`."""
+
+
+class Upkeep:
+    """Does the duties until it is cancelled. A duty that fails is tried again; when it last went well is kept."""
+
+    def __init__(self, duties: list[Duty]) -> None:
+        self._duties = duties
+        self.succeeded_at: dict[str, float] = {}
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for duty in self._duties:
+                group.create_task(self._repeat(duty), name=duty.name)
+
+    async def _repeat(self, duty: Duty) -> None:
+        last, warned = monotonic(), False
+        pause = random.uniform(0, min(duty.every, 1.0))
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                sooner = await duty.do()
+                last = self.succeeded_at[duty.name] = monotonic()
+                warned = False
+                pause = min(duty.every, sooner if sooner is not None else duty.every)
+                # Two processes that began together do not stay together.
+                pause *= random.uniform(0.95, 1.0)
+            except SchedulerError as error:
+                if monotonic() - last > 3 * duty.every and not warned:
+                    log.error("a periodic duty fails", duty=duty.name, error=str(error), seconds=round(monotonic() - last))
+                    warned = True
+                pause = random.uniform(0.2, 1.0)
+            except Exception:
+                log.exception("a periodic duty failed", duty=duty.name)
+                pause = random.uniform(0.5, 1.5)
+
+
+def watchdog(store: Store, settings: Settings, queues: Callable[[], Awaitable[list[str]]], *, worker: str = "") -> Duty:
+    """Sweeps what is due of these queues."""
+
+    async def do() -> float:
+        waits = [
+            await sweep(store, queue, settings, worker=worker, only_if_due=True) for queue in await queues()
+        ]  # fmt: skip
+        return max(0.05, min(waits, default=settings.watchdog_interval_ms) / 1000)
+
+    return Duty("watchdog", settings.watchdog_interval_ms / 1000, do)
+
+
+def strays(store: Store) -> Duty:
+    """Finds queues that are not registered, one page of keys a minute."""
+    cursor = 0
+
+    async def do() -> None:
+        nonlocal cursor
+        cursor, found = await store.stray_queues(cursor)
+        if found:
+            log.info("registered queues", queues=found)
+
+    return Duty("strays", 60.0, do)
