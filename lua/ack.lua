@@ -52,7 +52,7 @@ for i, id in ipairs(ids) do
     weight = weight + tonumber(size) + #record
     reply[i] = "succeeded"
   else
-    reply[i] = done[id] and "succeeded" or settled(keys, id, token, "ack")
+    reply[i] = its == token and "succeeded" or settled(keys, id, token, "ack")
   end
 end
 if #mine == 0 then return reply end

@@ -57,7 +57,10 @@ for i, job in ipairs(leaving) do
   redis.call("HSET", attempts, job.id, job.course)
 end
 retire(keys, "cancelled", leaving, now)
-if #asked > 0 then redis.call("HSET", leases, unpack(asked)) end
+if #asked > 0 then
+  redis.call("HDEL", leases, "") -- a server that knows no flags lets HSET through after it
+  redis.call("HSET", leases, unpack(asked))
+end
 if #ids > 0 then
   tally(counters, { cancel = #ids })
   report(events, "cancel", "", now, ids)

@@ -3,34 +3,38 @@
 -- Gives a worker up to `count` jobs under a lease, best score first, after making ready what is due
 -- (bounded). A worker numbers its claims per queue: the same `turn` again is answered with the jobs of that
 -- turn whose lease still stands, a lower one with nothing. `turn` may be any text that is not repeated
--- (REST's request_id), or empty: then a lost answer costs one lease. A bad record is buried as corrupt.
+-- (REST's request_id), kept once it gave jobs, so that a long poll can ask again; or empty: then a lost answer
+-- costs one lease. A bad record is buried as corrupt.
 --
 -- Returns how long to wait in ms before the next call (0 when jobs were given), 1 when the queue's sweep is
--- due, then for each job: id, token, attempt, when its lease ends (ms), when its timeout ends (ms), its
--- record, and the record of its former runs ("" for none).
+-- due, the time in ms, then for each job: id, token, attempt, when its lease ends (ms), when its timeout ends
+-- (ms), its record, the record of its former runs and its checkpoint ("" for none).
 -- @flags allow-oom
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/report
 -- @include lib/ring
 -- @include lib/int
-local jobs, ready, scheduled, retrying, running, dead, leases, attempts, receipts, expiries, types, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, running, dead, leases, attempts, notes, receipts, expiries, types, config, counters, bell, events = unpack(KEYS)
 local now, worker, turn, count, lease_ms, key_id, period_ms = unpack(ARGV)
 
 local level, created, paused, step = unpack(redis.call("HMGET", config, "level", "created", "paused", "step"))
-local refused = refusal(level, count)
+local refused = refusal(level, count, 7, 0)
 if refused then return refused end
-count, lease_ms, period_ms = tonumber(count), tonumber(lease_ms) or 30000, tonumber(period_ms) or 10000
+count = tonumber(count)
+lease_ms, period_ms = lease_ms == "" and 30000 or tonumber(lease_ms), period_ms == "" and 10000 or tonumber(period_ms)
+if not (lease_ms and lease_ms >= 1 and lease_ms <= 604800000) then return redis.error_reply("INVALID lease_ms") end
+if not (period_ms and period_ms >= 1 and period_ms <= 604800000) then return redis.error_reply("INVALID period_ms") end
 step = tonumber(step) or 60000000
 if string.find(worker .. key_id .. turn, "[|\n]") then return redis.error_reply("INVALID worker, key_id or turn") end
 local micros
 now, micros = clock(now)
-if not created then return { 4000 + micros % 2001, 0 } end
+if not created then return { 4000 + micros % 2001, 0, int(now) } end
 
 local marks = redis.call("HMGET", counters, "token", "keeper", "keeper_at", "swept_at", "sweep_told")
 local token, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros), marks[2], tonumber(marks[3])
 local receipt = turn ~= "" and redis.call("HGET", receipts, worker) or nil
-local reply = { 0, 0 }
+local reply = { 0, 0, int(now) }
 redis.call("ZCARD", running)
 redis.call("HLEN", leases)
 redis.call("XLEN", events)
@@ -38,6 +42,11 @@ redis.call("LLEN", bell)
 redis.call("ZCARD", dead)
 redis.call("ZCARD", expiries)
 redis.call("HLEN", receipts)
+
+-- Only a job that ran before can have left a checkpoint.
+local function checkpoint_of(id, history)
+  return history ~= "" and redis.call("HGET", notes, id .. ":checkpoint") or ""
+end
 
 if receipt then
   local last, first, ids = string.match(receipt, "^([^|]*)|(%d+)|(.*)$")
@@ -48,7 +57,8 @@ if receipt then
       local held, ends, attempt = string.match(redis.call("HGET", leases, id) or "", "^(%d+)|[^|]*|%d+|(%d+)|[^|]*|(%d+)|")
       local until_ms = redis.call("ZSCORE", running, id)
       if held == its and until_ms then
-        for _, part in ipairs({ id, its, attempt, until_ms, ends, redis.call("HGET", jobs, id) or "", redis.call("HGET", attempts, id) or "" }) do
+        local record, history = redis.call("HGET", jobs, id) or "", redis.call("HGET", attempts, id) or ""
+        for _, part in ipairs({ id, its, attempt, until_ms, ends, record, history, checkpoint_of(id, history) }) do
           reply[#reply + 1] = part
         end
       end
@@ -56,7 +66,7 @@ if receipt then
     end
     return reply
   end
-  if tonumber(last) and tonumber(turn) and tonumber(turn) < tonumber(last) then return { 4000 + micros % 2001, 0 } end
+  if tonumber(last) and tonumber(turn) and tonumber(turn) < tonumber(last) then return { 4000 + micros % 2001, 0, int(now) } end
 end
 
 -- Reads records 25 at a time, so that a few large payloads end the batch and not the server's memory.
@@ -130,7 +140,8 @@ for i, record in ipairs(records) do
     ends_of[#ends_of + 1] = id
     local n = #reply
     reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, mine, attempt, until_ms, int(ends)
-    reply[n + 6], reply[n + 7] = record, histories[i] or ""
+    local history = histories[i] or ""
+    reply[n + 6], reply[n + 7], reply[n + 8] = record, history, checkpoint_of(id, history)
   end
 end
 
@@ -170,7 +181,7 @@ for _, id in ipairs(corrupt) do
   redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0")
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
 end
-if turn ~= "" then
+if turn ~= "" and (#given > 0 or tonumber(turn)) then
   redis.call("HSET", receipts, worker, turn .. "|" .. int(first) .. "|" .. table.concat(given, " "))
   redis.call("ZADD", expiries, int(now + math.max(2 * lease_ms, 600000)), ":" .. worker)
 end

@@ -2,7 +2,8 @@
 --
 -- Sets fields of `config` ("" lifts one), or with `name` that field of `types`: a type as it was set, or with a
 -- colon before it as a worker's code declared it. `expect` is the version that the caller has read ("": any):
--- with another one nothing is written. What was paused and is no more rings the bell.
+-- with another one nothing is written, but what stands already as it is asked for is done (a repeated call).
+-- What was paused and is no more rings the bell.
 --
 -- Returns "done" or "changed", the version now, and 1 when the queue is new (register it).
 -- @flags allow-oom
@@ -14,7 +15,7 @@ local now, name, record, expect, count = unpack(ARGV) -- then `count` times: fie
 
 local level, created, version, paused = unpack(redis.call("HMGET", config, "level", "created", "version", "paused"))
 local fields = tonumber(count) or 0
-local refused = refusal(level, math.max(1, fields), fields > 0 and 5, 2)
+local refused = refusal(level, count, 5, 2, "")
 if refused then return refused end
 now = clock(now)
 redis.call("HLEN", types)
@@ -22,13 +23,23 @@ redis.call("LLEN", bell)
 redis.call("XLEN", events)
 local standing = redis.call("HGET", types, name)
 version = tonumber(version) or 0
-if expect ~= "" and tonumber(expect) ~= version then return { "changed", string.format("%.0f", version), 0 } end
-if name ~= "" and record == "" and not standing then return { "done", string.format("%.0f", version), 0 } end
-if name ~= "" and record == standing then return { "done", string.format("%.0f", version), 0 } end
-local set, lifted = {}, {}
+if #name > 65 or name ~= "" and not string.find(name, "^:?%w[%w._-]*$") then return redis.error_reply("INVALID name") end
+local timeout = string.match(record, "^(%d*)|[^\n]*\n")
+if name ~= "" and record ~= "" and not (timeout == "" or timeout and tonumber(timeout) >= 1 and tonumber(timeout) <= 604800000) then
+  return redis.error_reply("INVALID record")
+end
+local new, set, lifted = name ~= "" and record ~= (standing or ""), {}, {}
 for i = 1, fields do
   local field, value = item(5, 2, i)
-  if field == "level" or field == "created" or field == "version" then return redis.error_reply("INVALID field of item " .. i) end
+  if field == "" or field == "level" or field == "created" or field == "version" then
+    return redis.error_reply("INVALID field of item " .. i)
+  end
+  -- Scripts reckon with these: nothing but a whole number may stand there.
+  local most = field == "step" and 60000000000000 or string.find(field, "^keep_") and 9007199254740991
+  if most and value ~= "" and not (string.find(value, "^%d+$") and tonumber(value) <= most) then
+    return redis.error_reply("INVALID value of item " .. i)
+  end
+  if value ~= (redis.call("HGET", config, field) or "") then new = true end
   if value == "" then
     lifted[#lifted + 1] = field
   else
@@ -36,6 +47,8 @@ for i = 1, fields do
     set[#set + 1] = value
   end
 end
+if not new and (created or name ~= "") then return { "done", string.format("%.0f", version), 0 } end
+if expect ~= "" and tonumber(expect) ~= version then return { "changed", string.format("%.0f", version), 0 } end
 
 redis.call("HDEL", config, "", unpack(lifted))
 if name ~= "" and record == "" then

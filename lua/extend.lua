@@ -22,9 +22,11 @@ local ends_now = redis.call("ZMSCORE", running, unpack(ids))
 local reply, scores = {}, {}
 for i, id in ipairs(ids) do
   local _, token, lease_ms = item(2, 3, i)
+  local span = lease_ms == "" and 30000 or tonumber(lease_ms)
+  if not (span and span >= 0) then return redis.error_reply("INVALID lease_ms of item " .. i) end
   local its, ends, asked = string.match(held[i] or "", "^(%d+)|[^|]*|%d+|(%d+)|[^|]*|%d+|[^|]*|%d+|(%d)|")
   if its == token and ends_now[i] then
-    local until_ms = math.min(now + (tonumber(lease_ms) or 30000), tonumber(ends) + 5000)
+    local until_ms = math.min(now + span, tonumber(ends) + 5000)
     if until_ms > tonumber(ends_now[i]) then
       scores[#scores + 1] = int(until_ms)
       scores[#scores + 1] = id
@@ -35,5 +37,8 @@ for i, id in ipairs(ids) do
     reply[i] = there and "stale" or "missing"
   end
 end
-if #scores > 0 then redis.call("ZADD", running, "XX", unpack(scores)) end
+if #scores > 0 then
+  redis.call("HDEL", leases, "") -- a server that knows no flags lets ZADD through after it
+  redis.call("ZADD", running, "XX", unpack(scores))
+end
 return reply

@@ -14,7 +14,7 @@ local sets = { ready = ready, scheduled = scheduled, retrying = retrying, blocke
   succeeded = succeeded, cancelled = cancelled, dead = dead }
 local set = sets[state]
 limit, look = tonumber(limit) or 100, math.min(tonumber(look) or 2000, 2000)
-if not set or limit < 1 or limit > 1000 then return redis.error_reply("INVALID state or limit") end
+if not set or not (limit >= 1 and limit <= 1000 and look >= 1) then return redis.error_reply("INVALID state, limit or look") end
 local ended = state == "succeeded" or state == "cancelled" or state == "dead"
 local last, side, last_id = string.match(after, "^(%-?%d+)|([12])|(.*)$")
 if after ~= "" and not last then return redis.error_reply("INVALID cursor") end

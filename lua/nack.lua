@@ -24,6 +24,8 @@ math.randomseed(tonumber(seed) or now % 2147483647)
 local reply, moves, done = {}, {}, {}
 for i = 1, tonumber(count) do
   local id, token, kind, message, trace, retry_in = item(4, 6, i)
+  local wait = retry_in == "" and 0 or tonumber(retry_in)
+  if not (wait and wait >= 0 and wait <= 604800000) then return redis.error_reply("INVALID retry_in_ms of item " .. i) end
   local lease = not done[id] and lease_of(redis.call("HGET", leases, id))
   if lease and lease.token == token then
     done[id] = true

@@ -3,8 +3,8 @@
 -- Makes ready what is due, at most `limit`; or, with ids, those now, whenever they were due ("run").
 -- A due job's place in line is its due time, one that is run is placed now.
 --
--- Returns how many were promoted and 1 when more are due, then for each id "ready", the state that refused
--- it, or "missing".
+-- Returns how many were promoted and 1 when more are due, then for each id "ready", "already" when it was ready
+-- before, the state that refused it, or "missing".
 -- @flags allow-oom
 -- @include lib/begin
 -- @include lib/refusal
@@ -15,15 +15,15 @@ local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, 
 local now, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
-local named = tonumber(count) or 0
-local refused = refusal(level, named > 0 and count or 1, named > 0 and 3, 1)
+local refused = refusal(level, count, 3, 1, limit)
 if refused then return refused end
-limit, step = math.min(tonumber(limit) or 100, 500), tonumber(step) or 60000000
+local named = tonumber(count) or 0
+limit, step = tonumber(limit) or 100, tonumber(step) or 60000000
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, counters = counters, bell = bell, events = events }
 local sent = now
 now = begin(keys, now)
-if not created then return { 0, 0 } end
+if not created and named == 0 then return { 0, 0 } end
 
 local reply, found, place, bytes, done = { 0, 0 }, {}, tonumber(redis.call("HGET", counters, "place")) or 0, 0, {}
 local function take(id, state, at)
@@ -43,7 +43,7 @@ if named > 0 then
       take(id, state, place)
       reply[#reply + 1] = "ready"
     else
-      reply[#reply + 1] = done[id] and "ready" or state or ended or "missing"
+      reply[#reply + 1] = done[id] and "ready" or state == "ready" and "already" or state or ended or "missing"
     end
   end
 else

@@ -17,9 +17,9 @@ local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, 
 local now, state, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
-local named = tonumber(count) or 0
-local refused = refusal(level, named > 0 and count or 1, named > 0 and 6, 1)
+local refused = refusal(level, count, 6, 1, limit)
 if refused then return refused end
+local named = tonumber(count) or 0
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, receipts = receipts, notes = notes, logs = logs, config = config,
@@ -27,7 +27,7 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
 now = begin(keys, now)
 redis.call("HLEN", receipts)
 if not created and named == 0 then return { 0, 0 } end
-limit = math.min(tonumber(limit) or 100, 500)
+limit = tonumber(limit) or 100
 
 local reply, leaving, total, done = { 0, 0 }, {}, 0, {}
 for i = 1, named do

@@ -7,7 +7,7 @@
 -- extend first. Any process may sweep, any number of times; with `period_ms` a sweep sooner than that is none.
 --
 -- Returns how many were reclaimed, 1 when more are left, in how many ms to come back, and 1 when leases and
--- running differ in number (then verify both).
+-- running differ in number (then verify both), and 1 when this was a sweep (0: none was due).
 -- @flags allow-oom
 -- @include lib/failed
 -- @include lib/finish
@@ -21,15 +21,18 @@ local keys = { jobs = jobs, ready = ready, retrying = retrying, running = runnin
   leases = leases, attempts = attempts, results = results, known = known, expiries = expiries, notes = notes, logs = logs,
   types = types, config = config, counters = counters, bell = bell, events = events }
 now = begin(keys, now)
-limit, lease_ms, period_ms = tonumber(limit) or 100, tonumber(lease_ms) or 30000, tonumber(period_ms) or 10000
-if limit < 1 or limit > 500 then return redis.error_reply("BATCH limit is 1..500") end
-if not created then return { 0, 0, period_ms, 0 } end
+limit = limit == "" and 100 or tonumber(limit)
+lease_ms, period_ms = lease_ms == "" and 30000 or tonumber(lease_ms), period_ms == "" and 10000 or tonumber(period_ms)
+if not (limit and limit >= 1 and limit <= 500) then return redis.error_reply("BATCH limit is 1..500") end
+if not (lease_ms and lease_ms >= 1 and lease_ms <= 604800000) then return redis.error_reply("INVALID lease_ms") end
+if not (period_ms and period_ms >= 1 and period_ms <= 604800000) then return redis.error_reply("INVALID period_ms") end
+if not created then return { 0, 0, period_ms, 0, 0 } end
 
 local swept_at, grace_until = unpack(redis.call("HMGET", counters, "swept_at", "grace_until"))
 swept_at = tonumber(swept_at)
 local pause = math.floor(lease_ms / 3) + 1000
 if only_if_due == "1" and swept_at and swept_at <= now and now - swept_at < period_ms * 0.9 then
-  return { 0, 0, int(swept_at + period_ms - now), 0 }
+  return { 0, 0, int(swept_at + period_ms - now), 0, 0 }
 end
 grace_until = math.min(tonumber(grace_until) or 0, now + pause)
 local busy = redis.call("ZCARD", running)
@@ -38,8 +41,9 @@ local uneven = redis.call("HLEN", leases) ~= busy and 1 or 0
 
 math.randomseed(tonumber(seed) or now % 2147483647)
 local moves, lost, overdue = {}, {}, {}
-if now >= grace_until then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(now), "LIMIT", 0, limit) end
-for _, id in ipairs(overdue) do
+if now >= grace_until then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(now), "WITHSCORES", "LIMIT", 0, limit) end
+for i = 1, #overdue, 2 do
+  local id, until_ms = overdue[i], tonumber(overdue[i + 1])
   local lease = lease_of(redis.call("HGET", leases, id))
   if redis.call("HEXISTS", jobs, id) == 0 then
     lost[#lost + 1] = id
@@ -50,7 +54,7 @@ for _, id in ipairs(overdue) do
         flags = "", bytes = 0, asked = false }
     end
     local failure = { verb = "reclaim", kind = "LeaseExpired", message = "the lease of " .. lease.worker .. " ran out", trace = "", retry_in = "" }
-    if now >= lease.ends then
+    if until_ms >= lease.ends then
       failure.kind, failure.message = "TimeoutError", "still running at its timeout"
     else
       failure.crash = true
@@ -64,6 +68,7 @@ if #lost > 0 then
   redis.call("HDEL", leases, unpack(lost))
 end
 finish(keys, "reclaim", worker, moves, now)
+redis.call("HDEL", counters, "") -- a server that knows no flags lets HSET through after it
 redis.call("HSET", counters, "swept_at", int(now), "grace_until", int(grace_until))
 local wait = grace_until > now and math.min(grace_until - now, period_ms) or period_ms
-return { #moves + #lost, #overdue == limit and 1 or 0, int(wait), uneven }
+return { #moves + #lost, #overdue == 2 * limit and 1 or 0, int(wait), uneven, 1 }

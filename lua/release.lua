@@ -27,7 +27,7 @@ local reply, moves, done = {}, {}, {}
 for i = 1, tonumber(count) do
   local id, token, delay_ms, why = item(4, 4, i)
   local delay = delay_ms == "" and 0 or tonumber(delay_ms)
-  if not delay or delay < 0 or delay > 315576000000 then return redis.error_reply("INVALID delay_ms of item " .. i) end
+  if not (delay and delay >= 0 and delay <= 315576000000) then return redis.error_reply("INVALID delay_ms of item " .. i) end
   if why ~= "" and why ~= "snooze" and why ~= "no_handler" then return redis.error_reply("INVALID why of item " .. i) end
   local lease = not done[id] and lease_of(redis.call("HGET", leases, id))
   if not lease or lease.token ~= token then

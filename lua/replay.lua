@@ -4,8 +4,8 @@
 -- most `limit` a call. attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
 -- one is kept among the job's edits.
 --
--- Returns how many were replayed and 1 when the page was full, then for each id "ready", the state that
--- refuses it, or "missing".
+-- Returns how many were replayed and 1 when the page was full, then for each id "ready", "already" when it was
+-- ready before, the state that refuses it, or "missing".
 -- @flags allow-oom
 -- @include lib/begin
 -- @include lib/refusal
@@ -16,9 +16,9 @@ local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, 
 local now, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
-local named = tonumber(count) or 0
-local refused = refusal(level, named > 0 and count or 1, named > 0 and 5, 3)
+local refused = refusal(level, count, 5, 3, limit)
 if refused then return refused end
+local named = tonumber(count) or 0
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, attempts = attempts, known = known, expiries = expiries,
   notes = notes, config = config, counters = counters, bell = bell, events = events }
@@ -37,11 +37,11 @@ for i = 1, named do
     chosen[#chosen + 1] = { id = id, payload = payload, crc = crc }
     reply[#reply + 1] = "ready"
   else
-    reply[#reply + 1] = done[id] and "ready" or state or ended or "missing"
+    reply[#reply + 1] = done[id] and "ready" or state == "ready" and "already" or state or ended or "missing"
   end
 end
 if named == 0 then
-  local most = math.min(tonumber(limit) or 100, 500)
+  local most = tonumber(limit) or 100
   local last = before_ms == "" and now or tonumber(before_ms)
   for _, range in ipairs({ { 0, last }, { -last, "(0" } }) do
     local page = redis.call("ZRANGEBYSCORE", dead, range[1], range[2], "LIMIT", 0, most)

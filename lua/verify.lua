@@ -16,7 +16,8 @@ local now, structure, cursor, limit, repair = unpack(ARGV)
 
 local level = redis.call("HGET", config, "level")
 if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) end
-limit = math.min(tonumber(limit) or 500, 500)
+limit = limit == "" and 500 or tonumber(limit)
+if not (limit and limit >= 1 and limit <= 500) then return redis.error_reply("BATCH limit is 1..500") end
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events }

@@ -1,17 +1,17 @@
 """Keeps the local server of one folder: starts it, starts it again when it dies, ends it after its last user.
 
-A program of its own, on the standard library alone so that it starts fast; local_server runs it in that folder:
+A program of its own, on the standard library alone so that it starts fast. local_server runs it there:
 
     python -I -S _keeper.py BINARY DESCRIPTOR
 
 Three locks say who lives. The kernel drops each with its last holder, so nobody who is killed leaves a mess.
 
     users.lock    shared: each process that uses the server; exclusive: the keeper, while it ends the server
-    keeper.lock   the keeper; free: there is none, and who takes it starts one and hands it DESCRIPTOR, the held lock
+    keeper.lock   the keeper; free: there is none, and who takes it starts one and leaves it DESCRIPTOR
     server.lock   the keeper and the server, which inherits it: two servers never write in one folder
 
-Two more files are the keeper's word to the users, and theirs to it: `server` (process id and run id of the server that
-answers) and `strict` (one of them asked for an fsync before each answer).
+Two more files are the keeper's word to the users, and theirs to it: `server` (process id and run id of the
+server that answers) and `strict` (one of them asked for an fsync before each answer).
 """
 
 import fcntl
@@ -177,7 +177,7 @@ def run_server(binary: str, server_lock: int) -> None:
 
 
 def announce(server: int) -> bool:
-    """Waits until the server answers, if only that it is loading, and writes down who it is. False: it ended."""
+    """Waits until the server answers, if only that it is loading; writes down who it is. False: it ended."""
     deadline = time.monotonic() + STARTS_WITHIN
     info: dict[str, str] = {}
     while os.waitpid(server, os.WNOHANG) == (0, 0):

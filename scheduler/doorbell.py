@@ -12,6 +12,7 @@ from redis import exceptions as redis_errors
 from .clients import Clients
 from .keys import Keys
 from .logs import get_logger
+from .tasks import cancel_all
 
 log = get_logger(__name__)
 
@@ -30,6 +31,7 @@ class Doorbell:
         self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
         self._listener: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._passing: set[asyncio.Task[None]] = set()
 
     async def wait(self, queue: str, seconds: float) -> bool:
         """Waits for a ring of this queue, at most so long; whether it rang."""
@@ -38,13 +40,20 @@ class Doorbell:
         self._changed.set()
         if self._listener is None:
             self._listener = asyncio.create_task(self._listen(), name="doorbell")
-        elif self._watched and queue not in self._watched:
-            await self._interrupt()
         try:
             async with asyncio.timeout(seconds):
+                if self._watched and queue not in self._watched:
+                    await self._interrupt()
                 await future
         except TimeoutError:
-            return False
+            # It may have rung in the same moment.
+            return future.done() and not future.cancelled()
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and not self._ring(queue):
+                passing = asyncio.create_task(self._pass_on(Keys(self._namespace, queue).at("bell").encode()))
+                self._passing.add(passing)
+                passing.add_done_callback(self._passing.discard)
+            raise
         finally:
             self._leave(queue, future)
         return True
@@ -53,8 +62,6 @@ class Doorbell:
         waiting = self._waiters[queue]
         with contextlib.suppress(ValueError):
             waiting.remove(future)
-        if future.done() and not future.cancelled():
-            return
         if not waiting:
             self._waiters.pop(queue, None)
 
@@ -109,6 +116,4 @@ class Doorbell:
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listener
+            await cancel_all([self._listener])

@@ -12,10 +12,12 @@ from uuid import uuid4
 from redis import exceptions as redis_errors
 
 from .clients import Clients
-from .keys import Keys
+from .errors import StoreUnavailable
 from .job import Job
+from .keys import Keys
 from .logs import get_logger
 from .store import Store
+from .tasks import cancel_all
 
 log = get_logger(__name__)
 
@@ -44,12 +46,12 @@ class Follower:
         if new:
             await self._begin(queue)
         self._watching[queue][key].add(happened)
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen(), name="events")
-        elif new:
-            await self._interrupt()
-        self._changed.set()
         try:
+            if self._listener is None:
+                self._listener = asyncio.create_task(self._listen(), name="events")
+            elif new:
+                await self._interrupt()
+            self._changed.set()
             yield happened
         finally:
             watchers = self._watching[queue]
@@ -62,7 +64,10 @@ class Follower:
 
     async def _begin(self, queue: str) -> None:
         # By its own id, not "$": what comes between here and the next read must not be missed.
-        newest = await self._clients.reads.xrevrange(Keys(self._namespace, queue).at("events"), count=1)
+        try:
+            newest = await self._clients.reads.xrevrange(Keys(self._namespace, queue).at("events"), count=1)
+        except (redis_errors.RedisError, OSError) as error:
+            raise StoreUnavailable(f"{self._clients.where}: events: {error}") from error
         self._position.setdefault(queue, newest[0][0] if newest else b"0")
 
     async def _interrupt(self) -> None:
@@ -119,9 +124,7 @@ class Follower:
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listener
+            await cancel_all([self._listener])
 
 
 async def wait_ended(store: Store, follower: Follower, queue: str, key: str, seconds: float) -> Job:

@@ -14,6 +14,7 @@ from redis import exceptions as redis_errors
 
 from .logs import get_logger
 from .store import BATCH, Call, Extend
+from .tasks import cancel_all
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -50,9 +51,7 @@ class Heartbeat:
     async def stop(self) -> None:
         self._ended.set()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel_all([self._task])
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 2.0)
         if self._client is not None:

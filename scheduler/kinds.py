@@ -74,7 +74,7 @@ def url(*schemes: str) -> Kind[str]:
     """A URL of one of these schemes. It may hold a password, so it is a secret."""
 
     def read(text: str) -> str:
-        # What a URL names is for its driver to judge; a port that is none is found here, before anything starts.
+        # What it names is for its driver to judge; a port that is none is found here, before anything starts.
         if not re.fullmatch(rf"({'|'.join(map(re.escape, schemes))})://\S*", text):
             raise ValueError
         if "," not in text:

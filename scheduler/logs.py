@@ -1,7 +1,7 @@
-"""Logs: on stderr, one record a line, as JSON or for a terminal; control characters escaped, secrets taken out.
+"""Logs on stderr: one record a line, JSON or for a terminal; control characters escaped, secrets taken out.
 
-Until configure() is called, which our own commands do, this package is a library in somebody's program: records go to
-the standard library's logging, and that program decides what becomes of them.
+Until configure() is called, which our own commands do, this package is a library in somebody's program:
+records go to the standard library's logging, and that program decides what becomes of them.
 """
 
 import json
@@ -33,7 +33,7 @@ _SECRET_TEXT = re.compile(
     r"|(?P<scheme>\bbearer\s+)[A-Za-z0-9._~+/=-]{16,}",
     re.IGNORECASE,
 )
-# Besides the C0 characters: what moves a terminal's cursor, ends a line for some reader, or turns the text round.
+# Besides C0: what moves a terminal's cursor, ends a line for some reader, or turns the text round.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOURS = {"debug": 36, "info": 32, "warning": 33, "error": 31, "critical": 31}
 
@@ -179,7 +179,7 @@ def _escaped(text: str) -> str:
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001  # a record is not lost because a user's object cannot be shown
+    except Exception:  # noqa: BLE001 - a record is not lost because a user's object cannot be shown
         return f"<{type(value).__name__}>"
 
 
@@ -205,7 +205,7 @@ class _Others(logging.Handler):
         failed = record.exc_info and record.exc_info[0] is not None
         try:
             text = record.getMessage()
-        except Exception:  # noqa: BLE001  # wrong arguments to somebody's log call
+        except Exception:  # noqa: BLE001 - wrong arguments to somebody's log call
             text = _repr((record.msg, record.args))
         get_logger(record.name).log(level, text, exc_info=record.exc_info if failed else None)
 

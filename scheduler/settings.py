@@ -1,7 +1,7 @@
-"""The settings of a process: one frozen table, read once; flags win over the environment, it over scheduler.toml.
+"""The settings of a process: one frozen table, read once. Flags win over the environment over scheduler.toml.
 
-A variable of empty text counts as not set. The exceptions are keys and URLs: there the default would quietly open a
-door, or send jobs and mails elsewhere, so empty text is refused.
+A variable of empty text counts as not set. The exceptions are keys and URLs: there the default would quietly
+open a door, or send jobs and mails elsewhere, so empty text is refused.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster", "
 
 
 class SettingsError(SchedulerError, ValueError):
-    """Settings that cannot be used. Each of `problems` is a sentence: the name, what it got, what it takes."""
+    """Settings that cannot be used. Each of `problems` is a line: the name, what it got, what it takes."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -227,8 +227,8 @@ def _variables(environ: Mapping[str, str], problems: list[str]) -> dict[str, str
     ours = {variable: text for variable, text in sorted(environ.items()) if variable.startswith(PREFIX)}
     if made := [variable for variable, text in ours.items() if _made_by_kubernetes(variable, text)]:
         problems.append(
-            f"{', '.join(made)}: made by Kubernetes for a Service whose name begins with 'scheduler', no settings; "
-            "put `enableServiceLinks: false` into the pod's spec"
+            f"{', '.join(made)}: made by Kubernetes for a Service whose name begins with 'scheduler', "
+            "no settings; put `enableServiceLinks: false` into the pod's spec"
         )
     harmless = {row.variable for row in SETTINGS if not row.secret}
     return {

@@ -16,12 +16,14 @@ from .clients import Clients
 from .errors import (
     Changed,
     Duplicate,
+    Invalid,
     NotFound,
     SchedulerError,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
 )
+from .errors import Fault as JobFault
 from .job import (
     Claimed,
     Job,
@@ -207,6 +209,8 @@ class Call(Generic[T]):
     args: Sequence[Any]
     read: Callable[[Any], T]
     guarded: bool = False
+    plain: Sequence[Any] = ()
+    """A command that only reads, to be sent instead of a script; `script` says what it is about."""
 
 
 class Store:
@@ -280,6 +284,8 @@ class Store:
         return body, sha, Keys(self.namespace, call.queue).all(self._scripts[call.script].keys)
 
     def _command(self, call: Call[Any]) -> list[Any]:
+        if call.plain:
+            return list(call.plain)
         _, sha, keys = self.prepared(call)
         return ["EVALSHA", sha, len(keys), *keys, *call.args]
 
@@ -342,6 +348,9 @@ class Store:
             return StoreUnavailable(where)
         if isinstance(error, redis_errors.NoScriptError):
             return StoreUnavailable(where)
+        if text.startswith("INVALID time"):
+            # Only the server's clock knows what lies too far ahead.
+            return Invalid([JobFault("/run_at", "at most 10 years from now")])
         if isinstance(error, redis_errors.ResponseError):
             return StoreRefused(where)
         return StoreUnavailable(where or f"{self.clients.where}: {type(error).__name__}", unknown=True)
@@ -392,6 +401,21 @@ class Store:
         if outcome.outcome == "conflict":
             raise Duplicate(f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it")
         return outcome
+
+    async def enqueue_shown(self, job: NewJob) -> tuple[Enqueued, Job]:
+        """One job with its key, and it as it stands. Raises Duplicate when the id belongs to another request."""
+        enqueued, policies = await self.run_all([self.enqueue_call(job.queue, [job]), self.policies_call(job.queue, [job.type])])
+        for reply in (enqueued, policies):
+            if isinstance(reply, Exception):
+                raise reply
+        new, [outcome] = enqueued
+        if new:
+            await self.register(job.queue)
+        if outcome.outcome == "conflict":
+            raise Duplicate(f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it")
+        if not outcome.created:
+            return outcome, await self.job(job.queue, job.key)
+        return outcome, _fresh(job, outcome, *policies[job.type])
 
     async def register(self, queue: str) -> None:
         """Adds a queue to the namespace's set of queues."""
@@ -509,7 +533,7 @@ class Store:
     # -- acting on jobs ---------------------------------------------------------------------------------------
 
     async def promote_ids(self, queue: str, keys: Sequence[str]) -> list[str]:
-        """scheduled, retrying -> ready, these, now: ready, the state that refuses, or missing for each."""
+        """scheduled, retrying -> ready, these, now: ready, already (it was), the state that refuses, or missing for each."""
         return await self.run(Call("promote", queue, [self._stamp(), "", len(keys), *keys], _after_page))
 
     async def cancel(self, queue: str, keys: Sequence[str]) -> list[str]:
@@ -517,7 +541,7 @@ class Store:
         return await self.run(Call("cancel", queue, [self._stamp(), len(keys), *keys], _texts))
 
     async def replay(self, queue: str, items: Sequence[tuple[str, bytes | None]]) -> list[str]:
-        """dead -> ready, with another payload where one is given: ready, the state that refuses, or missing for each."""
+        """dead -> ready, with another payload where one is given: ready, already (it was), the state that refuses, or missing for each."""
         args: list[Any] = [self._stamp(), "", "", "", len(items)]
         for key, payload in items:
             args += (key, payload or b"", checksum(payload) if payload else "")
@@ -586,11 +610,13 @@ class Store:
         return await self._configure(queue, args)
 
     async def configure_type(
-        self, queue: str, name: str, policy: TypePolicy, *, declared: bool = False, expect: int | None = None
+        self, queue: str, name: str, policy: TypePolicy | None, *, declared: bool = False, expect: int | None = None
     ) -> int:
-        """Sets a type's policy (an empty one removes it), as set by a user or as declared by a worker's code."""
+        """Sets a type's policy (None removes it), as set by a user or as declared by a worker's code."""
         field = f":{name}" if declared else name
-        return await self._configure(queue, [self._stamp(), field, policy.record(), "" if expect is None else expect, 0])
+        # A user's policy that says nothing is there all the same; a handler that says nothing declares none.
+        record = b"" if policy is None else policy.record() or (b"" if declared else b"|\n{}")
+        return await self._configure(queue, [self._stamp(), field, record, "" if expect is None else expect, 0])
 
     async def _configure(self, queue: str, args: list[Any]) -> int:
         outcome, version, new = await self.run(
@@ -601,6 +627,16 @@ class Store:
         if outcome == "changed":
             raise Changed(f"the configuration of {queue} is at version {version} by now")
         return version
+
+    def policies_call(self, queue: str, names: Sequence[str]) -> Call[dict[str, tuple[TypePolicy | None, TypePolicy | None]]]:
+        """The policies of these types, as set and as declared; None where nobody said anything."""
+        fields = [field for name in names for field in (name, f":{name}")]
+
+        def read(reply: list[Any]) -> dict[str, tuple[TypePolicy | None, TypePolicy | None]]:
+            found = [None if record is None else parse_type(record) for record in reply]
+            return dict(zip(names, zip(found[::2], found[1::2], strict=True), strict=True))
+
+        return Call("types", queue, (), read, plain=("HMGET", Keys(self.namespace, queue).at("types"), *fields))
 
     async def types(self, queue: str) -> dict[str, tuple[TypePolicy, TypePolicy]]:
         """Every type that somebody said something about: as set, as declared."""
@@ -640,8 +676,8 @@ class Store:
         args = [state, after, limit, look, type, group, tag, error]
         return await self.run(Call("list", queue, args, lambda r: ([key.decode() for key in r[1:]], r[0].decode())))
 
-    async def census(self, queue: str) -> Census:
-        """A queue at a glance. Raises NotFound when it does not exist."""
+    def census_call(self, queue: str) -> Call[Census | None]:
+        """A queue at a glance; None when it does not exist."""
 
         def read(reply: list[Any]) -> Census | None:
             if int(reply[1]) == 0:
@@ -653,7 +689,11 @@ class Store:
             counters = dict(zip(words[2 * fields :: 2], words[2 * fields + 1 :: 2], strict=True))
             return Census(int(reply[0]), counts, int(reply[10]) if reply[10] else None, config, counters)
 
-        census = await self.run(Call("census", queue, [self._stamp()], read))
+        return Call("census", queue, [self._stamp()], read)
+
+    async def census(self, queue: str) -> Census:
+        """A queue at a glance. Raises NotFound when it does not exist."""
+        census = await self.run(self.census_call(queue))
         if census is None:
             raise NotFound(f"there is no queue {queue!r}; it begins with its first job, or with PUT /v1/queues/{queue}")
         return census
@@ -820,6 +860,41 @@ def _job(
         copied_from=kept.header.get("copied_from"),
         edits=tuple(_edits(edits)),
         header=header,
+    )
+
+
+def _fresh(job: NewJob, done: Enqueued, as_set: TypePolicy | None, declared: TypePolicy | None) -> Job:
+    """A job that was enqueued just now: nothing has happened to it yet."""
+    policies = [TypePolicy(job.timeout_ms, job.retry), *(policy for policy in (as_set, declared) if policy)]
+    attempts = [policy.retry["max_attempts"] for policy in policies if policy.retry and "max_attempts" in policy.retry]
+    timeouts = [policy.timeout_ms for policy in policies if policy.timeout_ms is not None]
+    return Job(
+        id=done.id,
+        queue=job.queue,
+        type=job.type,
+        state=State(done.outcome),
+        reason=None,
+        payload=job.payload,
+        priority=job.priority,
+        group=job.group,
+        tags=tuple(job.tags),
+        attempt=0,
+        max_attempts=int(attempts[0] if attempts else retry_policy.DEFAULTS["max_attempts"]),
+        crashes=0,
+        snoozes=0,
+        token=0,
+        timeout_ms=timeouts[0] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS,
+        created_at=done.created_at,
+        run_at=done.run_at,
+        started_at=None,
+        finished_at=None,
+        lease_expires_at=None,
+        worker=None,
+        progress=None,
+        result=None,
+        errors=(),
+        traceparent=job.traceparent,
+        copied_from=job.copied_from,
     )
 
 

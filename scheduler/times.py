@@ -26,8 +26,8 @@ _TIME_TAKES = (
 def duration_ms(value: object) -> int:
     """Milliseconds of a duration from a document: seconds as a number, or "250ms" "30s" "5m" "2h" "7d".
 
-    What is finer than a millisecond is rounded up: nothing that waits for it comes too early. Raises ValueError with
-    a sentence that says what a duration is. Whether it is too long is for the caller to say.
+    What is finer than a millisecond is rounded up: nothing that waits for it comes too early. Raises
+    ValueError with a sentence that says what a duration is. Whether it is too long is for the caller to say.
     """
     match value:
         case bool():
@@ -61,7 +61,7 @@ def rfc3339(ms: int) -> str:
 def parse_rfc3339(text: str) -> int:
     """Milliseconds since 1970 of a time with an offset, rounded up; negative before 1970.
 
-    Raises ValueError with a sentence that says what is wrong: no offset, no such date, second 60, another form.
+    Raises ValueError with a sentence that says what is wrong: no offset, no such date, second 60, no time.
     """
     found = _RFC3339.fullmatch(text)
     if found is None:

@@ -12,6 +12,7 @@ from .errors import SchedulerError
 from .logs import get_logger
 from .settings import Settings
 from .store import Store
+from .tasks import cancel_all
 
 log = get_logger(__name__)
 
@@ -58,9 +59,11 @@ class Upkeep:
         self.succeeded_at: dict[str, float] = {}
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for duty in self._duties:
-                group.create_task(self._repeat(duty), name=duty.name)
+        tasks = [asyncio.create_task(self._repeat(duty), name=duty.name) for duty in self._duties]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await cancel_all(tasks)
 
     async def _repeat(self, duty: Duty) -> None:
         last, warned = monotonic(), False

@@ -22,6 +22,7 @@ from .job import Claimed
 from .logs import get_logger
 from .settings import Settings
 from .store import BATCH, Ack, Bury, Call, Claim, Extend, Nack, Note, Release, Settlement, Store, TypePolicy, batches
+from .tasks import cancel_all
 from .upkeep import Upkeep, sweep, watchdog
 
 log = get_logger(__name__)
@@ -54,7 +55,8 @@ class Fetcher:
     def __init__(self, worker: Worker, queue: str) -> None:
         self.worker = worker
         self.queue = queue
-        self.running: dict[str, Running] = {}
+        self.running: dict[int, Running] = {}
+        """By token: a job whose lease was lost may be here twice, and each attempt ends on its own."""
         self.settled: list[Settlement] = []
         self.notes: list[Note | Extend] = []
         self.changed = asyncio.Event()
@@ -179,7 +181,7 @@ class Fetcher:
                 worker.release_slots(1)
                 continue
             running = Running(claimed, Context(claimed, worker.tell))
-            self.running[claimed.key] = running
+            self.running[claimed.token] = running
             running.task = asyncio.create_task(self.attempt(running))
 
     async def attempt(self, running: Running) -> None:
@@ -200,28 +202,27 @@ class Fetcher:
 
     def end(self, running: Running, settlement: Settlement | None) -> None:
         """Takes an attempt out; one that was abandoned or lost before has nothing more to say."""
-        if self.running.get(running.claimed.key) is not running:
+        if self.running.pop(running.claimed.token, None) is None:
             return
-        del self.running[running.claimed.key]
         if settlement is not None:
             self.settled.append(settlement)
         self.worker.release_slots(1)
         self.changed.set()
 
-    def lose(self, key: str, token: int) -> None:
+    def lose(self, token: int) -> None:
         """The lease is somebody else's: stop the handler and tell nothing."""
-        running = self.running.get(key)
-        if running is None or running.claimed.token != token:
+        running = self.running.get(token)
+        if running is None or running.context.lost:
             return
         log.warning("lease lost", job=running.claimed.id)
         running.context.lost = running.context.cancelled = True
         if running.task is not None:
             running.task.cancel()
 
-    def stop_job(self, key: str, token: int) -> None:
+    def stop_job(self, token: int) -> None:
         """Somebody asked the job to stop."""
-        running = self.running.get(key)
-        if running is None or running.claimed.token != token or running.context.cancelled:
+        running = self.running.get(token)
+        if running is None or running.context.cancelled:
             return
         running.context.cancelled = True
         if running.task is not None:
@@ -314,9 +315,7 @@ class Worker:
             await self._stop.wait()
             await self._finish(fetchers)
         finally:
-            for task in (*duties, *fetchers, *self._sweeps.values()):
-                task.cancel()
-            await asyncio.gather(*duties, *fetchers, *self._sweeps.values(), return_exceptions=True)
+            await cancel_all([*duties, *fetchers, *self._sweeps.values()])
             await self.heartbeat.stop()
             self.threads.shutdown(wait=False, cancel_futures=True)
             log.info("worker stopped", worker=self.name)
@@ -404,9 +403,9 @@ class Worker:
         fetcher = self.fetchers[queue]
         for item, reply in zip(held, replies, strict=True):
             if reply == "cancel":
-                fetcher.stop_job(item.key, item.token)
+                fetcher.stop_job(item.token)
             elif reply in {"stale", "missing"}:
-                fetcher.lose(item.key, item.token)
+                fetcher.lose(item.token)
 
     def sweep_soon(self, queue: str) -> None:
         """Sweeps a queue whose sweep a claim has called due."""

@@ -2,7 +2,13 @@
 local function add_error(course, attempt, kind, message, trace, now, next)
   local function quoted(text)
     if #text > 65536 then
-      text = string.gsub(string.sub(text, 1, 65500), "[\192-\255]?[\128-\191]*$", "") .. " [cut at 64 KiB]"
+      -- Not within a character: what follows the cut does not go on with one.
+      local cut = 65500
+      for _ = 1, 3 do
+        local byte = string.byte(text, cut + 1)
+        if byte >= 128 and byte < 192 then cut = cut - 1 end
+      end
+      text = string.sub(text, 1, cut) .. " [cut at 64 KiB]"
     end
     return cjson.encode(text)
   end

@@ -11,7 +11,7 @@ local function after_failure(policy, attempt, kind, retry_in, now)
   elseif attempt <= policy.immediate then
     delay = 0
   else
-    local longest = math.min(policy.max_delay, policy.base * policy.factor ^ (attempt - policy.immediate - 1))
+    local longest = policy.base > 0 and math.min(policy.max_delay, policy.base * policy.factor ^ (attempt - policy.immediate - 1)) or 0
     delay = math.ceil(longest * (1 - policy.jitter * math.random()))
   end
   if delay <= 0 then return "ready", nil, "" end

@@ -1,7 +1,7 @@
 -- @include lib/clock
 -- Reads the time and every key that a settlement may write, so that nothing can fail after the first write.
 local function begin(keys, now)
-  for _, name in ipairs({ "ready", "scheduled", "retrying", "running", "cancelled", "dead", "expiries", "logs" }) do
+  for _, name in ipairs({ "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs" }) do
     if keys[name] then redis.call("ZCARD", keys[name]) end
   end
   for _, name in ipairs({ "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters" }) do

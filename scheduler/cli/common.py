@@ -41,7 +41,7 @@ def with_settings(function: F) -> F:
     for row in reversed(SETTINGS):
         if row.flag not in taken:
             default = f" [{row.default}]" if row.default is not None else ""
-            made = click.option(row.flag, f"setting_{row.name}", metavar="…", help=f"{row.help}{default}")(made)
+            made = click.option(row.flag, f"setting_{row.name}", metavar="…", help=f"{row.doc}{default}")(made)
     return made  # type: ignore[no-any-return]
 
 

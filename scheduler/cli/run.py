@@ -25,6 +25,7 @@ from ..keys import QUEUE_NAME
 from ..logs import configure, get_logger
 from ..settings import Settings
 from ..store import Store
+from ..tasks import cancel_all
 from ..upkeep import Upkeep, strays, watchdog
 from ..worker import Worker
 from .common import run, wait_for, with_settings
@@ -244,9 +245,7 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
                         on_signals(own.stop)
                         own.stop()
                         await asyncio.wait({duties.pop()}, timeout=settings.grace_ms / 1000 + 3)
-                    for task in duties:
-                        task.cancel()
-                    await asyncio.gather(*duties, return_exceptions=True)
+                    await cancel_all(duties)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise SchedulerError(f"port {settings.port} is taken: set SCHEDULER_PORT (or --port) to another one") from error

@@ -1,0 +1,114 @@
+"""The REST API on aiohttp. It gets a Store, never the app; `make_app` makes it, `serve` binds it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import AsyncIterator
+from time import perf_counter
+from uuid import uuid4
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from ..doorbell import Doorbell
+from ..events import Follower
+from ..logs import get_logger
+from ..settings import Settings
+from ..store import Store
+from . import health, jobs, lease, openapi, problems, queues, settle, types
+from .auth import Gate
+from .parts import (
+    BEHIND,
+    DEADLINES,
+    DOORBELL,
+    FOLLOWER,
+    POLLS,
+    REQUEST_ID,
+    SETTINGS,
+    STORE,
+    Behind,
+    Deadlines,
+    Polls,
+)
+from .routes import register
+from .server import Site, serve
+
+__all__ = ["ROUTES", "Deadlines", "Site", "make_app", "serve"]
+
+log = get_logger(__name__)
+
+ROUTES = tuple(
+    route for module in (jobs, lease, settle, queues, types, health) for route in module.table.routes
+)
+"""Every documented call."""
+
+_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def make_app(
+    store: Store,
+    settings: Settings,
+    *,
+    doorbell: Doorbell,
+    follower: Follower,
+    deadlines: Deadlines | None = None,
+) -> web.Application:
+    """The application. It starts while the store is away, and works from the moment that it is there."""
+    app = web.Application(middlewares=[_guard(Gate(settings.api_key))])
+    app[STORE], app[SETTINGS], app[DOORBELL], app[FOLLOWER] = store, settings, doorbell, follower
+    app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
+    app.on_shutdown.append(_stop_polls)
+    app.cleanup_ctx.append(_finish_work)
+    register(app, ROUTES)
+    body = orjson.dumps(
+        openapi.document(ROUTES, key=settings.api_key is not None), option=orjson.OPT_INDENT_2
+    )
+
+    async def described(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async def home(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/openapi.json"})
+
+    app.router.add_get("/openapi.json", described)
+    app.router.add_get("/", home)
+    return app
+
+
+def _guard(gate: Gate) -> Middleware:
+    """The one middleware: the request's id, its key, its problem if it has one, its line in the log."""
+    # A part of this process and a number: unique enough to be found in a log, and cheap.
+    own, numbers = uuid4().hex[:12], itertools.count(1)
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = perf_counter()
+        sent = request.headers.get("X-Request-Id")
+        request_id = sent if sent is not None and _GOOD_ID.fullmatch(sent) else f"{own}-{next(numbers)}"
+        request[REQUEST_ID] = request_id
+        try:
+            gate.check(request)
+            response = await handler(request)
+        except Exception as error:  # noqa: BLE001 - the table of problems has the last word on each
+            response = problems.answer(error, request)
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
+            response.headers["Server"] = "scheduler"
+        log.debug(
+            "request", method=request.method, path=request.path[:200], status=response.status,
+            ms=round((perf_counter() - began) * 1000, 1), request_id=request_id,
+        )  # fmt: skip
+        return response
+
+    return guard
+
+
+async def _stop_polls(app: web.Application) -> None:
+    app[POLLS].stop()
+
+
+async def _finish_work(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[BEHIND].finish()

@@ -1,0 +1,193 @@
+"""Jobs: enqueue, look, cancel, run, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from msgspec import UNSET, Raw, UnsetType
+
+from .. import retry as retry_policy
+from ..errors import Fault, Invalid, NotFound, WrongState
+from ..events import wait_ended
+from ..fields import JobShown, NewJobFields, Nothing, ReplayFields, RetryFields
+from ..job import Job, NewJob, State, faults_of, new_key, split_id
+from ..times import duration_ms, parse_rfc3339
+from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SETTINGS, STORE
+from .problems import Refusal
+from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
+from .server import hang_up_cancels
+
+table = Table()
+
+LONGEST_WAIT = 60
+WAIT = {"wait": Param({"type": "string", "examples": ["30", "2.5s"]}, "Hold until it has ended, 0 to 60 s.")}
+
+
+@table.add(
+    "POST", "/v1/jobs", {201: JobShown, 200: JobShown},
+    body=NewJobFields, limit=with_payload, codes=("duplicate", "store_full"), headers=("Location",),
+)  # fmt: skip
+async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
+    """Enqueue a job. The same id and request again: 200, with `duplicate`. A 503 with `id`: repeat it so."""
+    if "Idempotency-Key" in request.headers:
+        raise Invalid(
+            [
+                Fault(
+                    "/Idempotency-Key",
+                    "this header is not taken yet: give the job an `id` to repeat it safely",
+                )
+            ]
+        )
+    job = new_job(fields, max_payload=request.app[SETTINGS].max_payload)
+    request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
+    done, stands = await request.app[STORE].enqueue_shown(job)
+    if not done.created:
+        return json_answer({**stands.document(), "duplicate": True})
+    return json_answer(stands.document(), 201, {"Location": f"/v1/jobs/{stands.id}"})
+
+
+@table.add(
+    "GET", "/v1/jobs/{id}", {200: JobShown},
+    query=WAIT,
+    codes=("not_found",),
+)  # fmt: skip
+async def get_job(request: web.Request, _: None) -> web.Response:
+    """The job as it is; with `wait`, once it has ended or the time is over."""
+    queue, key = job_id(request)
+    wait = duration_param(request, "wait", LONGEST_WAIT)
+    return json_answer((await _waited(request, queue, key, wait)).document())
+
+
+async def _waited(request: web.Request, queue: str, key: str, wait: float) -> Job:
+    store = request.app[STORE]
+    if wait:
+        with hang_up_cancels(request):
+            async with request.app[POLLS].at_most(
+                wait + 1
+            ):  # the waiting itself ends in time; this is for the process's end
+                return await wait_ended(store, request.app[FOLLOWER], queue, key, wait)
+    return await store.job(queue, key)
+
+
+@table.add(
+    "POST", "/v1/jobs/{id}/cancel", {200: JobShown, 202: JobShown},
+    body=Nothing, optional=True, codes=("not_found", "wrong_state"),
+)  # fmt: skip
+async def cancel(request: web.Request, _: Nothing) -> web.Response:
+    """Cancel a job that has not ended. A running one is asked to stop: 202."""
+    queue, key = job_id(request)
+    [outcome] = await request.app[STORE].cancel(queue, [key])
+    _check(outcome, queue, key, {"cancelled", "running"}, "only what has not ended can be cancelled")
+    job = await request.app[STORE].job(queue, key)
+    return json_answer(job.document(), 202 if outcome == State.RUNNING else 200)
+
+
+@table.add(
+    "POST", "/v1/jobs/{id}/run", {200: JobShown},
+    body=Nothing, optional=True, codes=("not_found", "wrong_state"),
+)  # fmt: skip
+async def run(request: web.Request, _: Nothing) -> web.Response:
+    """Make a scheduled or retrying job ready now."""
+    queue, key = job_id(request)
+    [outcome] = await request.app[STORE].promote_ids(queue, [key])
+    _check(outcome, queue, key, {"ready"}, "only a scheduled or retrying one can be run")
+    return json_answer((await request.app[STORE].job(queue, key)).document())
+
+
+@table.add(
+    "POST", "/v1/jobs/{id}/replay", {200: JobShown},
+    body=ReplayFields, optional=True, limit=with_payload, codes=("not_found", "wrong_state", "store_full"),
+)  # fmt: skip
+async def replay(request: web.Request, fields: ReplayFields) -> web.Response:
+    """Run a dead job again, with another payload if one is given."""
+    queue, key = job_id(request)
+    payload = None if isinstance(fields.payload, UnsetType) else bytes(fields.payload)
+    _check_size(payload or b"", request.app[SETTINGS].max_payload)
+    [outcome] = await request.app[STORE].replay(queue, [(key, payload)])
+    _check(outcome, queue, key, {"ready"}, "only a dead one can be replayed")
+    return json_answer((await request.app[STORE].job(queue, key)).document())
+
+
+def _check(outcome: str, queue: str, key: str, good: set[str], why: str) -> None:
+    if outcome == "missing":
+        raise NotFound(f"there is no job {queue}:{key}")
+    if outcome not in good:
+        state = "ready" if outcome == "already" else outcome
+        raise WrongState(f"job {queue}:{key} is {state}: {why}", state)
+
+
+# -- a new job from what was sent ----------------------------------------------------------------------------
+
+
+def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
+    """The job that was asked for, with a key. Raises Invalid with all that is wrong, or Refusal."""
+    faults: list[Fault] = []
+    payload = fields.payload
+    job = NewJob(
+        type=fields.type,
+        payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
+        queue=fields.queue,
+        key=new_key() if fields.id is None else _key(fields.id, fields.queue, faults),
+        priority=_priority(fields.priority, faults),
+        delay_ms=_maybe(fields.delay, "/delay", duration_ms, faults),
+        run_at_ms=_maybe(fields.run_at, "/run_at", parse_rfc3339, faults),
+        group=fields.group,
+        tags=fields.tags,
+        timeout_ms=_maybe(fields.timeout, "/timeout", duration_ms, faults),
+        retry=None if fields.retry is None else retry_of(fields.retry, faults),
+        retention_ms=_maybe(fields.retention, "/retention", duration_ms, faults),
+    )
+    _check_size(job.payload, max_payload)
+    faults += faults_of(job, max_payload=max_payload)
+    if faults:
+        raise Invalid(faults)
+    return job
+
+
+def _check_size(payload: bytes, most: int) -> None:
+    if len(payload) > most:
+        raise Refusal("too_large", f"the payload has {len(payload)} bytes, {most} are taken")
+
+
+def _key(text: str, queue: str, faults: list[Fault]) -> str:
+    if ":" not in text:
+        # An empty one would be no key at all, which asks for a new one elsewhere.
+        return text or "\0"
+    whole = split_id(text)
+    if whole is None:
+        return "\0"
+    if whole[0] != queue:
+        faults.append(Fault("/id", f"it is of the queue {whole[0]!r}, the job's is {queue!r}"))
+    return whole[1]
+
+
+def _priority(value: float, faults: list[Fault]) -> int:
+    if value != int(value):
+        faults.append(Fault("/priority", "expected a whole number from -100 to 100"))
+    return int(value)
+
+
+def _maybe(value: Any, path: str, read: Callable[[Any], int], faults: list[Fault]) -> int | None:
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except ValueError as error:
+        faults.append(Fault(path, str(error)))
+        return None
+
+
+def retry_of(fields: RetryFields, faults: list[Fault]) -> dict[str, Any] | None:
+    """A retry policy as stored; what is null or left out is not in it. Adds faults under /retry."""
+    said = {
+        name: value
+        for name in retry_policy.DEFAULTS
+        if (value := getattr(fields, name)) is not UNSET and value is not None
+    }
+    found = retry_policy.faults(said)
+    if found:
+        faults += [Fault(f"/retry{path}", message) for path, message in found]
+        return None
+    return retry_policy.stored(said) or None

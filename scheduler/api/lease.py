@@ -1,0 +1,278 @@
+"""Claiming over HTTP: a long poll that loses nothing when its caller does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from uuid import uuid4
+
+from aiohttp import web
+
+from .. import retry as retry_policy
+from ..errors import Fault, Invalid, SchedulerError, StoreUnavailable
+from ..fields import LeaseFields, LeaseShown
+from ..job import WORKER_NAME, Claimed, Job, State, parse_course
+from ..logs import get_logger
+from ..store import Bury, Call, Claim, Release, Store, TypePolicy
+from ..times import duration_ms
+from ..upkeep import sweep
+from .parts import BEHIND, DOORBELL, POLLS, REQUEST_ID, SETTINGS, STORE
+from .routes import Table, json_answer, queue_name
+from .server import hang_up_cancels
+
+log = get_logger(__name__)
+table = Table()
+
+LONGEST_WAIT_MS = 60_000
+LEASE_MS = 1_000, 12 * 3_600_000
+"""The shortest and the longest lease."""
+
+
+class Asked:
+    """What a caller wants, checked."""
+
+    __slots__ = ("count", "lease_ms", "queue", "repeats", "turn", "wait", "worker")
+
+    def __init__(self, fields: LeaseFields, queue: str, default_lease_ms: int) -> None:
+        """Raises Invalid with all that is wrong."""
+        faults: list[Fault] = []
+        self.queue, self.worker = queue, fields.worker
+        check_worker(fields.worker, faults)
+        self.count = int(fields.max)
+        if fields.max != self.count or not 1 <= self.count <= 500:
+            faults.append(Fault("/max", "expected a whole number from 1 to 500"))
+        self.wait = within(fields.wait, "/wait", 0, LONGEST_WAIT_MS, faults) / 1000
+        lease = fields.lease
+        self.lease_ms = default_lease_ms if lease is None else within(lease, "/lease", *LEASE_MS, faults)
+        # Text, so that it is never taken for one of the numbers by which Python workers count their claims.
+        self.turn = f"q:{uuid4().hex}" if fields.request_id is None else f"r:{fields.request_id}"
+        self.repeats = fields.request_id is not None
+        if fields.request_id is not None and not WORKER_NAME.fullmatch(fields.request_id):
+            faults.append(Fault("/request_id", "1 to 128 letters, digits, '.', '_', ':', '@' or '-'"))
+        if faults:
+            raise Invalid(faults)
+
+
+def check_worker(name: str, faults: list[Fault]) -> None:
+    if not WORKER_NAME.fullmatch(name):
+        faults.append(Fault("/worker", "1 to 128 letters, digits, '.', '_', ':', '@' or '-'"))
+
+
+def within(value: float | str, path: str, least: int, most: int, faults: list[Fault]) -> int:
+    """Milliseconds of a duration between two bounds; 0 after a fault was added."""
+    try:
+        found = duration_ms(value)
+    except ValueError as error:
+        faults.append(Fault(path, str(error)))
+        return 0
+    if not least <= found <= most:
+        faults.append(Fault(path, f"from {least / 1000:g} to {most / 1000:g} s"))
+    return found
+
+
+@table.add("POST", "/v1/queues/{queue}/lease", {200: LeaseShown}, body=LeaseFields)
+async def lease(request: web.Request, fields: LeaseFields) -> web.StreamResponse:
+    """Claim jobs for a worker, waiting up to `wait` for the first. The same `request_id`: the same jobs."""
+    asked = Asked(fields, queue_name(request, new=True), request.app[SETTINGS].lease_ms)
+    with hang_up_cancels(request):
+        jobs = await _claim(request, asked)
+        return await _hand_over(request, asked, jobs)
+
+
+async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
+    """What there is for this worker, at the latest when its time is over."""
+    loop, polls, doorbell = asyncio.get_running_loop(), request.app[POLLS], request.app[DOORBELL]
+    until = loop.time() + asked.wait
+    while True:
+        claim = await _claim_once(request, asked)
+        # No time to wait and no job: that request was answered before, and nothing of it stands.
+        answered = not claim.jobs and claim.wait_ms == 0
+        left = until - loop.time()
+        if claim.jobs or answered or left <= 0 or polls.stopping:
+            return claim.jobs
+        async with polls.at_most(left + 1):
+            await doorbell.wait(asked.queue, max(0.02, min(left, claim.wait_ms / 1000)))
+
+
+async def _claim_once(request: web.Request, asked: Asked) -> Claim:
+    store, settings = request.app[STORE], request.app[SETTINGS]
+    call = store.claim_call(
+        asked.queue, worker=asked.worker, turn=asked.turn, count=asked.count, lease_ms=asked.lease_ms,
+        period_ms=settings.watchdog_interval_ms,
+    )  # fmt: skip
+    running = asyncio.ensure_future(_run(request, asked, call))
+    try:
+        claim = await asyncio.shield(running)
+    except asyncio.CancelledError:
+        request.app[BEHIND].do(_undo(store, asked, running))
+        raise
+    if claim.sweep:
+        request.app[BEHIND].do(_sweep(request, asked))
+    bad = [job for job in claim.jobs if job.record is None or not job.record.intact]
+    if bad:
+        request.app[BEHIND].do(_bury(store, asked, bad))
+    return Claim(
+        [job for job in claim.jobs if job not in bad], claim.wait_ms or (1 if bad else 0), claim.sweep
+    )
+
+
+async def _run(request: web.Request, asked: Asked, call: Call[Claim]) -> Claim:
+    """Claims. A lost reply is asked for once more; the same turn is answered with the same jobs."""
+    store = request.app[STORE]
+    try:
+        return await store.run(call)
+    except StoreUnavailable as error:
+        if not error.unknown:
+            raise
+    try:
+        return await store.run(call)
+    except StoreUnavailable as error:
+        # A caller with a request_id asks again himself, and must find his jobs then.
+        if error.unknown and not asked.repeats:
+            request.app[BEHIND].do(_recover(store, asked, call))
+        raise
+
+
+async def _hand_over(request: web.Request, asked: Asked, jobs: list[Claimed]) -> web.StreamResponse:
+    """Writes the answer here, and not behind the handler: what could not be written is given back."""
+    if not jobs:
+        return json_answer({"jobs": []})
+    store = request.app[STORE]
+    try:
+        policies = await _policies(store, asked.queue, jobs)
+        shown = [
+            leased(job, asked.worker, *policies[job.record.type]).document() for job in jobs if job.record
+        ]
+        response = json_answer({"jobs": shown}, headers={"X-Request-Id": request[REQUEST_ID]})
+        await response.prepare(request)
+        await response.write_eof()
+        await _flush(request, asked.lease_ms / 1000)
+    except BaseException:
+        # Whatever it was: nobody has heard of these jobs.
+        request.app[BEHIND].do(_give_back(store, asked, jobs))
+        raise
+    return response
+
+
+async def _flush(request: web.Request, seconds: float) -> None:
+    """Waits until the answer is on its way. Raises ConnectionError when the caller is gone before."""
+    transport = request.transport
+    if transport is not None and transport.get_write_buffer_size():
+        transport.set_write_buffer_limits(high=0)
+        try:
+            async with asyncio.timeout(seconds):
+                await request.writer.drain()
+        except TimeoutError:
+            transport.abort()
+        else:
+            transport.set_write_buffer_limits()
+    if request.transport is None or request.transport.is_closing():
+        raise ConnectionResetError("the caller hung up before it had its jobs")
+
+
+async def _policies(
+    store: Store, queue: str, jobs: Sequence[Claimed]
+) -> Mapping[str, tuple[TypePolicy | None, TypePolicy | None]]:
+    """What is set for the types of these jobs. Claimed as they are, they are shown without an answer too."""
+    types = list({job.record.type for job in jobs if job.record})
+    try:
+        return await store.run(store.policies_call(queue, types))
+    except SchedulerError as error:
+        log.debug("policies unknown", error=str(error))
+        return dict.fromkeys(types, (None, None))
+
+
+def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: TypePolicy | None) -> Job:
+    """A job in the hands of the worker that has just claimed it."""
+    record, course = claimed.record, parse_course(claimed.former)
+    assert record is not None
+    said = [
+        policy
+        for policy in (declared, as_set, TypePolicy(record.timeout_ms, record.header.get("retry")))
+        if policy
+    ]
+    policy = retry_policy.in_force(*(one.retry or {} for one in said))
+    timeout_ms = [
+        retry_policy.DEFAULT_TIMEOUT_MS,
+        *(one.timeout_ms for one in said if one.timeout_ms is not None),
+    ][-1]
+    return Job(
+        id=claimed.id,
+        queue=claimed.queue,
+        type=record.type,
+        state=State.RUNNING,
+        reason=None,
+        payload=record.payload,
+        priority=record.priority,
+        group=record.header.get("group"),
+        tags=tuple(record.header.get("tags", ())),
+        attempt=claimed.attempt,
+        max_attempts=int(policy["max_attempts"]),
+        crashes=course.crashes,
+        snoozes=course.snoozes,
+        token=claimed.token,
+        timeout_ms=timeout_ms,
+        created_at=record.created_ms,
+        run_at=None,
+        started_at=claimed.timeout_ends_ms - timeout_ms,
+        finished_at=None,
+        lease_expires_at=claimed.lease_ends_ms,
+        worker=worker,
+        progress=None,
+        result=None,
+        errors=course.errors,
+        traceparent=record.header.get("traceparent"),
+        copied_from=record.header.get("copied_from"),
+    )
+
+
+# -- behind the answer ---------------------------------------------------------------------------------------
+
+
+async def _undo(store: Store, asked: Asked, running: asyncio.Future[Claim]) -> None:
+    """The caller hung up while the claim was under way: what it gave goes back."""
+    claim = await running
+    await _give_back(store, asked, claim.jobs)
+
+
+async def _recover(store: Store, asked: Asked, call: Call[Claim]) -> None:
+    """Nobody knows what a claim gave, nor will ask: once the store is back, it goes back."""
+    for pause in (0.5, 2.0, 5.0, 10.0):
+        await asyncio.sleep(pause)
+        try:
+            claim = await store.run(call)
+        except StoreUnavailable:
+            continue
+        await _give_back(store, asked, claim.jobs)
+        return
+
+
+async def _give_back(store: Store, asked: Asked, jobs: Sequence[Claimed]) -> None:
+    """Releases jobs that nobody has heard of. Where the store stays away, their lease ends instead."""
+    if not jobs:
+        return
+    back = [Release(job.key, job.token) for job in jobs]
+    for pause in (0.1, 0.5, 2.0, None):
+        try:
+            await store.release(asked.queue, back, worker=asked.worker)
+        except StoreUnavailable:
+            if pause is None:
+                raise
+            await asyncio.sleep(pause)
+        else:
+            log.debug("released what nobody heard of", queue=asked.queue, worker=asked.worker, jobs=len(back))
+            return
+
+
+async def _bury(store: Store, asked: Asked, jobs: Sequence[Claimed]) -> None:
+    log.warning("corrupt jobs", queue=asked.queue, jobs=[job.id for job in jobs])
+    message = "the stored job is damaged: its payload is not the one that was enqueued"
+    await store.bury(
+        asked.queue,
+        [Bury(job.key, job.token, "Corrupt", message, reason="corrupt") for job in jobs],
+        worker=asked.worker,
+    )
+
+
+async def _sweep(request: web.Request, asked: Asked) -> None:
+    await sweep(request.app[STORE], asked.queue, request.app[SETTINGS], worker=asked.worker, only_if_due=True)

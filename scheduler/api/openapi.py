@@ -1,0 +1,153 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the types they take and answer."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from .. import __version__
+from ..fields import Problem
+from .problems import CODES, PROBLEM_JSON
+from .routes import Route
+
+_REF = "#/components/schemas/{name}"
+_EVERY = ("unauthorized", "internal", "store_unavailable")
+_BODY = ("invalid_json", "bad_request", "request_timeout", "too_large", "unsupported_media_type")
+
+_PATH_PARAMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "id": ("The id of a job, as it was answered.", {"type": "string"}),
+    "queue": ("The name of a queue.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+    "type": ("The name of a type.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+}
+_HEADERS: Mapping[str, Mapping[str, Any]] = {
+    "ETag": {"description": "The version of the queue's configuration.", "schema": {"type": "string"}},
+    "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "Seconds to wait before the call is repeated.",
+        "schema": {"type": "integer"},
+    },
+    "Allow": {"description": "What this address takes.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {"description": "How to send the key.", "schema": {"type": "string"}},
+    "X-Request-Id": {"description": "What the log calls this request.", "schema": {"type": "string"}},
+}
+
+
+def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
+    """The document of these routes. `key`: whether a key is needed here."""
+    types: list[type[msgspec.Struct]] = [Problem]
+    for route in routes:
+        types += [kind for kind in (route.body, *route.answers.values()) if kind is not None]
+    _, schemas = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, key=key)
+    made: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "scheduler",
+            "version": __version__,
+            "description": "Jobs on Redis: enqueue, look, lease, settle.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {name: _tidy(schema) for name, schema in sorted(schemas.items())},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+    return made
+
+
+def _operation(route: Route, *, key: bool) -> dict[str, Any]:
+    text = inspect.getdoc(route.handler) or ""
+    made: dict[str, Any] = {
+        "operationId": route.handler.__name__,
+        "tags": [route.handler.__module__.rpartition(".")[2]],
+        "summary": re.split(r"(?<=[.:]) ", text, maxsplit=1)[0].rstrip(".:"),
+        "description": text,
+        "parameters": [*_parameters(route)],
+        "responses": {str(status): _answer(route, status, kind) for status, kind in route.answers.items()}
+        | _problems(route, key=key),
+    }
+    if not made["parameters"]:
+        del made["parameters"]
+    if route.body is not None:
+        content = {"application/json": {"schema": {"$ref": _REF.format(name=route.body.__name__)}}}
+        made["requestBody"] = {"required": not route.optional, "content": content}
+    if key and not route.open:
+        made["security"] = [{"key": []}]
+    return made
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    found = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATH_PARAMS[name][0],
+            "schema": _PATH_PARAMS[name][1],
+        }
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    found += [
+        {"name": name, "in": "query", "description": p.doc, "schema": p.schema}
+        for name, p in route.query.items()
+    ]
+    if "precondition_failed" in route.codes:
+        words = "Only while this ETag is the one that stands."
+        found.append({"name": "If-Match", "in": "header", "description": words, "schema": {"type": "string"}})
+    return found
+
+
+def _answer(route: Route, status: int, kind: type[msgspec.Struct] | None) -> dict[str, Any]:
+    made: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    names = [
+        name
+        for name in (*route.headers, "X-Request-Id")
+        if name != "Location" or status == HTTPStatus.CREATED
+    ]
+    made["headers"] = {name: _HEADERS[name] for name in names}
+    if kind is not None:
+        made["content"] = {"application/json": {"schema": {"$ref": _REF.format(name=kind.__name__)}}}
+    return made
+
+
+def _problems(route: Route, *, key: bool) -> dict[str, Any]:
+    codes = list(route.codes)
+    if not route.open:
+        codes += [code for code in _EVERY if code != "unauthorized" or key]
+    codes += [*(_BODY if route.body is not None else ()), "validation"]
+    by_status: dict[int, list[str]] = {}
+    for code in dict.fromkeys(codes):
+        by_status.setdefault(CODES[code][0], []).append(code)
+    extra = {401: "WWW-Authenticate", 503: "Retry-After"}
+    return {
+        str(status): {
+            "description": "; ".join(f"`{code}`: {CODES[code][1]}" for code in found),
+            "headers": {name: _HEADERS[name] for name in ("X-Request-Id", extra.get(status)) if name},
+            "content": {PROBLEM_JSON: {"schema": {"$ref": _REF.format(name="Problem")}}},
+        }
+        for status, found in sorted(by_status.items())
+    }
+
+
+def _tidy(schema: Any) -> Any:
+    """Integers where whole numbers are meant (see fields.py); the three forms of a duration as two."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _tidy(value) for name, value in schema.items()}
+    if made.pop("x-whole", False):
+        made["type"] = "integer"
+    if made.pop("x-duration", False):
+        made["anyOf"] = [
+            {"type": "number", "minimum": 0},
+            {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$"},
+        ]
+    return made

@@ -1,0 +1,211 @@
+"""Queues: what stands in them, whether they are paused, what they keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+from msgspec import UNSET, UnsetType
+
+from ..errors import Changed, Fault, Invalid
+from ..fields import KeepFields, Nothing, QueueFields, QueueShown, QueuesShown, RetentionFields
+from ..job import LONGEST_DELAY_MS
+from ..store import Census
+from ..times import duration_ms, seconds
+from .parts import STORE
+from .routes import PAGE, Table, json_answer, page_of, queue_name
+
+table = Table()
+
+DEFAULT_RETENTION: Mapping[str, Mapping[str, int]] = {
+    "succeeded": {"age": 86_400, "count": 100_000},
+    "cancelled": {"age": 86_400, "count": 100_000},
+    "dead": {"age": 2_592_000},
+}
+"""What lua/lib/trim.lua keeps where nothing is set, as documents show it."""
+
+_KEPT = ("age", "count", "bytes")
+
+
+@table.add("GET", "/v1/queues", {200: QueuesShown}, query=PAGE)
+async def list_queues(request: web.Request, _: None) -> web.Response:
+    """All queues by name, a page at a time."""
+    store = request.app[STORE]
+    page, cursor = page_of(request, await store.queues())
+    found = await store.run_all([store.census_call(name) for name in page]) if page else []
+    items = []
+    for name, census in zip(page, found, strict=True):
+        if isinstance(census, Exception):
+            raise census
+        if census is not None:
+            items.append(document(name, census))
+    return json_answer({"items": items, "next_cursor": cursor})
+
+
+@table.add("GET", "/v1/queues/{queue}", {200: QueueShown}, codes=("not_found",), headers=("ETag",))
+async def get_queue(request: web.Request, _: None) -> web.Response:
+    """One queue: how many jobs in each state, how long the first in line has waited, its configuration."""
+    queue = queue_name(request)
+    return _answer(queue, await request.app[STORE].census(queue))
+
+
+@table.add(
+    "PUT", "/v1/queues/{queue}", {200: QueueShown, 201: QueueShown}, body=QueueFields,
+    codes=("precondition_failed",), headers=("ETag",),
+)  # fmt: skip
+async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
+    """Create a queue, or replace its configuration: what is left out is as by default."""
+    queue = queue_name(request, new=True)
+    lifted = {"paused": ""} | {field: "" for state in DEFAULT_RETENTION for field in _fields(state)}
+    changes = lifted | _changes(fields)
+    store = request.app[STORE]
+    before = await store.run(store.census_call(queue))
+    await store.configure(queue, changes, expect=expected(request, before.version if before else None))
+    return _answer(queue, await store.census(queue), 200 if before else 201)
+
+
+@table.add(
+    "PATCH", "/v1/queues/{queue}", {200: QueueShown}, body=QueueFields,
+    codes=("not_found", "precondition_failed"), headers=("ETag",),
+)  # fmt: skip
+async def patch_queue(request: web.Request, fields: QueueFields) -> web.Response:
+    """Change the configuration of a queue: what is left out stays, null lifts."""
+    queue = queue_name(request)
+    return await _changed(request, queue, _changes(fields))
+
+
+@table.add(
+    "POST", "/v1/queues/{queue}/pause", {200: QueueShown}, body=Nothing, optional=True,
+    codes=("not_found", "precondition_failed"), headers=("ETag",),
+)  # fmt: skip
+async def pause(request: web.Request, _: Nothing) -> web.Response:
+    """Claim nothing more from a queue. What runs goes on."""
+    return await _changed(request, queue_name(request), {"paused": "1"})
+
+
+@table.add(
+    "POST", "/v1/queues/{queue}/resume", {200: QueueShown}, body=Nothing, optional=True,
+    codes=("not_found", "precondition_failed"), headers=("ETag",),
+)  # fmt: skip
+async def resume(request: web.Request, _: Nothing) -> web.Response:
+    """Let a paused queue be claimed from again."""
+    return await _changed(request, queue_name(request), {"paused": ""})
+
+
+async def _changed(request: web.Request, queue: str, changes: Mapping[str, str]) -> web.Response:
+    store = request.app[STORE]
+    before = await store.census(queue)
+    expect = expected(request, before.version)
+    # A change that changes nothing leaves the version, and whoever read it, alone.
+    if all(before.config.get(field, "") == value for field, value in changes.items()):
+        return _answer(queue, before)
+    await store.configure(queue, changes, expect=expect)
+    return _answer(queue, await store.census(queue))
+
+
+# -- versions ------------------------------------------------------------------------------------------------
+
+
+def etag(version: int) -> dict[str, str]:
+    """The header that names a version of a queue's configuration, its types' policies included."""
+    return {"ETag": f'"{version}"'}
+
+
+def expected(request: web.Request, version: int | None) -> int | None:
+    """The version that must stand for a change, None for any. Raises Changed when If-Match does not fit."""
+    text = request.headers.get(hdrs.IF_MATCH)
+    if text is None:
+        return None
+    tags = [part.strip() for part in text.split(",")]
+    if version is None or not (tags == ["*"] or f'"{version}"' in tags):
+        stands = "there is none yet" if version is None else f'its ETag is "{version}" by now'
+        raise Changed(f"the configuration is not the one of If-Match: {stands}")
+    return version
+
+
+# -- documents -----------------------------------------------------------------------------------------------
+
+
+def _answer(queue: str, census: Census, status: int = 200) -> web.Response:
+    return json_answer(document(queue, census), status, etag(census.version))
+
+
+def document(queue: str, census: Census) -> dict[str, Any]:
+    """A queue as documents show it. What this release does not know is null."""
+    since = census.oldest_ready_at
+    kept = {state: _kept(census.config, state) for state in DEFAULT_RETENTION}
+    return {
+        "queue": queue,
+        "counts": census.counts,
+        "oldest_wait": None if since is None else seconds(max(0, census.now - since)),
+        "paused": "paused" in census.config,
+        "retention": {state: limits for state, limits in kept.items() if limits},
+        "in_force": {
+            "retention": {state: {**DEFAULT_RETENTION[state], **limits} for state, limits in kept.items()}
+        },
+        "rate": None,
+        "concurrency": None,
+        "max_length": None,
+        "max_bytes": None,
+        "partitions": 1,
+        "workers": None,
+    }
+
+
+def _fields(state: str) -> list[str]:
+    return [f"keep_{state}_{what}" for what in _KEPT]
+
+
+def _kept(config: Mapping[str, str], state: str) -> dict[str, int | float]:
+    found = {what: config.get(field) for what, field in zip(_KEPT, _fields(state), strict=True)}
+    return {what: seconds(int(text)) if what == "age" else int(text) for what, text in found.items() if text}
+
+
+def _changes(fields: QueueFields) -> dict[str, str]:
+    """Fields of the stored configuration, "" for one that is lifted. Raises Invalid."""
+    changes: dict[str, str] = {}
+    faults: list[Fault] = []
+    if not isinstance(fields.paused, UnsetType):
+        changes["paused"] = "1" if fields.paused else ""
+    retention = fields.retention
+    if retention is None:
+        changes |= {field: "" for state in DEFAULT_RETENTION for field in _fields(state)}
+    elif isinstance(retention, RetentionFields):
+        for state in DEFAULT_RETENTION:
+            limits = getattr(retention, state)
+            if limits is None:
+                changes |= dict.fromkeys(_fields(state), "")
+            elif limits is not UNSET:
+                changes |= _limits(limits, state, faults)
+    if faults:
+        raise Invalid(faults)
+    return changes
+
+
+def _limits(limits: KeepFields, state: str, faults: list[Fault]) -> dict[str, str]:
+    changes: dict[str, str] = {}
+    for what, field in zip(_KEPT, _fields(state), strict=True):
+        value, path = getattr(limits, what), f"/retention/{state}/{what}"
+        if value is UNSET:
+            continue
+        if value is None:
+            changes[field] = ""
+        elif what == "age":
+            changes[field] = _age(value, path, faults)
+        elif value != int(value) or not 0 <= value < 2**53:
+            faults.append(Fault(path, "expected a whole number from 0 to 9007199254740991"))
+        else:
+            changes[field] = str(int(value))
+    return changes
+
+
+def _age(value: float | str, path: str, faults: list[Fault]) -> str:
+    try:
+        found = duration_ms(value)
+    except ValueError as error:
+        faults.append(Fault(path, str(error)))
+        return ""
+    if found > LONGEST_DELAY_MS:
+        faults.append(Fault(path, "at most 10 years"))
+    return str(found)

@@ -1,0 +1,226 @@
+"""The table of routes: what each takes and answers stands beside its handler; OpenAPI is made of it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+from aiohttp import hdrs, web
+
+from ..errors import Fault, Invalid, NotFound
+from ..job import split_id
+from ..keys import QUEUE_NAME
+from ..settings import Settings
+from ..times import typed_duration_ms
+from .body import read
+from .parts import SETTINGS
+
+Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+
+SMALL = 64 * 1024
+"""Bytes that a body may have beside a payload, or without one."""
+
+SETTLE_LIMIT = 32 * 1024 * 1024
+
+
+def small(_: Settings) -> int:
+    return SMALL
+
+
+def with_payload(settings: Settings) -> int:
+    return settings.max_payload + SMALL
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query parameter: its JSON Schema and what it does."""
+
+    schema: Mapping[str, Any]
+    doc: str
+
+
+PAGE: Mapping[str, Param] = {
+    "limit": Param(
+        {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "How many items at most."
+    ),
+    "cursor": Param({"type": "string"}, "`next_cursor` of the page before."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call. `body`: None when it takes none. `codes`: its problems besides those of every call."""
+
+    method: str
+    path: str
+    handler: Handler
+    answers: Mapping[int, type[msgspec.Struct] | None]
+    body: type[msgspec.Struct] | None
+    optional: bool
+    limit: Callable[[Settings], int]
+    query: Mapping[str, Param]
+    codes: Sequence[str]
+    headers: Sequence[str]
+
+    @property
+    def open(self) -> bool:
+        """It needs no key and no store."""
+        return not self.path.startswith("/v1/")
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Checks the query, reads the body, and hands both to the handler."""
+        if request.query_string:
+            self._check_query(request)
+        if self.body is None:
+            return await self.handler(request, None)
+        limit = self.limit(request.app[SETTINGS])
+        return await self.handler(request, await read(request, self.body, limit, optional=self.optional))
+
+    def _check_query(self, request: web.Request) -> None:
+        faults, seen = [], set()
+        for name in request.query:
+            if name not in self.query:
+                faults.append(Fault(_pointer(name), "there is no such query parameter"))
+            elif name in seen:
+                faults.append(Fault(_pointer(name), "given more than once"))
+            seen.add(name)
+        if faults:
+            raise Invalid(faults)
+
+
+def _pointer(name: str) -> str:
+    return "/" + name[:200].replace("~", "~0").replace("/", "~1")
+
+
+class Table:
+    """The routes of a module, filled by its decorators."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        answers: Mapping[int, type[msgspec.Struct] | None],
+        *,
+        body: type[msgspec.Struct] | None = None,
+        optional: bool = False,
+        limit: Callable[[Settings], int] = small,
+        query: Mapping[str, Param] | None = None,
+        codes: Sequence[str] = (),
+        headers: Sequence[str] = (),
+    ) -> Callable[[Handler], Handler]:
+        """Says what the decorated handler takes and answers; its docstring is the document's text."""
+
+        def keep(handler: Handler) -> Handler:
+            self.routes.append(
+                Route(method, path, handler, answers, body, optional, limit, query or {}, codes, headers)
+            )
+            return handler
+
+        return keep
+
+
+async def _said_later(request: web.Request) -> None:
+    """`100 Continue` is said when the body is wanted."""
+
+
+def register(app: web.Application, routes: Sequence[Route]) -> None:
+    """Adds routes to an application; GET answers HEAD too."""
+    for route in routes:
+        # aiohttp wants a coroutine function, which an object with an asynchronous __call__ is not.
+        async def endpoint(request: web.Request, route: Route = route) -> web.StreamResponse:
+            return await route(request)
+
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        for method in methods:
+            app.router.add_route(method, route.path, endpoint, expect_handler=_said_later)
+
+
+# -- reading what is in the address, rendering what is answered ----------------------------------------------
+
+
+def job_id(request: web.Request) -> tuple[str, str]:
+    """Queue and key from the address. Raises NotFound for what no job can be called."""
+    text = request.match_info["id"]
+    found = split_id(text)
+    if found is None:
+        raise NotFound("there is no such job: an id is written as <queue>:<key>")
+    return found
+
+
+def queue_name(request: web.Request, *, new: bool = False) -> str:
+    """The queue of the address. What cannot be a name is not there; where one may be made it is refused."""
+    return _name(request, "queue", new=new)
+
+
+def type_name(request: web.Request, *, new: bool = False) -> str:
+    """The type of the address, likewise."""
+    return _name(request, "type", new=new)
+
+
+def _name(request: web.Request, what: str, *, new: bool) -> str:
+    text = request.match_info[what]
+    if QUEUE_NAME.fullmatch(text):
+        return text
+    takes = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+    if new:
+        raise Invalid([Fault(f"/{what}", takes)])
+    raise NotFound(f"there is no such {what}: a name is {takes}")
+
+
+def duration_param(request: web.Request, name: str, most: int) -> float:
+    """Seconds from a query parameter, 0 when it is not given. Raises Invalid beyond `most`."""
+    text = request.query.get(name)
+    if text is None:
+        return 0
+    takes = f'from 0 to {most} s, as "30", "2.5" or "500ms"'
+    try:
+        found = typed_duration_ms(text)
+    except ValueError:
+        raise Invalid([Fault(f"/{name}", takes)]) from None
+    if found > most * 1000:
+        raise Invalid([Fault(f"/{name}", takes)])
+    return found / 1000
+
+
+def page_of(request: web.Request, names: Sequence[str]) -> tuple[list[str], str | None]:
+    """The names of one page, of sorted ones, and the cursor of the next. Raises Invalid."""
+    limit, after = request.query.get("limit", "100"), ""
+    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= 1000:
+        raise Invalid([Fault("/limit", "expected a whole number from 1 to 1000")])
+    if (cursor := request.query.get("cursor")) is not None:
+        after = _after(cursor)
+    rest = [name for name in names if name > after]
+    page = rest[: int(limit)]
+    more = len(rest) > len(page)
+    return page, base64.urlsafe_b64encode(b"n:" + page[-1].encode()).decode().rstrip("=") if more else None
+
+
+def _after(cursor: str) -> str:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    if not text.startswith("n:") or not QUEUE_NAME.fullmatch(text[2:]):
+        raise Invalid(
+            [Fault("/cursor", "this is no cursor of this list: take `next_cursor` as it was answered")]
+        )
+    return text[2:]
+
+
+def json_answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(document),
+        status=status,
+        headers={hdrs.CONTENT_TYPE: "application/json", **headers}
+        if headers
+        else {hdrs.CONTENT_TYPE: "application/json"},
+    )

@@ -1,0 +1,186 @@
+"""The HTTP server: bounded in time on every connection, silent about what it could not parse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.streams import StreamReader
+
+from ..logs import get_logger
+from ..settings import Settings
+from . import problems
+from .auth import check_host
+from .parts import DEADLINES, Deadlines
+from .problems import Refusal
+
+log = get_logger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection, with a deadline for headers, news of who hangs up, and error answers of ours."""
+
+    __slots__ = ("_begun", "_clock", "_deadlines", "_held", "_last", "_partial")
+
+    def __init__(self, manager: web.Server, *, deadlines: Deadlines, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=deadlines.idle,
+            lingering_time=deadlines.linger,
+            access_log=None,  # type: ignore[arg-type]  # None is how aiohttp is told to write none
+            auto_decompress=False,
+        )
+        self._deadlines = deadlines
+        self._begun: float | None = None
+        """Since when headers are waited for; None while none are due."""
+        self._partial = False
+        self._clock: asyncio.TimerHandle | None = None
+        self._last: StreamReader | None = None
+        self._held: asyncio.Task[Any] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._begun = self._loop.time()
+        self._clock = self._loop.call_later(self._deadlines.headers, self._look)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+        if self._held is not None:
+            self._held.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        requests = self._request_count
+        in_body = self._last is not None and not self._last.is_eof()
+        super().data_received(data)
+        if self._request_count != requests:
+            self._begun, self._partial = None, False
+            self._last = self._messages[-1][1] if self._messages else None
+        elif data and not in_body:
+            self._partial = True
+            if self._begun is None:
+                self._begun = self._loop.time()
+                if self._clock is None:
+                    self._clock = self._loop.call_later(self._deadlines.headers, self._look)
+
+    def _look(self) -> None:
+        self._clock = None
+        if self._begun is None or self.transport is None:
+            return
+        left = self._begun + self._deadlines.headers - self._loop.time()
+        if left <= 0.001 and self._waiter is None:
+            left = 1.0  # an earlier request on this connection is still being answered
+        if left > 0.001:
+            self._clock = self._loop.call_later(left, self._look)
+            return
+        if self._partial:
+            within = f"headers must be whole within {self._deadlines.headers:g} s"
+            self.transport.write(_bare(Refusal("request_timeout", within)))
+        self.force_close()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Cancels the handler while it stands in this, when the caller hangs up."""
+        self._held = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._held = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it holds the bytes that could not be parsed
+    ) -> web.StreamResponse:
+        """Answers what could not be parsed, or failed outside the application. Nothing sent is repeated."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, there is no room for another")
+        if status < 500:
+            log.debug("a request that is no HTTP", error=type(exc).__name__)
+            response = problems.render(
+                Refusal("bad_request", "what was sent is not HTTP as its standards have it")
+            )
+        else:
+            response = problems.answer(exc if isinstance(exc, Exception) else RuntimeError(str(exc)), request)
+        response.force_close()
+        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the answer. What aiohttp refuses before it asks the application is a problem document too."""
+        if isinstance(resp, web.HTTPException):
+            resp = problems.answer(resp, request)
+        return await super().finish_response(request, resp, start_time)
+
+
+def _bare(refusal: Refusal) -> bytes:
+    body = problems.document(refusal)
+    head = f"HTTP/1.1 {refusal.status} Request Timeout\r\nContent-Type: {problems.PROBLEM_JSON}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+@contextmanager
+def hang_up_cancels(request: web.Request) -> Iterator[None]:
+    """Cancels the handler while it stands in this, when the caller hangs up."""
+    if isinstance(request.protocol, Connection):
+        with request.protocol.holding():
+            yield
+    else:  # behind another server than ours, which does not tell
+        yield
+
+
+class Site(web.BaseSite):
+    """Listens on an address, with our connections."""
+
+    __slots__ = ("_deadlines", "_host", "_port")
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int, deadlines: Deadlines) -> None:
+        super().__init__(runner, backlog=1024)
+        self._host, self._port, self._deadlines = host, port, deadlines
+
+    @property
+    def name(self) -> str:
+        return f"http://{self._host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also when any free one was asked for."""
+        sockets = getattr(self._server, "sockets", None)
+        return int(sockets[0].getsockname()[1]) if sockets else self._port
+
+    async def start(self) -> None:
+        await super().start()
+        loop, manager = asyncio.get_running_loop(), self._runner.server
+        assert manager is not None
+        self._server = await loop.create_server(
+            lambda: Connection(manager, deadlines=self._deadlines, loop=loop),
+            self._host,
+            self._port,
+            backlog=self._backlog,
+        )
+
+
+@asynccontextmanager
+async def serve(app: web.Application, settings: Settings, *, grace: float = 10.0) -> AsyncIterator[Site]:
+    """Serves an application at the address of the settings; at its end, requests have `grace` seconds left.
+
+    Raises SettingsError for an address that others can reach while no key is set, OSError when it is taken.
+    """
+    check_host(settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace)
+    await runner.setup()
+    try:
+        site = Site(runner, settings.host.strip("[]"), settings.port, app[DEADLINES])
+        await site.start()
+        log.info("serving", address=site.name)
+        yield site
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,220 @@
+"""Settling over HTTP: what became of the jobs a worker holds, all in one pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+from msgspec import Raw
+
+from ..errors import Fault, Invalid, SchedulerError, StoreFull
+from ..fields import AckItem, ExtendItem, NackItem, ReleaseItem, SettledShown, SettleFields
+from ..job import LONGEST_DELAY_MS, split_id
+from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
+from ..settings import Settings
+from ..store import Ack, Bury, Call, Extend, Nack, Note, Release, Store, batches
+from .lease import LEASE_MS, check_worker, within
+from .parts import SETTINGS, STORE
+from .routes import SETTLE_LIMIT, Table, json_answer, queue_name
+
+T = TypeVar("T")
+
+table = Table()
+
+MOST_ITEMS = 500
+MOST_LINES = 10_000
+LONGEST_TEXT = 64 * 1024
+"""Bytes of a log line, or of a progress."""
+CUT = " [cut at 64 KiB]"
+
+
+def _limit(_: Settings) -> int:
+    return SETTLE_LIMIT
+
+
+@dataclass(slots=True)
+class Batch:
+    """The items of a call: what is sent to the store, and at its place what each is answered."""
+
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    acks: list[tuple[int, Ack]] = field(default_factory=list)
+    nacks: list[tuple[int, Nack]] = field(default_factory=list)
+    buries: list[tuple[int, Bury]] = field(default_factory=list)
+    releases: list[tuple[int, Release]] = field(default_factory=list)
+    extends: list[tuple[int, Extend]] = field(default_factory=list)
+    notes: list[tuple[int, Note]] = field(default_factory=list)
+
+    def place(self, job_id: str) -> int:
+        self.answers.append({"id": job_id, "ok": False})
+        return len(self.answers) - 1
+
+    def refuse(self, place: int, code: str) -> None:
+        self.answers[place] = {"id": self.answers[place]["id"], "ok": False, "code": code}
+
+
+@table.add("POST", "/v1/queues/{queue}/settle", {200: SettledShown}, body=SettleFields, limit=_limit)
+async def settle(request: web.Request, fields: SettleFields) -> web.Response:
+    """End attempts, or go on. Each item is answered for itself: `stale_lease`, `not_found`, `too_large`."""
+    queue = queue_name(request, new=True)
+    batch = _batch(fields, queue, request.app[SETTINGS])
+    await _send(request.app[STORE], queue, fields.worker, batch, request.app[SETTINGS])
+    return json_answer({"items": batch.answers})
+
+
+def _batch(fields: SettleFields, queue: str, settings: Settings) -> Batch:
+    """The calls to be made, in the order of the contract. Raises Invalid with all that is wrong."""
+    faults: list[Fault] = []
+    check_worker(fields.worker, faults)
+    count = len(fields.ack) + len(fields.nack) + len(fields.release) + len(fields.extend)
+    if count > MOST_ITEMS:
+        raise Invalid([Fault("", f"at most {MOST_ITEMS} items in all, these are {count}")])
+    batch = Batch()
+    for n, ack in enumerate(fields.ack):
+        _ack(batch, ack, f"/ack/{n}", queue, settings, faults)
+    for n, nack in enumerate(fields.nack):
+        _nack(batch, nack, f"/nack/{n}", queue, faults)
+    for n, release in enumerate(fields.release):
+        _release(batch, release, f"/release/{n}", queue, faults)
+    for n, extend in enumerate(fields.extend):
+        _extend(batch, extend, f"/extend/{n}", queue, settings, faults)
+    if sum(len(item.log) for item in fields.extend) > MOST_LINES:
+        faults.append(Fault("/extend", f"at most {MOST_LINES} log lines in all"))
+    if faults:
+        raise Invalid(faults)
+    return batch
+
+
+def _held(
+    batch: Batch,
+    item: AckItem | NackItem | ReleaseItem | ExtendItem,
+    path: str,
+    queue: str,
+    faults: list[Fault],
+) -> tuple[int, str | None, int]:
+    """Place, key and token of an item; no key for what cannot be a job of this queue."""
+    token = int(item.token)
+    if item.token != token or not 0 <= token < 2**53:
+        faults.append(Fault(f"{path}/token", "expected a whole number from 0 to 9007199254740991"))
+    place = batch.place(item.id)
+    found = split_id(item.id)
+    if found is None or found[0] != queue:
+        batch.refuse(place, "not_found")
+        return place, None, token
+    return place, found[1], token
+
+
+def _ack(batch: Batch, item: AckItem, path: str, queue: str, settings: Settings, faults: list[Fault]) -> None:
+    place, key, token = _held(batch, item, path, queue, faults)
+    result = bytes(item.result) if isinstance(item.result, Raw) else b""
+    if len(result) > settings.max_result:
+        batch.refuse(place, "too_large")
+    elif key is not None:
+        batch.acks.append((place, Ack(key, token, result)))
+
+
+def _nack(batch: Batch, item: NackItem, path: str, queue: str, faults: list[Fault]) -> None:
+    place, key, token = _held(batch, item, path, queue, faults)
+    error = item.error
+    if not 1 <= len(error.kind) <= 200:
+        faults.append(Fault(f"{path}/error/kind", "1 to 200 characters"))
+    retry_in = (
+        None
+        if item.retry_in is None
+        else within(item.retry_in, f"{path}/retry_in", 0, LONGEST_RETRY_MS, faults)
+    )
+    if key is None:
+        return
+    if item.permanent:
+        batch.buries.append((place, Bury(key, token, error.kind, error.message, error.trace or "")))
+    else:
+        batch.nacks.append((place, Nack(key, token, error.kind, error.message, error.trace or "", retry_in)))
+
+
+def _release(batch: Batch, item: ReleaseItem, path: str, queue: str, faults: list[Fault]) -> None:
+    place, key, token = _held(batch, item, path, queue, faults)
+    delay = 0 if item.delay is None else within(item.delay, f"{path}/delay", 0, LONGEST_DELAY_MS, faults)
+    if key is not None:
+        batch.releases.append((place, Release(key, token, delay)))
+
+
+def _extend(
+    batch: Batch, item: ExtendItem, path: str, queue: str, settings: Settings, faults: list[Fault]
+) -> None:
+    place, key, token = _held(batch, item, path, queue, faults)
+    lease = (
+        settings.lease_ms if item.lease is None else within(item.lease, f"{path}/lease", *LEASE_MS, faults)
+    )
+    progress = bytes(item.progress) if isinstance(item.progress, Raw) else None
+    if progress is not None and len(progress) > LONGEST_TEXT:
+        faults.append(Fault(f"{path}/progress", f"at most {LONGEST_TEXT} bytes"))
+    if len(item.log) > 1000:
+        faults.append(Fault(f"{path}/log", "at most 1000 lines, as many as are kept"))
+    if key is None:
+        return
+    batch.extends.append((place, Extend(key, token, lease)))
+    if progress is not None:
+        batch.notes.append((place, Note(key, token, "progress", progress)))
+    batch.notes += [(place, Note(key, token, "log", _line(text))) for text in item.log]
+
+
+def _line(text: str) -> bytes:
+    line = text.encode()
+    if len(line) > LONGEST_TEXT:
+        line = line[: LONGEST_TEXT - len(CUT)].decode(errors="ignore").encode() + CUT.encode()
+    return line
+
+
+async def _send(store: Store, queue: str, worker: str, batch: Batch, settings: Settings) -> None:
+    """Makes the calls in one pipeline and writes down what each item is answered."""
+    patience = settings.no_handler_after_ms
+    planned: list[tuple[Sequence[int], Call[list[str]]]] = [
+        *_calls(batch.acks, lambda a: len(a.result), lambda acks: store.ack_call(queue, acks, worker=worker)),
+        *_calls(batch.nacks, _weight, lambda items: store.nack_call(queue, items, worker=worker)),
+        *_calls(batch.buries, _weight, lambda items: store.bury_call(queue, items, worker=worker)),
+        *_calls(
+            batch.releases, lambda _: 0,
+            lambda items: store.release_call(queue, items, worker=worker, no_handler_after_ms=patience),
+        ),
+        *_calls(batch.extends, lambda _: 0, lambda items: store.extend_call(queue, items)),
+        *_calls(batch.notes, lambda note: len(note.value), lambda items: store.note_call(queue, items)),
+    ]  # fmt: skip
+    if not planned:
+        return
+    replies = await store.run_all([call for _, call in planned])
+    for (places, call), reply in zip(planned, replies, strict=True):
+        if isinstance(reply, StoreFull) and call.script == "note":
+            # The lease is extended all the same; what there was no room for is named.
+            for place in places:
+                batch.answers[place]["code"] = "store_full"
+        elif isinstance(reply, SchedulerError):
+            # What was carried out before it is answered as done when the call is repeated.
+            raise reply
+        else:
+            for place, outcome in zip(places, reply, strict=True):
+                _note_outcome(batch.answers[place], outcome)
+
+
+def _calls(
+    items: Sequence[tuple[int, T]], weight: Callable[[T], int], call: Callable[[Sequence[T]], Call[list[str]]]
+) -> list[tuple[Sequence[int], Call[list[str]]]]:
+    return [
+        ([place for place, _ in some], call([item for _, item in some]))
+        for some in batches(items, lambda placed: weight(placed[1]) + 200)
+    ]
+
+
+def _weight(failure: Nack | Bury) -> int:
+    return len(failure.message) + len(failure.trace)
+
+
+def _note_outcome(answer: dict[str, Any], outcome: str) -> None:
+    if outcome in {"stale", "missing"}:
+        answer |= {"ok": False, "code": "stale_lease" if outcome == "stale" else "not_found"}
+        answer.pop("state", None)
+        answer.pop("cancel", None)
+    elif outcome == "cancel":
+        answer |= {"ok": True, "state": "running", "cancel": True}
+    else:
+        answer |= {"ok": True, "state": outcome}

@@ -1,0 +1,172 @@
+"""The policies of a queue's types: as set here, and as in force with what workers' code declares."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+from msgspec import UnsetType
+
+from .. import retry as retry_policy
+from ..errors import Changed, Fault, Invalid, NotFound
+from ..fields import RetryFields, TypeFields, TypeShown, TypesShown
+from ..store import Census, Store, TypePolicy
+from ..times import seconds
+from .jobs import retry_of
+from .lease import within
+from .parts import STORE
+from .queues import etag, expected
+from .routes import PAGE, Table, json_answer, page_of, queue_name, type_name
+
+table = Table()
+
+_PATH = "/v1/queues/{queue}/types/{type}"
+_NOBODY = TypePolicy()
+
+
+@table.add("GET", "/v1/queues/{queue}/types", {200: TypesShown}, query=PAGE, codes=("not_found",))
+async def list_types(request: web.Request, _: None) -> web.Response:
+    """The types of a queue that somebody said something about, by name, a page at a time."""
+    store, queue = request.app[STORE], queue_name(request)
+    await store.census(queue)
+    found = await store.types(queue)
+    page, cursor = page_of(request, sorted(found))
+    return json_answer(
+        {"items": [document(queue, name, *found[name]) for name in page], "next_cursor": cursor}
+    )
+
+
+@table.add("GET", _PATH, {200: TypeShown}, codes=("not_found",), headers=("ETag",))
+async def get_type(request: web.Request, _: None) -> web.Response:
+    """A type's policy."""
+    queue, name = queue_name(request), type_name(request)
+    census, as_set, declared = await _standing(request.app[STORE], queue, name)
+    if as_set is None and declared == _NOBODY:
+        raise _unknown(queue, name)
+    return _answer(queue, name, as_set, declared, census.version)
+
+
+@table.add(
+    "PUT",
+    _PATH,
+    {200: TypeShown, 201: TypeShown},
+    body=TypeFields,
+    codes=("precondition_failed",),
+    headers=("ETag",),
+)
+async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
+    """Set a type's policy: what is left out is as its code declares it, or as by default."""
+    queue, name = queue_name(request, new=True), type_name(request, new=True)
+    faults: list[Fault] = []
+    policy = TypePolicy(_timeout(fields, None, faults), _retry(fields, None, faults))
+    if faults:
+        raise Invalid(faults)
+    store = request.app[STORE]
+    census, before, declared = await _maybe_standing(store, queue, name)
+    expect = expected(request, census.version if census and before else None)
+    version = await store.configure_type(queue, name, policy, expect=expect)
+    return _answer(queue, name, policy, declared, version, 200 if before else 201)
+
+
+@table.add(
+    "PATCH",
+    _PATH,
+    {200: TypeShown},
+    body=TypeFields,
+    codes=("not_found", "precondition_failed"),
+    headers=("ETag",),
+)
+async def patch_type(request: web.Request, fields: TypeFields) -> web.Response:
+    """Change a type's policy: what is left out stays, null lifts."""
+    queue, name = queue_name(request), type_name(request)
+    store = request.app[STORE]
+    while True:
+        census, before, declared = await _standing(store, queue, name)
+        if before is None and declared == _NOBODY:
+            raise _unknown(queue, name)
+        faults: list[Fault] = []
+        policy = TypePolicy(_timeout(fields, before, faults), _retry(fields, before, faults))
+        if faults:
+            raise Invalid(faults)
+        expected(request, census.version)
+        # It was merged into what stood a moment ago; somebody else's change in between is merged into anew.
+        with suppress(Changed):
+            version = await store.configure_type(queue, name, policy, expect=census.version)
+            return _answer(queue, name, policy, declared, version)
+
+
+@table.add("DELETE", _PATH, {204: None}, codes=("not_found", "precondition_failed"))
+async def delete_type(request: web.Request, _: None) -> web.Response:
+    """Forget what was set for a type; what its code declares, and the defaults, hold again."""
+    queue, name = queue_name(request), type_name(request)
+    store = request.app[STORE]
+    census, before, _declared = await _standing(store, queue, name)
+    if before is None:
+        raise _unknown(queue, name)
+    await store.configure_type(queue, name, None, expect=expected(request, census.version))
+    return web.Response(status=204)
+
+
+async def _standing(store: Store, queue: str, name: str) -> tuple[Census, TypePolicy | None, TypePolicy]:
+    """The queue, its type's policy as set (None: not at all) and as declared. Raises NotFound."""
+    census, as_set, declared = await _maybe_standing(store, queue, name)
+    if census is None:
+        census = await store.census(queue)
+    return census, as_set, declared
+
+
+async def _maybe_standing(
+    store: Store, queue: str, name: str
+) -> tuple[Census | None, TypePolicy | None, TypePolicy]:
+    census = await store.run(store.census_call(queue))
+    if census is None:
+        return None, None, _NOBODY
+    policies = await store.run(store.policies_call(queue, [name]))
+    as_set, declared = policies[name]
+    return census, as_set, declared or _NOBODY
+
+
+def _unknown(queue: str, name: str) -> NotFound:
+    return NotFound(f"nothing is set for the type {name!r} of the queue {queue!r}")
+
+
+def _timeout(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -> int | None:
+    value = fields.timeout
+    if isinstance(value, UnsetType):
+        return before.timeout_ms if before else None
+    return None if value is None else within(value, "/timeout", 1, retry_policy.LONGEST_TIMEOUT_MS, faults)
+
+
+def _retry(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -> dict[str, Any] | None:
+    value = fields.retry
+    stood = dict(before.retry or {}) if before else {}
+    if isinstance(value, UnsetType):
+        return stood or None
+    if not isinstance(value, RetryFields):
+        return None
+    for name in retry_policy.DEFAULTS:
+        if getattr(value, name) is None:
+            stood.pop(name, None)
+    return stood | (retry_of(value, faults) or {}) or None
+
+
+def _answer(
+    queue: str, name: str, as_set: TypePolicy | None, declared: TypePolicy, version: int, status: int = 200
+) -> web.Response:
+    return json_answer(document(queue, name, as_set or _NOBODY, declared), status, etag(version))
+
+
+def document(queue: str, name: str, as_set: TypePolicy, declared: TypePolicy) -> dict[str, Any]:
+    """A type's policy as documents show it."""
+    timeouts = [ms for ms in (as_set.timeout_ms, declared.timeout_ms) if ms is not None]
+    return {
+        "queue": queue,
+        "type": name,
+        "retry": retry_policy.shown(as_set.retry or {}),
+        "timeout": None if as_set.timeout_ms is None else seconds(as_set.timeout_ms),
+        "in_force": {
+            "retry": retry_policy.shown(retry_policy.in_force(declared.retry or {}, as_set.retry or {})),
+            "timeout": seconds(timeouts[0] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS),
+        },
+    }

@@ -1,0 +1,362 @@
+"""What the REST API takes and gives, as msgspec types. The OpenAPI document is made from them.
+
+To JSON `3.0` is an integer. So whole numbers are declared as floats here, which carry every number that is
+taken (below 2^53) exactly, and `x-whole` makes integers of them in the document. Ranges, names and times are
+checked where values are made of what was sent; here they are only described.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from .job import WORKER_NAME
+from .keys import JOB_KEY, QUEUE_NAME
+
+_NAME = {"pattern": f"^{QUEUE_NAME.pattern}$"}
+_KEY = {"pattern": f"^{JOB_KEY.pattern}$"}
+_WHOLE = {"x-whole": True}
+# "30" is no duration in a document: the unit is always there, or the value is a number.
+_DURATION = {"x-duration": True, "examples": [30, "250ms", "5m", "2h"]}
+
+Name = Annotated[str, Meta(extra_json_schema=_NAME)]
+KeyText = Annotated[str, Meta(extra_json_schema=_KEY)]
+WorkerName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{WORKER_NAME.pattern}$"})]
+Duration = Annotated[int | float | str, Meta(extra_json_schema=_DURATION)]
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Whole = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 2**53 - 1})]
+Count1000 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 1000})]
+UpTo1000 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 1000})]
+Priority = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": -100, "maximum": 100})]
+Most500 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 500})]
+Factor = Annotated[float, Meta(extra_json_schema={"minimum": 1, "maximum": 1000})]
+Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
+Kinds = Annotated[list[str], Meta(extra_json_schema={"maxItems": 100})]
+Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
+
+StateName = Literal["scheduled", "blocked", "ready", "running", "retrying", "succeeded", "cancelled", "dead"]
+
+
+class Request(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The base of everything that is sent: a field nobody knows is refused by its name."""
+
+
+# -- sent ----------------------------------------------------------------------------------------------------
+
+
+class Nothing(Request):
+    """No fields: the call is said by its path."""
+
+
+class RetryFields(Request):
+    """A retry policy. What is left out, or null, is left to the next weaker word."""
+
+    max_attempts: Count1000 | UnsetType | None = UNSET
+    immediate: UpTo1000 | UnsetType | None = UNSET
+    base: Duration | UnsetType | None = UNSET
+    factor: Factor | UnsetType | None = UNSET
+    max_delay: Duration | UnsetType | None = UNSET
+    jitter: Share | UnsetType | None = UNSET
+    non_retryable: Kinds | UnsetType | None = UNSET
+    max_crashes: Count1000 | UnsetType | None = UNSET
+
+
+class NewJobFields(Request):
+    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id."""
+
+    type: Name
+    queue: Name = "default"
+    payload: Raw | UnsetType = UNSET
+    id: str | None = None
+    priority: Priority = 0
+    delay: Duration | None = None
+    run_at: Moment | None = None
+    group: KeyText | None = None
+    tags: Tags = []
+    timeout: Duration | None = None
+    retry: RetryFields | None = None
+    retention: Duration | None = None
+
+
+class ReplayFields(Request):
+    """Another payload for a dead job, which is kept among its `edits` as it was before."""
+
+    payload: Raw | UnsetType = UNSET
+
+
+class LeaseFields(Request):
+    """Who asks for how many jobs, how long the call may wait for the first, and how long it may keep them."""
+
+    worker: WorkerName
+    max: Most500 = 1
+    wait: Duration = 0
+    lease: Duration | None = None
+    request_id: WorkerName | None = None
+
+
+class ErrorFields(Request):
+    """What went wrong in an attempt."""
+
+    kind: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]
+    message: str
+    trace: str | None = None
+
+
+class AckItem(Request):
+    id: str
+    token: Whole
+    result: Raw | UnsetType = UNSET
+
+
+class NackItem(Request):
+    """`retry_in` overrules the policy's delay; `permanent` makes a dead letter of the job at once."""
+
+    id: str
+    token: Whole
+    error: ErrorFields
+    retry_in: Duration | None = None
+    permanent: bool = False
+
+
+class ReleaseItem(Request):
+    id: str
+    token: Whole
+    delay: Duration | None = None
+
+
+class ExtendItem(Request):
+    id: str
+    token: Whole
+    lease: Duration | None = None
+    progress: Raw | UnsetType = UNSET
+    log: list[str] = []
+
+
+class SettleFields(Request):
+    """At most 500 items in all. They are carried out and answered in the order ack, nack, release, extend."""
+
+    worker: WorkerName
+    ack: list[AckItem] = []
+    nack: list[NackItem] = []
+    release: list[ReleaseItem] = []
+    extend: list[ExtendItem] = []
+
+
+class KeepFields(Request):
+    """How long, how many, how much of one ended state a queue keeps; null: the default again."""
+
+    age: Duration | UnsetType | None = UNSET
+    count: Whole | UnsetType | None = UNSET
+    bytes: Whole | UnsetType | None = UNSET
+
+
+class RetentionFields(Request):
+    succeeded: KeepFields | UnsetType | None = UNSET
+    cancelled: KeepFields | UnsetType | None = UNSET
+    dead: KeepFields | UnsetType | None = UNSET
+
+
+class QueueFields(Request):
+    """The configuration of a queue. By PATCH, what is left out stays as it is, and null lifts."""
+
+    paused: bool | UnsetType | None = UNSET
+    retention: RetentionFields | UnsetType | None = UNSET
+
+
+class TypeFields(Request):
+    """The policy of a type. By PATCH, what is left out stays as it is, and null lifts."""
+
+    retry: RetryFields | UnsetType | None = UNSET
+    timeout: Duration | UnsetType | None = UNSET
+
+
+# -- given ---------------------------------------------------------------------------------------------------
+
+
+class AttemptShown(Struct, kw_only=True):
+    """One line of a job's errors."""
+
+    attempt: Whole
+    kind: str
+    message: str
+    at: Moment
+    next: str
+    trace: str | UnsetType = UNSET
+
+
+class EditShown(Struct, kw_only=True):
+    """A payload that was replaced."""
+
+    at: Moment
+    payload: Any
+
+
+class JobShown(Struct, kw_only=True):
+    """A job. `token` rises with every claim; `attempt` counts runs begun; `duplicate`: it stood before."""
+
+    id: str
+    queue: Name
+    type: Name
+    state: StateName
+    reason: str | None
+    payload: Any
+    priority: Priority
+    group: KeyText | None
+    tags: list[KeyText]
+    attempt: Whole
+    max_attempts: Whole
+    crashes: Whole
+    snoozes: Whole
+    token: Whole
+    timeout: float
+    deadline: Moment | None
+    expires_at: Moment | None
+    created_at: Moment
+    run_at: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None
+    lease_expires_at: Moment | None
+    worker: WorkerName | None
+    progress: Any
+    result: Any
+    errors: list[AttemptShown]
+    after: list[str]
+    schedule: str | None
+    traceparent: str | None
+    copied_from: str | UnsetType = UNSET
+    edits: list[EditShown] | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+
+
+class LeaseShown(Struct, kw_only=True):
+    jobs: list[JobShown]
+
+
+class SettledItem(Struct, kw_only=True):
+    """`cancel`: somebody asked for this job to stop; stop, then release it."""
+
+    id: str
+    ok: bool
+    state: StateName | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    cancel: bool | UnsetType = UNSET
+
+
+class SettledShown(Struct, kw_only=True):
+    items: list[SettledItem]
+
+
+class CountsShown(Struct, kw_only=True):
+    scheduled: Whole
+    blocked: Whole
+    ready: Whole
+    running: Whole
+    retrying: Whole
+    succeeded: Whole
+    cancelled: Whole
+    dead: Whole
+
+
+class KeepShown(Struct, kw_only=True):
+    age: float | UnsetType = UNSET
+    count: Whole | UnsetType = UNSET
+    bytes: Whole | UnsetType = UNSET
+
+
+class RetentionShown(Struct, kw_only=True):
+    succeeded: KeepShown | UnsetType = UNSET
+    cancelled: KeepShown | UnsetType = UNSET
+    dead: KeepShown | UnsetType = UNSET
+
+
+class QueueInForce(Struct, kw_only=True):
+    retention: RetentionShown
+
+
+class QueueShown(Struct, kw_only=True):
+    """A queue. `retention`: what was set; `in_force`: what holds. `oldest_wait`: seconds."""
+
+    queue: Name
+    counts: CountsShown
+    oldest_wait: float | None
+    paused: bool
+    retention: RetentionShown
+    in_force: QueueInForce
+    rate: None
+    concurrency: None
+    max_length: None
+    max_bytes: None
+    partitions: Whole
+    workers: None
+
+
+class QueuesShown(Struct, kw_only=True):
+    items: list[QueueShown]
+    next_cursor: str | None
+
+
+class RetryShown(Struct, kw_only=True):
+    max_attempts: Whole | UnsetType = UNSET
+    immediate: Whole | UnsetType = UNSET
+    base: float | UnsetType = UNSET
+    factor: float | UnsetType = UNSET
+    max_delay: float | UnsetType = UNSET
+    jitter: float | UnsetType = UNSET
+    non_retryable: list[str] | UnsetType = UNSET
+    max_crashes: Whole | UnsetType = UNSET
+
+
+class TypeInForce(Struct, kw_only=True):
+    retry: RetryShown
+    timeout: float
+
+
+class TypeShown(Struct, kw_only=True):
+    """A type's policy: as set by PUT or PATCH, and as in force with what workers declare and the defaults."""
+
+    queue: Name
+    type: Name
+    retry: RetryShown
+    timeout: float | None
+    in_force: TypeInForce
+
+
+class TypesShown(Struct, kw_only=True):
+    items: list[TypeShown]
+    next_cursor: str | None
+
+
+class AliveShown(Struct, kw_only=True):
+    status: Literal["alive"]
+
+
+class ServerShown(Struct, kw_only=True):
+    version: str
+    role: str
+
+
+class ReadyShown(Struct, kw_only=True):
+    status: Literal["ready"]
+    redis: ServerShown
+    layout: Whole
+
+
+class FaultShown(Struct, kw_only=True):
+    """`path` is a JSON Pointer into the body, or `/name` of a query parameter."""
+
+    path: str
+    message: str
+
+
+class Problem(Struct, kw_only=True):
+    """What went wrong (RFC 9457). Decide by `code`; show `detail`."""
+
+    type: str
+    title: str
+    status: Whole
+    detail: str
+    code: str
+    errors: list[FaultShown] | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    state: StateName | UnsetType = UNSET

@@ -1,0 +1,193 @@
+"""The API as its callers see it: a server on a free port of loopback, and a client that speaks to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import ClientSession, TCPConnector
+from multidict import CIMultiDictProxy
+from redis.asyncio import Redis
+
+from scheduler.api import Deadlines, make_app, serve
+from scheduler.clients import Clients
+from scheduler.doorbell import Doorbell
+from scheduler.events import Follower
+from scheduler.settings import Settings
+from scheduler.store import Store
+from tests.conftest import Servers
+from tests.helpers import faults
+
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    raw: bytes
+
+    @property
+    def doc(self) -> Any:
+        return orjson.loads(self.raw)
+
+    @property
+    def code(self) -> str:
+        """Of a problem, which is one in every respect."""
+        assert self.headers["Content-Type"] == "application/problem+json", (self.status, self.raw)
+        assert self.doc["status"] == self.status
+        assert {"type", "title", "status", "detail", "code"} <= set(self.doc)
+        return str(self.doc["code"])
+
+    @property
+    def paths(self) -> list[str]:
+        """The pointers of a validation problem."""
+        return [fault["path"] for fault in self.doc["errors"]]
+
+
+@dataclass
+class Api:
+    """A running server and who calls it."""
+
+    store: Store
+    port: int
+    session: ClientSession
+    settings: Settings
+
+    @property
+    def redis(self) -> Redis:
+        return self.store.clients.commands
+
+    async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """One call. A body that is no bytes is sent as JSON; a header's name is written with _ for -."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            sent = JSON | sent
+            body = body if isinstance(body, bytes) else orjson.dumps(body)
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with self.session.request(method, _raw(url), data=body, headers=sent, allow_redirects=False) as answer:
+            return Answer(answer.status, answer.headers, await answer.read())
+
+    async def get(self, path: str, **headers: str) -> Answer:
+        return await self.call("GET", path, **headers)
+
+    async def post(self, path: str, body: Any = None, **headers: str) -> Answer:
+        return await self.call("POST", path, body, **headers)
+
+    async def put(self, path: str, body: Any, **headers: str) -> Answer:
+        return await self.call("PUT", path, body, **headers)
+
+    async def patch(self, path: str, body: Any, **headers: str) -> Answer:
+        return await self.call("PATCH", path, body, **headers)
+
+    async def enqueue(self, key: str = "a", queue: str = "mail", **fields: Any) -> Any:
+        """A new job's document."""
+        answer = await self.post("/v1/jobs", {"type": "send", "queue": queue, "id": key, **fields})
+        assert answer.status == 201, answer.raw
+        return answer.doc
+
+    async def lease(self, queue: str = "mail", worker: str = "w", **fields: Any) -> list[Any]:
+        """What a worker is given."""
+        answer = await self.post(f"/v1/queues/{queue}/lease", {"worker": worker, **fields})
+        assert answer.status == 200, answer.raw
+        return list(answer.doc["jobs"])
+
+    async def settle(self, queue: str = "mail", worker: str = "w", **fields: Any) -> list[Any]:
+        """What each item is answered."""
+        answer = await self.post(f"/v1/queues/{queue}/settle", {"worker": worker, **fields})
+        assert answer.status == 200, answer.raw
+        return list(answer.doc["items"])
+
+    async def running(self, key: str = "a", **fields: Any) -> Any:
+        """A job in the hands of the worker w."""
+        await self.enqueue(key, **fields)
+        [job] = await self.lease()
+        return job
+
+    async def dead(self, key: str = "a", **fields: Any) -> Any:
+        """A dead letter."""
+        job = await self.running(key, **fields)
+        error = {"kind": "Boom", "message": "no"}
+        [item] = await self.settle(nack=[{**held(job), "error": error, "permanent": True}])
+        assert item == {"id": job["id"], "ok": True, "state": "dead"}
+        return job
+
+    async def raw(self, sent: bytes, *, within: float = 5.0) -> bytes:
+        """What the server says to these bytes until it closes the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(sent)
+            async with asyncio.timeout(within):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+def held(job: Any) -> dict[str, Any]:
+    """How a worker names what it holds."""
+    return {"id": job["id"], "token": job["token"]}
+
+
+def _raw(url: str) -> Any:
+    from yarl import URL  # noqa: PLC0415  # beside its only use
+
+    return URL(url, encoded=True)
+
+
+@pytest.fixture(params=("fake", "valkey"))
+def backend(request: pytest.FixtureRequest) -> str:
+    """The scripts are tested elsewhere on every server; here the fake and a real one are enough."""
+    return str(request.param)
+
+
+@asynccontextmanager
+async def served(clients: Clients, *, deadlines: Deadlines | None = None, **settings: Any) -> AsyncIterator[Api]:
+    """A server on these clients, which the caller closes."""
+    told = Settings(**{"port": 0, **settings})
+    store = Store(clients, told.namespace)
+    doorbell, follower = Doorbell(clients, told.namespace), Follower(clients, told.namespace)
+    app = make_app(store, told, doorbell=doorbell, follower=follower, deadlines=deadlines)
+    try:
+        async with (
+            serve(app, told, grace=2.0) as site,
+            ClientSession(connector=TCPConnector(limit=0), auto_decompress=False) as session,
+        ):
+            yield Api(store, site.port, session, told)
+    finally:
+        await doorbell.close()
+        await follower.close()
+
+
+Serving = Callable[..., AbstractAsyncContextManager[Api]]
+
+
+@pytest.fixture
+async def serving(clients: Clients) -> AsyncIterator[Callable[..., Any]]:
+    """Starts servers with settings of the test's own: `api = await serving(api_key="k")`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> Api:
+            return await stack.enter_async_context(served(clients, **settings))
+
+        yield start
+
+
+@pytest.fixture
+async def api(clients: Clients, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    """A server with the default settings. After the test every job stands in exactly one set."""
+    async with served(clients) as api:
+        yield api
+        if request.node.get_closest_marker("unverified") is None:
+            assert [] == await faults(api.store)
+
+
+@pytest.fixture
+def server_of(servers: Servers) -> Servers:
+    return servers

@@ -1,0 +1,142 @@
+"""A queue in which everything stands that can stand, and for each script a call that there touches all its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from scheduler.scripts import script
+from scheduler.store import Note, Store, TypePolicy
+from tests.helpers import (
+    QUEUE,
+    STATES,
+    WORKER,
+    Clock,
+    acked,
+    claimed,
+    enqueued,
+    in_every_state,
+    keys,
+    nacked,
+    take,
+)
+
+Tokens = Mapping[str, int]
+
+
+async def world(store: Store, clock: Clock) -> Tokens:
+    """A job in each state under the state's name, and more; answers the token of each that was claimed.
+
+    `asked` runs and was asked to stop, `last` runs its only attempt, `own` runs and its result goes at once,
+    `due` is scheduled and `backed_off` retrying until now, `corrupt` is ready with a bad record, `gone` is known to
+    have ended, `known` too but its time is over. Every lease has run out, and the queue was swept.
+    """
+    await store.configure_type(QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}))
+    await store.configure_type(QUEUE, "send", TypePolicy(50_000, {"jitter": 0}), declared=True)
+    await acked(store, await claimed(store, "known", retention_ms=0))
+    clock.advance(61)
+    tokens = {}
+    job = await claimed(store, "backed_off", retry={"immediate": 0})
+    assert "retrying" == await nacked(store, job, retry_in_ms=10_000)
+    tokens = dict(await in_every_state(store, [state for state in STATES if state != "ready"]))
+    for key, fields in {"asked": {}, "last": {"retry": {"max_attempts": 1}}, "own": {"retention_ms": 0}}.items():
+        job = await claimed(store, key, **fields)
+        tokens[key] = job.token
+        await store.note(QUEUE, [Note(key, job.token, "progress", b"5"), Note(key, job.token, "log", b"line")])
+    await acked(store, await claimed(store, "gone", retention_ms=0))
+    # One claim whose answer is remembered.
+    await enqueued(store, "remembered")
+    [job] = await take(store, turn=1, worker="worker-2")
+    tokens["remembered"] = job.token
+    assert ["running"] == await store.cancel(QUEUE, ["asked"])
+    await store.reclaim(QUEUE)
+    for _ in range(5):
+        clock.advance(10)
+        await store.reclaim(QUEUE, limit=1, lease_ms=600_000, period_ms=1)
+    await enqueued(store, "due", delay_ms=0, run_at_ms=clock.now + 1)
+    await enqueued(store, "corrupt", "ready")
+    await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
+    clock.advance(0.001)
+    await store.clients.commands.hset(keys().at("counters"), mapping={"grace_until": "0", "swept_at": str(clock.now)})
+    return tokens
+
+
+def enqueue(tokens: Tokens) -> list[object]:
+    rest = ["", "", "", "", "", "", "", ""]
+    later = ["", 5000, "", "", 0, "", "", ""]
+    items = [("new", rest), ("later", later), ("ready", rest), ("gone", rest), ("known", rest)]
+    return [len(items), *(part for key, more in items for part in (key, "send", "{}", *more))]
+
+
+def ids(*names: str) -> list[object]:
+    return [len(names), *names]
+
+
+def settlements(tokens: Tokens, *more: object, names: tuple[str, ...] = ("running", "last", "asked", "own")) -> list[object]:
+    """These with their tokens, one that is stale and one that is not known."""
+    held = [(name, tokens[name]) for name in names] + [("ready", 5), ("missing", 5)]
+    return [len(held), *(part for name, token in held for part in (name, token, *more))]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a script: its arguments after `now`, and the keys that it touches if that is not all of them."""
+
+    name: str
+    script: str
+    args: Callable[[Tokens], list[object]]
+    touches: frozenset[str] | None = None
+    writes: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def touched(case: Case) -> set[str]:
+    """The keys that this call reads or writes."""
+    return set(script(case.script).keys if case.touches is None else case.touches)
+
+
+CASES = [
+    Case("enqueue", "enqueue", enqueue),
+    Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000]),
+    Case("ack", "ack", lambda t: [WORKER, *settlements(t, "1")]),
+    Case("nack", "nack", lambda t: [WORKER, 1, *settlements(t, "ValueError", "boom", "", "")]),
+    Case("bury", "bury", lambda t: [WORKER, *settlements(t, "ValueError", "boom", "", "")]),
+    Case("release", "release", lambda t: [WORKER, 0, *settlements(t, 1000, "no_handler")]),
+    Case("release later", "release", lambda t: [WORKER, "", *settlements(t, 1000, "snooze")]),
+    Case("extend", "extend", lambda t: settlements(t, 600_000)),
+    Case("reclaim", "reclaim", lambda t: [WORKER, 1, 100, 30_000, 10_000, ""]),
+    Case(
+        "promote", "promote", lambda t: [100, 0],
+        frozenset({"jobs", "ready", "scheduled", "retrying", "counters", "config", "bell", "events"}),
+    ),
+    Case("promote ids", "promote", lambda t: ["", *ids("scheduled", "retrying", "missing")]),
+    Case("cancel", "cancel", lambda t: ids("ready", "running", "missing", "blocked")),
+    Case("replay", "replay", lambda t: ["", "", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
+    Case(
+        "replay page", "replay", lambda t: ["send", "", 100, 0],
+        frozenset({"jobs", "ready", "dead", "attempts", "expiries", "notes", "config", "counters", "bell", "events"}),
+    ),
+    Case("update", "update", lambda t: [2, "ready", 5, 1000, "", "[1]", "ff", "", "", "missing", *[""] * 7]),
+    Case("purge", "purge", lambda t: ["", "", "", "", *ids("dead", "succeeded", "ready", "gone", "missing")]),
+    Case(
+        "purge page", "purge", lambda t: ["dead", "send", "", 100, 0],
+        frozenset({"jobs", "dead", "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known"}),
+    ),
+    Case("purge expired", "purge", lambda t: ["expired", "", "", 100, 0]),
+    Case("configure", "configure", lambda t: ["", "", "", 2, "paused", "1", "keep_dead_count", "5"]),
+    Case("configure a type", "configure", lambda t: ["send", "5|\n{}", "", 0]),
+    Case(
+        "note", "note",
+        lambda t: [4, "running", t["running"], "progress", "1", "last", t["last"], "log", "x", "ready", 5, "log", "x", "missing", 5, "log", "x"],
+    ),
+    Case("inspect", "inspect", lambda t: ["payload result", *ids("running", "missing")], writes=False),
+    *(
+        Case(f"list {state}", "list", lambda t, state=state: [state, "", 100, 2000, "send", "", "", "E"], frozenset({"jobs", "attempts", state}), writes=False)  # type: ignore[misc]
+        for state in STATES
+    ),
+    Case("census", "census", lambda t: [], writes=False),
+    Case("verify", "verify", lambda t: ["ready", "0", 500, ""], writes=False),
+]  # fmt: skip
+"""At least one call of each script; together they touch each of its keys."""

@@ -1,0 +1,219 @@
+"""What no caller may send is refused by name, before anything is written."""
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from scheduler.scripts import names, script
+from scheduler.store import Store
+from tests.helpers import claimed, enqueued, keys, raw, snapshot, take
+from tests.transitions.cases import CASES, world
+
+WRITERS = [case for case in CASES if case.writes or case.script == "verify"]
+BATCHED = [name for name in names() if script(name).each and name != "inspect"]
+PAGED = ("promote", "replay", "purge")
+"""They name their jobs, or take a page of at most `limit`."""
+
+
+def new(**changed: object) -> list[object]:
+    """One new job as enqueue takes it."""
+    fields = dict.fromkeys(script("enqueue").each, "") | {"id": "a", "type": "send"} | changed
+    return [1, *fields.values()]
+
+
+async def refused(store: Store, redis: Redis, said: str, name: str, *args: object) -> None:
+    """The call is refused with these words, and nothing has changed."""
+    before = await snapshot(redis)
+    with pytest.raises(ResponseError) as raised:
+        await raw(store, name, *args)
+    assert str(raised.value).startswith(said), args
+    assert before == await snapshot(redis)
+
+
+def filled(name: str, **said: object) -> list[object]:
+    """The fixed arguments of a script, those that are not named empty."""
+    return [said.get(arg, "") for arg in script(name).args if arg != "now"]
+
+
+@pytest.mark.unverified
+async def test_a_queue_of_a_newer_level_is_left_alone_by_every_writer(store, redis, clock):
+    tokens = await world(store, clock)
+    await redis.hset(keys().at("config"), "level", "2")
+
+    for case in WRITERS:
+        await refused(store, redis, "LEVEL 2", case.script, *case.args(tokens))
+
+
+@pytest.mark.unverified
+async def test_arguments_that_do_not_fit_the_count_are_refused(store, redis, clock):
+    tokens = await world(store, clock)
+
+    for case in CASES:
+        if script(case.script).each or case.script == "claim":
+            args = case.args(tokens)
+            await refused(store, redis, "BATCH count", case.script, *args[:-1])
+            await refused(store, redis, "BATCH count does not match the arguments", case.script, *args, "")
+
+
+@pytest.mark.parametrize("name", BATCHED)
+async def test_a_batch_is_1_to_500_items(store, redis, name):
+    await enqueued(store, "a")
+
+    for count in ("501", "-1", "1.5", "nan", "inf", "x"):
+        await refused(store, redis, "BATCH count is 1..500", name, *filled(name, count=count))
+    if name not in {*PAGED, "configure"}:
+        await refused(store, redis, "BATCH count is 1..500", name, *filled(name, count=0))
+
+
+@pytest.mark.parametrize("name", [*PAGED, "reclaim", "verify"])
+async def test_a_page_is_1_to_500_jobs(store, redis, name):
+    await enqueued(store, "a")
+
+    for limit in ("0", "501", "-1", "nan", "x"):
+        said = filled(name, limit=limit, count=0, structure="jobs", cursor=0, state="ready")
+        await refused(store, redis, "BATCH limit is 1..500", name, *said)
+
+
+NEW_JOBS = [
+    ({"id": ""}, "id"),
+    ({"id": "a b"}, "id"),
+    ({"id": "a:b"}, "id"),
+    ({"id": "a" * 129}, "id"),
+    ({"id": "ä"}, "id"),
+    ({"type": ""}, "type"),
+    ({"type": "-a"}, "type"),
+    ({"type": "a|b"}, "type"),
+    ({"type": "a" * 65}, "type"),
+    ({"priority": 101}, "priority"),
+    ({"priority": -101}, "priority"),
+    ({"priority": "0.5"}, "priority"),
+    ({"priority": "nan"}, "priority"),
+    ({"priority": "high"}, "priority"),
+    ({"delay_ms": -1}, "time"),
+    ({"delay_ms": "0.5"}, "time"),
+    ({"delay_ms": 315_576_000_001}, "time"),
+    ({"delay_ms": "inf"}, "time"),
+    ({"run_at_ms": -1}, "time"),
+    ({"run_at_ms": "nan"}, "time"),
+    ({"run_at_ms": 1_800_000_000_000 + 315_576_000_001}, "time"),
+    ({"timeout_ms": 0}, "timeout or retention"),
+    ({"timeout_ms": 604_800_001}, "timeout or retention"),
+    ({"retention_ms": -1}, "timeout or retention"),
+    ({"retention_ms": "x"}, "timeout or retention"),
+    ({"fingerprint": "a|b"}, "header"),
+    ({"crc": "a\nb"}, "header"),
+    ({"header": "{}\n{}"}, "header"),
+]
+
+
+async def test_a_new_job_that_cannot_be_is_refused_by_the_name_of_its_field(store, redis):
+    for changed, said in NEW_JOBS:
+        await refused(store, redis, f"INVALID {said} of item 1", "enqueue", *new(**changed))
+
+
+async def test_one_new_job_that_cannot_be_refuses_its_whole_batch(store, redis):
+    await refused(store, redis, "INVALID type of item 2", "enqueue", 2, *new()[1:], *new(id="b", type="")[1:])
+
+
+CALLS = [
+    ("claim", ["a|b", 1, 1, "", "", ""], "worker, key_id or turn"),
+    ("claim", ["w", "a\nb", 1, "", "", ""], "worker, key_id or turn"),
+    ("claim", ["w", 1, 1, "", "a|b", ""], "worker, key_id or turn"),
+    ("claim", ["w", 1, 1, "nan", "", ""], "lease_ms"),
+    ("claim", ["w", 1, 1, "0", "", ""], "lease_ms"),
+    ("claim", ["w", 1, 1, "inf", "", ""], "lease_ms"),
+    ("claim", ["w", 1, 1, "soon", "", ""], "lease_ms"),
+    ("claim", ["w", 1, 1, "", "", "nan"], "period_ms"),
+    ("reclaim", ["w", 1, 100, "nan", "", ""], "lease_ms"),
+    ("reclaim", ["w", 1, 100, "", "nan", ""], "period_ms"),
+    ("update", [1, "waits", "1.5", *[""] * 6], "priority of item 1"),
+    ("update", [1, "waits", "101", *[""] * 6], "priority of item 1"),
+    ("update", [1, "waits", "nan", *[""] * 6], "priority of item 1"),
+    ("update", [1, "waits", "", "nan", *[""] * 5], "time of item 1"),
+    ("update", [1, "waits", "", "x", *[""] * 5], "time of item 1"),
+    ("update", [1, "waits", "", 315_576_000_001, *[""] * 5], "time of item 1"),
+    ("update", [1, "waits", "", "", "-1", *[""] * 4], "time of item 1"),
+    ("update", [1, "waits", "", "", "", "[]", "|", "", ""], "header of item 1"),
+    ("update", [1, "waits", "", "", "", "", "", "", "{}\n"], "header of item 1"),
+    ("purge", ["running", "", "", "", 0], "state"),
+    ("purge", ["known", "", "", "", 0], "state"),
+    ("purge", ["jobs", "", "", "", 0], "state"),
+    ("purge", ["", "", "", "", 0], "state"),
+    ("list", ["known", "", "", "", "", "", "", ""], "state"),
+    ("list", ["ready", "", "0", "", "", "", "", ""], "state, limit or look"),
+    ("list", ["ready", "", "1001", "", "", "", "", ""], "state, limit or look"),
+    ("list", ["ready", "", "", "0", "", "", "", ""], "state, limit or look"),
+    ("list", ["ready", "x", "", "", "", "", "", ""], "cursor"),
+    ("verify", ["known|", "0", "", ""], "structure"),
+    ("verify", ["notes", "0", "", ""], "structure"),
+    ("configure", ["", "", "", 1, "level", "2"], "field of item 1"),
+    ("configure", ["", "", "", 1, "created", ""], "field of item 1"),
+    ("configure", ["", "", "", 1, "version", "7"], "field of item 1"),
+    ("configure", ["", "", "", 1, "", "7"], "field of item 1"),
+    ("configure", ["", "", "", 1, "step", "nan"], "value of item 1"),
+    ("configure", ["", "", "", 1, "step", "60000000000001"], "value of item 1"),
+    ("configure", ["", "", "", 1, "keep_dead_age", "-1"], "value of item 1"),
+    ("configure", ["", "", "", 1, "keep_dead_count", "1e3"], "value of item 1"),
+    ("configure", ["a b", "5|\n{}", "", 0], "name"),
+    ("configure", ["a", "x|\n{}", "", 0], "record"),
+    ("configure", ["a", "604800001|\n{}", "", 0], "record"),
+    ("configure", ["a", "nothing", "", 0], "record"),
+]
+
+
+async def test_what_is_out_of_its_range_is_refused_by_name(store, redis):
+    await enqueued(store, "waits")
+
+    for name, args, said in CALLS:
+        await refused(store, redis, f"INVALID {said}", name, *args)
+
+
+SETTLEMENTS = [
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "nan"], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "inf"], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "-1"], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "604800001"], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "soon"], "retry_in_ms"),
+    ("bury", ["w", 1, "a", "T", "E", "m", "", "bored"], "reason"),
+    ("release", ["w", "", 1, "a", "T", "-1", ""], "delay_ms"),
+    ("release", ["w", "", 1, "a", "T", "nan", ""], "delay_ms"),
+    ("release", ["w", "", 1, "a", "T", "x", ""], "delay_ms"),
+    ("release", ["w", "", 1, "a", "T", "315576000001", ""], "delay_ms"),
+    ("release", ["w", "", 1, "a", "T", "", "bored"], "why"),
+    ("extend", [1, "a", "T", "nan"], "lease_ms"),
+    ("extend", [1, "a", "T", "-1"], "lease_ms"),
+    ("extend", [1, "a", "T", "x"], "lease_ms"),
+    ("note", [1, "a", "T", "mood", "fine"], "field"),
+]
+
+
+async def test_a_settlement_that_makes_no_sense_is_refused_by_name_and_the_lease_stands(store, redis):
+    token = (await claimed(store)).token
+
+    for name, args, said in SETTLEMENTS:
+        await refused(store, redis, f"INVALID {said} of item 1", name, *(token if arg == "T" else arg for arg in args))
+
+
+HEADERS = [
+    '{"retry":{"jitter":NaN}}',
+    '{"retry":{"base":NaN,"immediate":0}}',
+    '{"retry":{"max_delay":-1e999,"immediate":0}}',
+    '{"retry":{"factor":1e999,"immediate":0}}',
+    '{"retry":{"max_attempts":NaN,"max_crashes":NaN}}',
+    '{"retry":{"non_retryable":{"a":1}}}',
+    '{"retry":7}',
+    '{"retry"',
+]
+
+
+async def test_a_policy_that_makes_no_sense_stops_no_settlement(store, clock):
+    """Whoever calls the scripts alone may store such a header: a write must not fail half-way because of it."""
+    for n, header in enumerate(HEADERS):
+        await raw(store, "enqueue", *new(id=f"job-{n}", header=header))
+    for _ in range(3):
+        for job in await take(store, len(HEADERS)):
+            [state] = await raw(store, "nack", "w", 1, 1, job.key, job.token, "E", "boom", "", "")
+            assert state in {b"ready", b"retrying"}, job.key
+        clock.advance(3600)
+
+    assert len(HEADERS) == len(await take(store, len(HEADERS)))

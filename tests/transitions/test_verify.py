@@ -1,0 +1,169 @@
+"""Does every job stand in exactly one set? And what is done about it when not."""
+
+import pytest
+
+from tests.helpers import (
+    QUEUE,
+    STATES,
+    claimed,
+    enqueued,
+    in_every_state,
+    in_state,
+    keys,
+    new,
+    raw,
+    snapshot,
+    state_of,
+    swept,
+    take,
+)
+from tests.transitions.cases import world
+
+pytestmark = pytest.mark.unverified
+
+
+async def found(store, *, repair: bool = False) -> set[tuple[str, str]]:
+    return {(fault.id, fault.what) async for fault in store.verify(QUEUE, repair=repair)}
+
+
+async def repaired(store, redis) -> None:
+    """A repair puts everything right at once, and finds nothing more to do."""
+    assert all([fault.repaired async for fault in store.verify(QUEUE, repair=True)])
+    before = await snapshot(redis)
+    assert set() == await found(store)
+    assert set() == await found(store, repair=True)
+    assert before == await snapshot(redis)
+
+
+async def test_a_queue_in_order_has_no_faults_and_looking_changes_nothing(store, redis, clock):
+    await world(store, clock)
+    before = await snapshot(redis)
+
+    assert set() == await found(store)
+    assert before == await snapshot(redis)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_a_job_that_fell_out_of_its_set_is_ready_again(store, redis, state):
+    await in_state(store, state)
+    await redis.zrem(keys().at(state), "a")
+
+    assert ("a", "stands in no set") in await found(store)
+    await repaired(store, redis)
+    assert "ready" == await state_of(store)
+    assert ["a"] == [job.key for job in await take(store)]
+
+
+async def test_a_repair_rings_for_what_it_made_ready(store, redis):
+    await enqueued(store, "a")
+    await redis.unlink(keys().at("ready"), keys().at("bell"))
+    await repaired(store, redis)
+
+    assert 1 == await redis.llen(keys().at("bell"))
+
+
+@pytest.mark.parametrize(("stands", "besides"), [(a, b) for a in STATES for b in STATES if a != b and a in {"running", "succeeded"}])
+async def test_of_two_sets_the_one_stays_that_the_records_speak_for(store, redis, clock, stands, besides):
+    await in_state(store, stands)
+    await redis.zadd(keys().at(besides), {"a": clock.now})
+
+    assert 1 == len({fault for fault in await found(store) if "stands in" in fault[1]})
+    await repaired(store, redis)
+    assert stands == await state_of(store)
+
+
+async def test_in_three_sets_only_one_is_left(store, redis, clock):
+    await enqueued(store, "a")
+    for state in ("scheduled", "dead"):
+        await redis.zadd(keys().at(state), {"a": clock.now})
+
+    assert ("a", "stands in ready, scheduled, dead") in await found(store)
+    await repaired(store, redis)
+    assert "ready" == await state_of(store)
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_an_id_without_a_record_goes(store, redis, state):
+    await in_state(store, state)
+    await redis.hdel(keys().at("jobs"), "a")
+
+    assert ("a", "has no record") in await found(store)
+    await repaired(store, redis)
+    assert await state_of(store) is None
+    assert 0 == await redis.zcard(keys().at(state))
+
+
+async def test_a_running_job_without_a_lease_has_run_out(store, redis, clock):
+    await claimed(store)
+    await redis.hdel(keys().at("leases"), "a")
+
+    assert {("a", "runs without a lease")} == await found(store)
+    await found(store, repair=True)
+    assert 1 == await swept(store, clock)
+    assert ("ready", set()) == (await state_of(store), await found(store))
+
+
+async def test_a_lease_of_a_job_that_does_not_run_goes(store, redis):
+    await enqueued(store, "a")
+    await redis.hset(keys().at("leases"), "a", "1|w|1|1|1|1||1|0|")
+
+    assert {("a", "has a lease but does not run")} == await found(store)
+    await repaired(store, redis)
+    assert ("ready", 0) == (await state_of(store), await redis.hlen(keys().at("leases")))
+
+
+@pytest.mark.parametrize("structure", ["leases", "attempts", "results"])
+async def test_what_belongs_to_no_job_goes(store, redis, structure):
+    await enqueued(store, "a")
+    await redis.hset(keys().at(structure), "stray", "1")
+
+    assert ("stray", "belongs to no job") in await found(store)
+    await repaired(store, redis)
+    assert 0 == await redis.hlen(keys().at(structure))
+
+
+async def test_a_result_of_a_job_that_did_not_succeed_goes(store, redis):
+    await in_state(store, "dead")
+    await redis.hset(keys().at("results"), "a", "1|0|0|1|ack|succeeded|1|w||0|0\n1")
+
+    assert {("a", "has a result but did not succeed")} == await found(store)
+    await repaired(store, redis)
+    assert "dead" == await state_of(store)
+
+
+async def test_a_job_that_stands_is_not_known_as_gone(store, redis, clock):
+    await enqueued(store, "a")
+    await redis.hset(keys().at("known"), "a", f"{clock.now}|dead|1\nsend|||1|||\n")
+    await redis.zadd(keys().at("expiries"), {"a": clock.now})
+
+    assert {("a", "is known as gone but stands")} == await found(store)
+    await repaired(store, redis)
+    assert ("ready", 0) == (await state_of(store), await redis.zcard(keys().at("expiries")))
+
+
+async def test_every_fault_of_a_large_queue_is_found_page_by_page(store, redis, backend):
+    count = 200 if backend == "fake" else 2000
+    await store.enqueue(QUEUE, [new(f"k{n}") for n in range(count)])
+    lost = [f"k{n}" for n in range(0, count, 7)]
+    await redis.zrem(keys().at("ready"), *lost)
+
+    assert {(key, "stands in no set") for key in lost} == await found(store)
+    if backend != "fake":  # which scans a hash in one go
+        assert int((await raw(store, "verify", "jobs", "0", 100, ""))[1]) < 500
+
+
+async def test_without_repair_nothing_is_touched(store, redis, clock):
+    await in_every_state(store)
+    for state in STATES:
+        await redis.zadd(keys().at("ready"), {state: clock.now})
+    before = await snapshot(redis)
+
+    assert len(STATES) - 1 == len(await found(store))
+    assert before == await snapshot(redis)
+
+
+async def test_a_queue_that_is_not_there_has_no_faults(store, redis):
+    before = await snapshot(redis)
+
+    assert set() == await found(store, repair=True)
+    assert before == await snapshot(redis)
