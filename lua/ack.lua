@@ -9,6 +9,7 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/settled
+-- @include lib/excess
 -- @include lib/trim
 local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, config, counters, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, result
@@ -22,8 +23,9 @@ local keys = { jobs = jobs, leases = leases, succeeded = succeeded, attempts = a
 local ids = {}
 for i = 1, tonumber(count) do ids[i] = item(3, 3, i) end
 local held = redis.call("HMGET", leases, unpack(ids))
-for _, key in ipairs({ running, succeeded, expiries, logs }) do redis.call("ZCARD", key) end
-for _, key in ipairs({ jobs, attempts, results, known, notes, counters }) do redis.call("HLEN", key) end
+redis.call("ZCARD", running)
+redis.call("HLEN", results)
+redis.call("HLEN", counters)
 redis.call("XLEN", events)
 
 local reply, mine, tokens, scores, records, own, gone, weight, done = {}, {}, {}, {}, {}, {}, {}, 0, {}
@@ -56,6 +58,11 @@ for i, id in ipairs(ids) do
   end
 end
 if #mine == 0 then return reply end
+local beyond = excess(keys, "succeeded", { age, most, bytes }, now, #mine, weight)
+if beyond or #own > 0 then
+  for _, key in ipairs({ expiries, logs }) do redis.call("ZCARD", key) end
+  for _, key in ipairs({ jobs, attempts, known, notes }) do redis.call("HLEN", key) end
+end
 
 redis.call("ZREM", running, unpack(mine))
 redis.call("HDEL", leases, unpack(mine))
@@ -64,6 +71,6 @@ redis.call("HSET", results, unpack(records))
 if #own > 0 then redis.call("ZADD", expiries, unpack(own)) end
 tally(counters, { ack = #mine, bytes_succeeded = weight })
 drop(keys, "succeeded", gone, now)
-trim(keys, "succeeded", { age, most, bytes }, now, math.max(100, #mine))
+if beyond then trim(keys, "succeeded", beyond, now, math.max(100, #mine)) end
 report(events, "ack", worker, now, mine, tokens)
 return reply

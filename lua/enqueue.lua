@@ -10,8 +10,7 @@
 -- @flags
 -- @include lib/clock
 -- @include lib/refusal
--- @include lib/report
--- @include lib/ring
+-- @include lib/announce
 local jobs, ready, scheduled, known, expiries, counters, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, fingerprint, crc, header
 
@@ -27,13 +26,16 @@ local place, due_ms, due_score, total = unpack(redis.call("HMGET", counters, "pl
 place, due_ms, due_score = tonumber(place) or 0, tonumber(due_ms), tonumber(due_score)
 redis.call("ZCARD", ready)
 redis.call("XLEN", events)
-redis.call("LLEN", bell)
-redis.call("ZCARD", expiries)
+local rung = redis.call("LLEN", bell)
 
 local ids = {}
 for i = 1, count do ids[i] = item(2, 11, i) end
 local standing = redis.call("HMGET", jobs, unpack(ids))
-local tombs = redis.call("HLEN", known) > 0 and redis.call("HMGET", known, unpack(ids)) or {}
+local tombs = {}
+if redis.call("HLEN", known) > 0 then
+  tombs = redis.call("HMGET", known, unpack(ids))
+  redis.call("ZCARD", expiries)
+end
 
 -- A whole number within its bounds, `default` for "", nil for anything else.
 local function whole(text, least, most, default)
@@ -116,6 +118,6 @@ end
 redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", (tonumber(total) or 0) + #fresh),
   "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")
 if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
-ring({ bell = bell, counters = counters }, now, #runnable > 0, soonest)
-report(events, "enqueue", "", now, fresh)
+local keys = { bell = bell, counters = counters, events = events, rung = rung }
+announce(keys, "enqueue", "", now, { ids = fresh, runnable = #runnable > 0, due = soonest })
 return reply

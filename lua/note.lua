@@ -14,7 +14,7 @@ local now, count = unpack(ARGV) -- then `count` times: id, token, field, value
 local refused = refusal(redis.call("HGET", config, "level"), count, 2, 4)
 if refused then return refused end
 local micros
-now, micros = clock(now)
+micros = select(2, clock(now))
 redis.call("HLEN", notes)
 redis.call("ZCARD", logs)
 local last = math.max((tonumber(redis.call("HGET", counters, "log")) or 0) + 1, micros)

@@ -11,7 +11,7 @@
 -- @include lib/begin
 -- @include lib/refusal
 -- @include lib/state_of
--- @include lib/trim
+-- @include lib/drop
 -- @include lib/expire
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, receipts, notes, logs, config, counters, bell, events = unpack(KEYS)
 local now, state, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
@@ -51,11 +51,6 @@ for i = 1, named do
 end
 if named == 0 and state == "expired" then
   local went, more = expire(keys, now, limit)
-  for _, ended in ipairs({ "succeeded", "cancelled", "dead" }) do
-    local keep = redis.call("HMGET", config, "keep_" .. ended .. "_age", "keep_" .. ended .. "_count", "keep_" .. ended .. "_bytes")
-    local dropped = trim(keys, ended, keep, now, limit)
-    went, more = went + dropped, (more == 1 or dropped == limit) and 1 or 0
-  end
   return { went, more }
 elseif named == 0 then
   if state == "running" or not keys[state] or state == "known" or state == "jobs" or not string.find(" ready scheduled retrying blocked succeeded cancelled dead ", " " .. state .. " ", 1, true) then

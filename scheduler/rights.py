@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from uuid import uuid4
 
 import redis.asyncio as aioredis
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
 
 from .errors import StoreRefused
 from .keys import QUEUE_KEYS, Keys, layout_key, queues_key
@@ -22,10 +23,13 @@ FORMS: dict[str, tuple[str, ...]] = {
     "ZSCAN": ("k", "0"), "ZSCORE": ("k", "m"),
 }  # fmt: skip
 
-# What the process itself sends besides, on the queue's keys or on the namespace's.
+# What the process itself sends besides, on the queue's keys, on the namespace's, and on the lists and streams that
+# wake its own blocked connections.
 OWN: tuple[tuple[str, ...], ...] = (
-    ("BLPOP", "k", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "0"), ("SADD", "s", "m"), ("SMEMBERS", "s"),
+    ("BLPOP", "k", "w", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "w", "0", "0"), ("XREVRANGE", "k", "+", "-"),
+    ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SMEMBERS", "s"),
     ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
+    ("EVAL", "return 1", "0"), ("INFO",), ("PING",),
 )  # fmt: skip
 
 _CHECK = """
@@ -45,7 +49,12 @@ return refused
 def wanted(keys: Keys) -> list[tuple[str, ...]]:
     """Every command in a valid form, on a key of this queue; then a read and a write on each of its keys."""
     commands = sorted(set().union(*(script.commands for script in all_scripts().values())))
-    names = {"k": keys.at("jobs"), "s": queues_key(keys.namespace), "l": layout_key(keys.namespace)}
+    names = {
+        "k": keys.at("jobs"),
+        "s": queues_key(keys.namespace),
+        "l": layout_key(keys.namespace),
+        "w": f"{{{keys.namespace}}}:wake:{uuid4().hex}",
+    }
     forms: list[tuple[str, ...]] = [(command, *FORMS[command]) for command in commands]
     forms += OWN
     asked = [tuple(names.get(word, word) for word in form) for form in forms]
@@ -87,10 +96,9 @@ async def check_layout(client: aioredis.Redis, namespace: str, layout: int) -> N
         await client.set(key, str(layout), nx=True)
         found = await client.get(key)
     except NoPermissionError as error:
-        raise StoreRefused(f"the Redis user lacks rights: {error}") from error
-    except ResponseError as error:
-        if not str(error).startswith("OOM"):
-            raise
+        raise StoreRefused(f"the Redis user lacks rights on {key}: {error}") from error
+    except OutOfMemoryError:
+        # A full server takes no new key, and a worker that starts must drain it all the same.
         found = await client.get(key) or str(layout).encode()
     if found != str(layout).encode():
         shown = found.decode(errors="replace") if isinstance(found, bytes) else str(found)

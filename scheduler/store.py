@@ -339,7 +339,9 @@ class Store:
     def _translated(self, error: Exception, script: str) -> SchedulerError:
         text = str(error)
         where = f"{self.clients.where}: {script}: {text}"
-        if isinstance(error, redis_errors.AuthenticationError | redis_errors.NoPermissionError):
+        # What is refused while a connection is made arrives wrapped, as a lost connection.
+        rights = redis_errors.AuthenticationError | redis_errors.NoPermissionError
+        if isinstance(error, rights) or isinstance(error.__cause__, rights):
             return StoreRefused(where)
         if isinstance(error, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
             return StoreFull(where)

@@ -1,5 +1,5 @@
 -- @include lib/clock
--- Reads the time and every key that a settlement may write, so that nothing can fail after the first write.
+-- Reads the time and every key that a transition may write, so that nothing can fail after the first write.
 local function begin(keys, now)
   for _, name in ipairs({ "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs" }) do
     if keys[name] then redis.call("ZCARD", keys[name]) end
@@ -7,7 +7,7 @@ local function begin(keys, now)
   for _, name in ipairs({ "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters" }) do
     if keys[name] then redis.call("HLEN", keys[name]) end
   end
-  redis.call("LLEN", keys.bell)
+  keys.rung = redis.call("LLEN", keys.bell)
   redis.call("XLEN", keys.events)
   return (clock(now))
 end

@@ -1,5 +1,5 @@
 -- @include lib/settle
--- @include lib/ring
+-- @include lib/announce
 -- @include lib/retire
 -- The write phase of a settlement that is no ack: moves the jobs, keeps the retention of dead and cancelled,
 -- counts, rings and reports. `begin` has read every key, so that nothing here can fail.
@@ -13,6 +13,5 @@ local function finish(keys, verb, worker, moves, now)
     if move.due then due = math.min(due or move.due, move.due) end
   end
   tally(keys.counters, { [verb] = #moves })
-  ring(keys, now, runnable, due)
-  report(keys.events, verb, worker, now, ids, tokens, states)
+  announce(keys, verb, worker, now, { ids = ids, tokens = tokens, states = states, runnable = runnable, due = due })
 end

@@ -1,3 +1,4 @@
+-- @include lib/excess
 -- @include lib/trim
 -- @include lib/ended_score
 -- @include lib/course_of
@@ -17,5 +18,6 @@ local function retire(keys, state, list, now)
   tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes })
   drop(keys, state, gone, now)
   local keep = redis.call("HMGET", keys.config, "keep_" .. state .. "_age", "keep_" .. state .. "_count", "keep_" .. state .. "_bytes")
-  trim(keys, state, keep, now, math.max(100, #list))
+  local beyond = excess(keys, state, keep, now, 0, 0)
+  if beyond then trim(keys, state, beyond, now, math.max(100, #list)) end
 end

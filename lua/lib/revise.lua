@@ -1,6 +1,5 @@
 -- @include lib/edited
--- @include lib/ring
--- @include lib/report
+-- @include lib/announce
 -- The write phase of update. The caller has read every key, so that nothing here can fail.
 local function revise(keys, changes, place, now)
   local ids, runnable, soonest = {}, false, nil
@@ -20,6 +19,5 @@ local function revise(keys, changes, place, now)
   end
   if #ids == 0 then return end
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
-  ring(keys, now, runnable, soonest)
-  report(keys.events, "update", "", now, ids)
+  announce(keys, "update", "", now, { ids = ids, runnable = runnable, due = soonest })
 end

@@ -2,8 +2,7 @@
 -- @include lib/course_of
 -- @include lib/course_text
 -- @include lib/tally
--- @include lib/ring
--- @include lib/report
+-- @include lib/announce
 -- The write phase of replay: dead jobs become ready, placed now. Each has id, record, payload ("": as it is),
 -- crc and edits. The caller has read every key, so that nothing here can fail.
 local function revive(keys, list, step, now, micros)
@@ -28,6 +27,5 @@ local function revive(keys, list, step, now, micros)
   end
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
   tally(keys.counters, { replay = #list, bytes_dead = -bytes })
-  ring(keys, now, true)
-  report(keys.events, "replay", "", now, ids)
+  announce(keys, "replay", "", now, { ids = ids, runnable = true })
 end

@@ -18,10 +18,10 @@ from ..store import Store
 
 log = get_logger(__name__)
 
-REQUEST_ID = "request_id"
+REQUEST_ID = web.RequestKey("request_id", str)
 """Under this a request keeps its id."""
 
-ENQUEUED_ID = "enqueued_id"
+ENQUEUED_ID = web.RequestKey("enqueued_id", str)
 """Under this a request keeps the id of the job that it is about to enqueue."""
 
 

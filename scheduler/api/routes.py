@@ -84,7 +84,7 @@ class Route:
 
     def _check_query(self, request: web.Request) -> None:
         faults, seen = [], set()
-        for name in request.query:
+        for name, _ in request.query.items():  # by items: keys come once, however often they were given
             if name not in self.query:
                 faults.append(Fault(_pointer(name), "there is no such query parameter"))
             elif name in seen:
@@ -140,8 +140,10 @@ def register(app: web.Application, routes: Sequence[Route]) -> None:
             return await route(request)
 
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        # aiohttp's own pattern leaves out braces: those are for us to refuse.
+        path = route.path.replace("}", ":[^/]+}")
         for method in methods:
-            app.router.add_route(method, route.path, endpoint, expect_handler=_said_later)
+            app.router.add_route(method, path, endpoint, expect_handler=_said_later)
 
 
 # -- reading what is in the address, rendering what is answered ----------------------------------------------

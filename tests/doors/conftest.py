@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
+from yarl import URL
 
 from scheduler.api import Deadlines, make_app, serve
 from scheduler.clients import Clients
@@ -20,7 +22,6 @@ from scheduler.doorbell import Doorbell
 from scheduler.events import Follower
 from scheduler.settings import Settings
 from scheduler.store import Store
-from tests.conftest import Servers
 from tests.helpers import faults
 
 JSON = {"Content-Type": "application/json"}
@@ -60,6 +61,8 @@ class Api:
     port: int
     session: ClientSession
     settings: Settings
+    stop: Callable[[], Awaitable[None]]
+    """Ends the server, while its callers still wait."""
 
     @property
     def redis(self) -> Redis:
@@ -70,9 +73,10 @@ class Api:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             sent = JSON | sent
-            body = body if isinstance(body, bytes) else orjson.dumps(body)
+            body = io.BytesIO(body if isinstance(body, bytes) else orjson.dumps(body))
+            sent |= {"Content-Length": str(body.getbuffer().nbytes)}
         url = f"http://127.0.0.1:{self.port}{path}"
-        async with self.session.request(method, _raw(url), data=body, headers=sent, allow_redirects=False) as answer:
+        async with self.session.request(method, URL(url, encoded=True), data=body, headers=sent, allow_redirects=False) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def get(self, path: str, **headers: str) -> Answer:
@@ -135,12 +139,6 @@ def held(job: Any) -> dict[str, Any]:
     return {"id": job["id"], "token": job["token"]}
 
 
-def _raw(url: str) -> Any:
-    from yarl import URL  # noqa: PLC0415  # beside its only use
-
-    return URL(url, encoded=True)
-
-
 @pytest.fixture(params=("fake", "valkey"))
 def backend(request: pytest.FixtureRequest) -> str:
     """The scripts are tested elsewhere on every server; here the fake and a real one are enough."""
@@ -155,11 +153,9 @@ async def served(clients: Clients, *, deadlines: Deadlines | None = None, **sett
     doorbell, follower = Doorbell(clients, told.namespace), Follower(clients, told.namespace)
     app = make_app(store, told, doorbell=doorbell, follower=follower, deadlines=deadlines)
     try:
-        async with (
-            serve(app, told, grace=2.0) as site,
-            ClientSession(connector=TCPConnector(limit=0), auto_decompress=False) as session,
-        ):
-            yield Api(store, site.port, session, told)
+        async with ClientSession(connector=TCPConnector(limit=0)) as session, AsyncExitStack() as running:
+            site = await running.enter_async_context(serve(app, told, grace=2.0))
+            yield Api(store, site.port, session, told, running.aclose)
     finally:
         await doorbell.close()
         await follower.close()
@@ -186,8 +182,3 @@ async def api(clients: Clients, request: pytest.FixtureRequest) -> AsyncIterator
         yield api
         if request.node.get_closest_marker("unverified") is None:
             assert [] == await faults(api.store)
-
-
-@pytest.fixture
-def server_of(servers: Servers) -> Servers:
-    return servers

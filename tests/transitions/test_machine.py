@@ -1,0 +1,255 @@
+"""Every transition in any order against a plain Python model; after each step the whole queue is compared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as some
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from scheduler.clients import Clients
+from scheduler.keys import STATES
+from scheduler.store import Ack, Bury, Extend, Nack, Note, Release, Store
+from tests.helpers import QUEUE, Clock, faults, new, snapshot
+from tests.transitions.model import Model, ModelJob, Policy
+
+KEYS = [f"k{n}" for n in range(8)]
+LEASE, PERIOD, PATIENCE = 30_000, 10_000, 5_000
+
+keys = some.sampled_from(KEYS)
+policies = some.sampled_from([Policy(), Policy(immediate=0), Policy(max_attempts=1), Policy(max_crashes=1, max_attempts=5)])
+priorities = some.sampled_from([-100, -1, 0, 0, 0, 1, 100])
+delays = some.sampled_from([0, 0, 1, 1000, 1000, 5000, 90_000])
+delays_or_none = some.none() | delays
+leases = some.sampled_from([1000, 30_000, 30_000, 600_000])
+again = some.booleans()
+
+
+class Queue(RuleBasedStateMachine):
+    """One queue of few jobs, so that they meet."""
+
+    open: Callable[[], Awaitable[Clients]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = Clock()
+        self.model = Model(self.clock.now)
+        self.claims: list[tuple[str, int]] = []
+        self.turn = 0
+
+    def wait(self, call: Awaitable[Any]) -> Any:
+        async def run() -> Any:
+            return await call
+
+        return self.runner.run(run())
+
+    @initialize()
+    def connect(self) -> None:
+        self.clients = self.wait(type(self).open())
+        self.wait(self.clients.commands.flushall())
+        self.store = Store(self.clients, now=self.clock)
+        self.wait(self.store.connect())
+
+    def teardown(self) -> None:
+        try:
+            assert [] == self.wait(faults(self.store))
+        finally:
+            self.wait(self.clients.close())
+            self.runner.close()
+
+    def same(self, expected: Any, call: Callable[[], Awaitable[Any]], again: bool) -> None:
+        """The answer is the model's. Sent again, as if it had been lost, it is the same and changes nothing."""
+        assert expected == self.wait(call())
+        if again:
+            before = self.wait(snapshot(self.clients.commands))
+            assert expected == self.wait(call())
+            assert before == self.wait(snapshot(self.clients.commands))
+
+    # -- producing
+
+    @rule(key=keys, policy=policies, priority=priorities, delay=delays, retention=some.sampled_from([None, None, 0]), timeout=some.sampled_from([3_600_000, 20_000]))
+    def enqueue(self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int) -> None:
+        job = new(key, retry=asdict(policy), priority=priority, delay_ms=delay, retention_ms=retention, timeout_ms=timeout)
+        expected = self.model.enqueue(key, policy, priority, delay, retention, timeout)
+        [done] = self.wait(self.store.enqueue(QUEUE, [job]))
+        assert expected == done.outcome
+
+    @rule(seconds=some.sampled_from([0.001, 1, 5, 9, 10, 15, 31, 61, 601]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.model.now = self.clock.now
+
+    # -- working
+
+    @rule(count=some.integers(1, 5), lease=leases, again=again)
+    def claim(self, count: int, lease: int, again: bool) -> None:
+        self.turn += 1
+        expected = [(job.key, job.token, job.held, job.lease_end) for job in self.model.claim(count, lease)]
+        for _ in range(2 if again else 1):
+            found = self.wait(self.store.claim(QUEUE, worker="w", turn=self.turn, count=count, lease_ms=lease))
+            assert expected == [(job.key, job.token, job.attempt, job.lease_ends_ms) for job in found.jobs]
+        self.claims += [(job.key, job.token) for job in found.jobs]
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some.integers(0, 5), again=again)
+    def ack(self, which: int, again: bool) -> None:
+        key, token = self.claims[-1 - which % len(self.claims)]
+        self.same([self.model.ack(key, token)], lambda: self.store.ack(QUEUE, [Ack(key, token, b"1")], worker="w"), again)
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some.integers(0, 5), retry_in=delays_or_none, again=again)
+    def nack(self, which: int, retry_in: int | None, again: bool) -> None:
+        key, token = self.claims[-1 - which % len(self.claims)]
+        failure = Nack(key, token, "E", "m", retry_in_ms=retry_in)
+        self.same([self.model.nack(key, token, retry_in)], lambda: self.store.nack(QUEUE, [failure], worker="w"), again)
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some.integers(0, 5), again=again)
+    def bury(self, which: int, again: bool) -> None:
+        key, token = self.claims[-1 - which % len(self.claims)]
+        self.same([self.model.bury(key, token)], lambda: self.store.bury(QUEUE, [Bury(key, token, "E", "m")], worker="w"), again)
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some.integers(0, 5), delay=delays, why=some.sampled_from(["", "snooze", "no_handler"]), again=again)
+    def release(self, which: int, delay: int, why: str, again: bool) -> None:
+        key, token = self.claims[-1 - which % len(self.claims)]
+        expected = [self.model.release(key, token, delay, why, PATIENCE)]
+        back = [Release(key, token, delay, why)]
+        self.same(expected, lambda: self.store.release(QUEUE, back, worker="w", no_handler_after_ms=PATIENCE), again)
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some.integers(0, 5), lease=leases, again=again)
+    def extend(self, which: int, lease: int, again: bool) -> None:
+        key, token = self.claims[-1 - which % len(self.claims)]
+        self.same([self.model.extend(key, token, lease)], lambda: self.store.extend(QUEUE, [Extend(key, token, lease)]), again)
+
+    @precondition(lambda self: self.claims)
+    @rule(which=some.integers(0, 5), value=some.sampled_from([b"1", b"2"]), again=again)
+    def note(self, which: int, value: bytes, again: bool) -> None:
+        key, token = self.claims[-1 - which % len(self.claims)]
+        self.same([self.model.note(key, token, value)], lambda: self.store.note(QUEUE, [Note(key, token, "progress", value)]), again)
+
+    # -- upkeep
+
+    @rule()
+    def reclaim(self) -> None:
+        expected = self.model.reclaim(LEASE, PERIOD)
+        assert expected == self.wait(self.store.reclaim(QUEUE, lease_ms=LEASE, period_ms=PERIOD)).reclaimed
+
+    @rule()
+    def promote(self) -> None:
+        expected = self.model.promote() if self.model.created else 0
+        assert (expected, False) == self.wait(self.store.promote(QUEUE))
+
+    @rule()
+    def expire(self) -> None:
+        self.model.expire()
+        self.wait(self.store.expire(QUEUE))
+
+    # -- acting on jobs
+
+    @rule(key=keys)
+    def run(self, key: str) -> None:
+        assert [self.model.run(key)] == self.wait(self.store.promote_ids(QUEUE, [key]))
+
+    @rule(key=keys, again=again)
+    def cancel(self, key: str, again: bool) -> None:
+        self.same([self.model.cancel(key)], lambda: self.store.cancel(QUEUE, [key]), again)
+
+    @rule(key=keys)
+    def replay(self, key: str) -> None:
+        assert [self.model.replay(key)] == self.wait(self.store.replay(QUEUE, [(key, None)]))
+
+    @rule(key=keys, priority=some.none() | priorities, delay=delays_or_none)
+    def update(self, key: str, priority: int | None, delay: int | None) -> None:
+        assert self.model.update(key, priority, delay) == self.wait(self.store.update(QUEUE, key, priority=priority, delay_ms=delay))
+
+    @rule(key=keys)
+    def purge(self, key: str) -> None:
+        assert [self.model.purge(key)] == self.wait(self.store.purge(QUEUE, [key]))
+
+    @precondition(lambda self: self.model.created)
+    @rule(paused=some.booleans())
+    def pause(self, paused: bool) -> None:
+        self.model.paused = paused
+        self.wait(self.store.configure(QUEUE, {"paused": "1" if paused else ""}))
+
+    # -- what must hold
+
+    @invariant()
+    def every_job_is_what_the_model_says(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        shown = dict(zip(KEYS, self.wait(self.store.inspect(QUEUE, KEYS)), strict=True))
+        for key, job in shown.items():
+            mine, tomb = self.model.jobs.get(key), self.model.tombs.get(key)
+            if mine is None:
+                assert (job and job.state) == (tomb and tomb.state), key
+                continue
+            assert expected_of(mine) == found_of(job), key
+
+    @invariant()
+    def every_job_stands_in_one_set(self) -> None:
+        if not self.model.created:
+            return
+        mine = [job.state for job in self.model.jobs.values()]
+        assert {state: mine.count(state) for state in STATES} == self.wait(self.store.census(QUEUE)).counts
+
+        async def found() -> list[Any]:
+            return [fault async for fault in self.store.verify(QUEUE, structures=("jobs", "leases", "known"))]
+
+        assert [] == self.wait(found())
+
+
+def expected_of(job: ModelJob) -> dict[str, Any]:
+    running, waits = job.state == "running", job.state in {"scheduled", "retrying"}
+    return {
+        "state": job.state,
+        "reason": job.reason if job.state in {"dead", "cancelled"} else None,
+        "attempt": job.held if running else job.attempt,
+        "crashes": job.crashes,
+        "snoozes": job.snoozes,
+        "errors": job.errors,
+        "priority": job.priority,
+        "progress": job.progress,
+        "run_at": job.score // 1000 if waits else None,
+        "lease_expires_at": job.lease_end if running else None,
+        "finished_at": job.ended_at if job.state in {"succeeded", "cancelled", "dead"} else None,
+    }
+
+
+def found_of(job: Any) -> dict[str, Any]:
+    names = ("reason", "attempt", "crashes", "snoozes", "priority", "progress", "run_at", "lease_expires_at", "finished_at")
+    return {"state": job.state.value, "errors": len(job.errors)} | {name: getattr(job, name) for name in names}
+
+
+def check(servers: Any, backend: str, examples: int, steps: int) -> None:
+    machine = type("Queue", (Queue,), {"open": staticmethod(lambda: servers.open(backend))})
+    profile = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine, settings=profile)
+
+
+# The fake takes ten times as long for a step as a server does.
+@pytest.mark.parametrize(("backend", "examples"), [("fake", 15), ("valkey", 60)])
+def test_any_course_of_events_is_that_of_the_model(servers, backend, examples):
+    check(servers, backend, examples, steps=40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("backend", "examples"), [("fake", 150), ("redis", 1500), ("valkey", 1500)])
+def test_any_long_course_of_events_is_that_of_the_model(servers, backend, examples):
+    check(servers, backend, examples, steps=60)
