@@ -19,7 +19,8 @@ local keys = { jobs = jobs, running = running, cancelled = cancelled, dead = dea
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config,
   counters = counters, bell = bell, events = events }
 now = begin(keys, now)
-local reasons = { [""] = "permanent", permanent = "permanent", no_handler = "no_handler", bad_payload = "bad_payload", corrupt = "corrupt" }
+local reasons = { [""] = "permanent" }
+for _, reason in ipairs({ "permanent", "no_handler", "bad_payload", "corrupt" }) do reasons[reason] = reason end
 
 local reply, moves, done = {}, {}, {}
 for i = 1, tonumber(count) do

@@ -18,7 +18,8 @@ local refused = refusal(redis.call("HGET", config, "level"), count, 2, 1)
 if refused then return refused end
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
-  known = known, expiries = expiries, notes = notes, logs = logs, config = config, counters = counters, bell = bell, events = events }
+  known = known, expiries = expiries, notes = notes, logs = logs,
+  config = config, counters = counters, bell = bell, events = events }
 now = begin(keys, now)
 
 local reply, leaving, asked, done = {}, {}, {}, {}

@@ -122,7 +122,8 @@ for i, record in ipairs(records) do
     local nth = #given + 1
     given[nth], tokens[nth] = id, mine
     lease_texts[2 * nth - 1] = id
-    lease_texts[2 * nth] = mine .. from_now .. ends .. "|" .. scores[i] .. "|" .. attempt .. "|" .. flags .. "|" .. #record .. "|0|" .. key_id
+    lease_texts[2 * nth] = mine .. from_now .. ends .. "|" .. scores[i] .. "|" .. attempt .. "|" .. flags .. "|" .. #record
+      .. "|0|" .. key_id
     ends_of[2 * nth - 1], ends_of[2 * nth] = until_ms, id
     local n = #reply
     reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, mine, attempt, until_ms, ends
@@ -159,7 +160,8 @@ for _, id in ipairs(corrupt) do
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
 end
 if turn ~= "" and (#given > 0 or tonumber(turn)) then
-  redis.call("HSET", receipts, worker, turn .. "|" .. int(first) .. "|" .. (renew and int(now + spell) or kept_until) .. "|" .. table.concat(given, " "))
+  local kept = renew and int(now + spell) or kept_until
+  redis.call("HSET", receipts, worker, turn .. "|" .. int(first) .. "|" .. kept .. "|" .. table.concat(given, " "))
   if renew then redis.call("ZADD", expiries, int(now + spell), ":" .. worker) end
 end
 if #given > 0 then

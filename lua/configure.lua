@@ -25,7 +25,8 @@ local standing = redis.call("HGET", types, name)
 version = tonumber(version) or 0
 if #name > 65 or name ~= "" and not string.find(name, "^:?%w[%w._-]*$") then return redis.error_reply("INVALID name") end
 local timeout = string.match(record, "^(%d*)|[^\n]*\n")
-if name ~= "" and record ~= "" and not (timeout == "" or timeout and tonumber(timeout) >= 1 and tonumber(timeout) <= 604800000) then
+local within = timeout == "" or timeout and tonumber(timeout) >= 1 and tonumber(timeout) <= 604800000
+if name ~= "" and record ~= "" and not within then
   return redis.error_reply("INVALID record")
 end
 local new, set, lifted = name ~= "" and record ~= (standing or ""), {}, {}

@@ -45,7 +45,8 @@ local function whole(text, least, most, default)
   return nil
 end
 
-local reply, records, runnable, waiting, fresh, seen, forgotten = { created and 0 or 1, string.format("%.0f", now) }, {}, {}, {}, {}, {}, {}
+local reply = { created and 0 or 1, string.format("%.0f", now) }
+local records, runnable, waiting, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}
 local soonest
 for i = 1, count do
   local id, kind, payload, priority, delay, run_at, timeout, retention, fingerprint, crc, header = item(2, 11, i)
@@ -58,7 +59,9 @@ for i = 1, count do
   if not rank then return redis.error_reply("INVALID priority of item " .. i) end
   if not later or not at or at > now + 315576000000 then return redis.error_reply("INVALID time of item " .. i) end
   if not limit or not kept then return redis.error_reply("INVALID timeout or retention of item " .. i) end
-  if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then return redis.error_reply("INVALID header of item " .. i) end
+  if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then
+    return redis.error_reply("INVALID header of item " .. i)
+  end
   if payload == "" then payload = "{}" end
 
   local record = standing[i] or seen[id]
@@ -115,7 +118,8 @@ if #forgotten > 0 then
   redis.call("HDEL", known, unpack(forgotten))
   redis.call("ZREM", expiries, unpack(forgotten))
 end
-redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", (tonumber(total) or 0) + #fresh),
+total = (tonumber(total) or 0) + #fresh
+redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", total),
   "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")
 if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
 local keys = { bell = bell, counters = counters, events = events, rung = rung }

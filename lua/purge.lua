@@ -53,12 +53,14 @@ if named == 0 and state == "expired" then
   local went, more = expire(keys, now, limit)
   return { went, more }
 elseif named == 0 then
-  if state == "running" or not keys[state] or state == "known" or state == "jobs" or not string.find(" ready scheduled retrying blocked succeeded cancelled dead ", " " .. state .. " ", 1, true) then
+  local states = " ready scheduled retrying blocked succeeded cancelled dead "
+  if not string.find(states, " " .. state .. " ", 1, true) then
     return redis.error_reply("INVALID state")
   end
   local micro = state == "ready" or state == "scheduled" or state == "retrying"
   local last = before_ms == "" and "+inf" or string.format("%.0f", tonumber(before_ms) * (micro and 1000 or 1))
-  local page = redis.call("ZRANGEBYSCORE", keys[state], last == "+inf" and "-inf" or micro and "-inf" or "-" .. last, last, "LIMIT", 0, limit)
+  local oldest = (last == "+inf" or micro) and "-inf" or "-" .. last
+  local page = redis.call("ZRANGEBYSCORE", keys[state], oldest, last, "LIMIT", 0, limit)
   if #page == limit then reply[2] = 1 end
   leaving[state] = {}
   for _, id in ipairs(page) do

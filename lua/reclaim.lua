@@ -53,7 +53,8 @@ for i = 1, #overdue, 2 do
       lease = { token = "0", worker = "", started = "", ends = math.huge, score = int(now * 1000), attempt = attempt,
         flags = "", bytes = 0, asked = false }
     end
-    local failure = { verb = "reclaim", kind = "LeaseExpired", message = "the lease of " .. lease.worker .. " ran out", trace = "", retry_in = "" }
+    local failure = { verb = "reclaim", kind = "LeaseExpired", trace = "", retry_in = "" }
+    failure.message = "the lease of " .. lease.worker .. " ran out"
     if until_ms >= lease.ends then
       failure.kind, failure.message = "TimeoutError", "still running at its timeout"
     else

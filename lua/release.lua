@@ -40,7 +40,9 @@ for i = 1, tonumber(count) do
     if why == "no_handler" and now - since >= patience and not lease.asked then
       local kind = string.match(redis.call("HGET", jobs, id) or "", "^([^|\n]*)|") or ""
       local message = "no worker has a handler for " .. kind
-      move = failed(keys, id, lease, { verb = "release", kind = "NoHandler", message = message, trace = "", retry_in = "", reason = "no_handler" }, now)
+      local failure = { verb = "release", kind = "NoHandler", message = message, trace = "", retry_in = "" }
+      failure.reason = "no_handler"
+      move = failed(keys, id, lease, failure, now)
     else
       local state = lease.asked and "cancelled" or "ready"
       if why == "no_handler" then

@@ -40,7 +40,8 @@ for i = 1, tonumber(count) do
   if string.find(crc, "[^%x]") or string.find(header, "\n") then return redis.error_reply("INVALID header of item " .. i) end
   local state, score, ended = state_of(keys, id)
   local record = state and redis.call("HGET", jobs, id) or ""
-  local start, former, hash, standing, body = string.match(record, "^([^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|)([^|\n]*)|([^\n]*)\n([^\n]*)\n(.*)$")
+  local start, former, hash, standing, body =
+    string.match(record, "^([^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|)([^|\n]*)|([^\n]*)\n([^\n]*)\n(.*)$")
   if done[id] then
     reply[i] = "changed"
   elseif not state then
@@ -61,7 +62,8 @@ for i = 1, tonumber(count) do
     elseif due and due > now then
       change.to, change.score, change.due = state == "ready" and "scheduled" or state, due * 1000, due
     end
-    change.record = start .. (new ~= 0 and new or "") .. "|" .. hash .. "\n" .. (header ~= "" and header or standing) .. "\n" .. body
+    local kept = header ~= "" and header or standing
+    change.record = start .. (new ~= 0 and new or "") .. "|" .. hash .. "\n" .. kept .. "\n" .. body
     change.payload, change.crc = payload, crc
     changes[#changes + 1] = change
     reply[i] = change.to

@@ -22,7 +22,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events }
 local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true }
-local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true, cancelled = true, dead = true }
+local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
+  cancelled = true, dead = true }
 if not hashes[structure] and not sorted[structure] then return redis.error_reply("INVALID structure") end
 now = begin(keys, now)
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import ModuleType, TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import msgspec
 
@@ -79,7 +79,7 @@ class JobFunction(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     async def enqueue(self, **payload: Any) -> Handle:
-        """A job with these arguments. Names that end in _ are options: queue_ id_ priority_ delay_ run_at_ …
+        """A job with these arguments; names that end in _ are options, such as `queue_`, `delay_` and `id_`.
 
         Raises PayloadInvalid when the arguments do not fit the handler, Invalid for a wrong option, Duplicate when
         `id_` belongs to another request, StoreUnavailable and StoreFull.
@@ -104,11 +104,15 @@ class Scheduler:
             self._settings = load()
         return self._settings
 
+    def configure(self, settings: Settings) -> None:
+        """Uses these settings instead of reading them: a command's options win over what a module would have read."""
+        self._settings = settings
+
     # -- declaring ------------------------------------------------------------------------------------------------
 
     def job(
         self,
-        type: str,  # noqa: A002 - the field's word
+        type: str,
         *,
         queue: str = "default",
         retry: Retry | None = None,
@@ -130,13 +134,13 @@ class Scheduler:
 
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
-    async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:  # noqa: A002
+    async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
         """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention."""
         job = self.new_job(type, {} if payload is None else payload, options)
         outcome = await (await self.store()).enqueue_one(job)
         return Handle(self, outcome.id, duplicate=not outcome.created)
 
-    def new_job(self, type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:  # noqa: A002
+    def new_job(self, type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:
         """The job that these arguments describe. Raises PayloadInvalid or Invalid; nothing is sent."""
         try:
             encoded = msgspec.json.encode(payload)
@@ -183,15 +187,13 @@ class Scheduler:
             await follower.close()
             await store.close()
 
-    async def __aenter__(self) -> Scheduler:
+    async def __aenter__(self) -> Self:
         await self.connection()
         return self
 
-    @overload
-    async def __aexit__(self, kind: None, error: None, trace: None) -> None: ...
-    @overload
-    async def __aexit__(self, kind: type[BaseException], error: BaseException, trace: TracebackType) -> None: ...
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
 
@@ -202,7 +204,19 @@ def _parts(job_id: str) -> tuple[str, str]:
     return parts
 
 
-_OPTIONS = ("queue", "id", "priority", "delay", "run_at", "group", "tags", "timeout", "retry", "retention", "traceparent")
+_OPTIONS = (
+    "queue",
+    "id",
+    "priority",
+    "delay",
+    "run_at",
+    "group",
+    "tags",
+    "timeout",
+    "retry",
+    "retention",
+    "traceparent",
+)
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +228,7 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
             continue
         try:
             if name not in _OPTIONS:
-                raise ValueError(f"there is no such option; options are {', '.join(_OPTIONS)}")  # noqa: TRY301
+                raise ValueError(f"there is no such option; options are {', '.join(_OPTIONS)}")
             if name == "id":
                 made["key"] = str(value)
             elif name in {"delay", "timeout", "retention"}:
@@ -222,7 +236,9 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
             elif name == "run_at":
                 made["run_at_ms"] = _moment(value)
             elif name == "retry":
-                made["retry"] = retry_policy.stored(value.document() if isinstance(value, Retry) else Retry(**value).document())
+                made["retry"] = retry_policy.stored(
+                    value.document() if isinstance(value, Retry) else Retry(**value).document()
+                )
             else:
                 made[name] = tuple(value) if name == "tags" else value
         except (ValueError, TypeError) as error:

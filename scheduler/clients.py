@@ -12,8 +12,8 @@ import redis
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.retry import Retry as SyncRetry
 from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry as SyncRetry
 
 from .errors import StoreRefused
 from .local_server import LocalServer, acquire
@@ -39,8 +39,16 @@ class Clients:
 
     def blocking(self) -> redis.Redis:
         """A client of its own for a thread: one connection, no repeats."""
-        options = _options(self.url, name="scheduler-heartbeat", deadline=DEADLINE, connections=2, retry=SyncRetry(NoBackoff(), 0))
-        client = redis.Redis.from_url(self.url, maint_notifications_config=MaintNotificationsConfig(enabled=False), **options)
+        options = _options(
+            self.url,
+            name="scheduler-heartbeat",
+            deadline=DEADLINE,
+            connections=2,
+            retry=SyncRetry(NoBackoff(), 0),
+        )
+        client = redis.Redis.from_url(
+            self.url, maint_notifications_config=MaintNotificationsConfig(enabled=False), **options
+        )
         client.connection_pool.connection_kwargs["socket_timeout"] = DEADLINE
         return client
 
@@ -56,7 +64,9 @@ class Clients:
             await asyncio.to_thread(self.local.close)
 
 
-def _options(url: str, *, name: str, deadline: float | None, connections: int, retry: Retry | SyncRetry) -> dict[str, Any]:
+def _options(
+    url: str, *, name: str, deadline: float | None, connections: int, retry: Retry | SyncRetry
+) -> dict[str, Any]:
     options: dict[str, Any] = {
         "protocol": 3,
         "retry": retry,
@@ -71,10 +81,14 @@ def _options(url: str, *, name: str, deadline: float | None, connections: int, r
     return options
 
 
-def make_client(url: str, *, name: str, waits: bool = False, reads: bool = False, connections: int = 32) -> aioredis.Redis:
+def make_client(
+    url: str, *, name: str, waits: bool = False, reads: bool = False, connections: int = 32
+) -> aioredis.Redis:
     """One client. The library's own repeats are on only for `reads`: a script that ran must not run unasked again."""
     retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), 3) if reads else Retry(NoBackoff(), 0)
-    options = _options(url, name=name, deadline=None if waits else DEADLINE, connections=connections, retry=retry)
+    options = _options(
+        url, name=name, deadline=None if waits else DEADLINE, connections=connections, retry=retry
+    )
     pool = aioredis.BlockingConnectionPool.from_url(
         url,
         timeout=DEADLINE,
@@ -97,7 +111,12 @@ def address(url: str) -> str:
 
 
 async def open_clients(
-    url: str | None, *, name: str = "scheduler", directory: Path | None = None, durability: str = "strict", connections: int = 32
+    url: str | None,
+    *,
+    name: str = "scheduler",
+    directory: Path | None = None,
+    durability: str = "strict",
+    connections: int = 32,
 ) -> Clients:
     """The clients for a URL, or for the embedded server of this directory when there is none.
 
@@ -107,11 +126,15 @@ async def open_clients(
         return _in_memory()
     local = None
     if url is None:
-        local = await asyncio.to_thread(acquire, (directory or Path.cwd()) / ".scheduler", durability=durability)
+        local = await asyncio.to_thread(
+            acquire, (directory or Path.cwd()) / ".scheduler", durability=durability
+        )
         url = local.url
     scheme = url.partition("://")[0]
     if scheme in NOT_YET:
-        raise StoreRefused(f"{scheme}:// is not in this release yet: set SCHEDULER_REDIS_URL to a redis://, rediss:// or unix:// one")
+        raise StoreRefused(
+            f"{scheme}:// is not in this release yet: set SCHEDULER_REDIS_URL to a redis://, rediss:// or unix:// one"
+        )
     return Clients(
         commands=make_client(url, name=name, connections=connections),
         reads=make_client(url, name=f"{name}-reads", reads=True, connections=8),

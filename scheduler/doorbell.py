@@ -85,7 +85,7 @@ class Doorbell:
             bells = {Keys(self._namespace, queue).at("bell").encode(): queue for queue in queues}
             try:
                 async with asyncio.timeout(BLOCK + 10):
-                    heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)  # type: ignore[misc]
+                    heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)
                 pause = 0.05
             except (redis_errors.RedisError, OSError, TimeoutError) as error:
                 log.debug("doorbell lost", error=str(error))

@@ -96,11 +96,11 @@ class HandlerMissing(SchedulerError):
     """No handler has this type's name."""
 
 
-class Permanent(Exception):  # noqa: N818 - a word of the handler's language: raise Permanent("no such mailbox")
+class Permanent(Exception):
     """Raised by a handler: the job must not be tried again. It is dead at once."""
 
 
-class RetryAfter(Exception):  # noqa: N818 - as above
+class RetryAfter(Exception):
     """Raised by a handler: try again in this many seconds. The attempt is used."""
 
     def __init__(self, seconds: float, message: str = "") -> None:
@@ -110,7 +110,7 @@ class RetryAfter(Exception):  # noqa: N818 - as above
         super().__init__(message or f"asked to be tried again in {seconds} s")
 
 
-class Snooze(BaseException):  # noqa: N818 - raised by ctx.snooze(); no handler's `except Exception` may eat it
+class Snooze(BaseException):
     """Ends an attempt without using it: the job is scheduled again in `seconds`."""
 
     def __init__(self, seconds: float) -> None:

@@ -68,7 +68,7 @@ class Follower:
             newest = await self._clients.reads.xrevrange(Keys(self._namespace, queue).at("events"), count=1)
         except (redis_errors.RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._clients.where}: events: {error}") from error
-        self._position.setdefault(queue, newest[0][0] if newest else b"0")
+        self._position.setdefault(queue, _bytes(newest[0][0]) if newest else b"0")
 
     async def _interrupt(self) -> None:
         with contextlib.suppress(redis_errors.RedisError, OSError):
@@ -84,7 +84,9 @@ class Follower:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            streams = {Keys(self._namespace, queue).at("events"): at for queue, at in self._position.items()}
+            streams: dict[Any, Any] = {
+                Keys(self._namespace, queue).at("events"): at for queue, at in self._position.items()
+            }
             queues = {Keys(self._namespace, queue).at("events").encode(): queue for queue in self._position}
             try:
                 async with asyncio.timeout(BLOCK_MS / 1000 + 10):
@@ -142,10 +144,17 @@ async def wait_ended(store: Store, follower: Follower, queue: str, key: str, sec
         return job
 
 
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 def _streams(read: Any) -> list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]:
     """XREAD's reply as a list of (stream, entries), whichever protocol it came by."""
     if not read:
         return []
     if isinstance(read, dict):
-        return [(stream, parts[0] if len(parts) == 1 and isinstance(parts[0], list) else parts) for stream, parts in read.items()]
+        return [
+            (stream, parts[0] if len(parts) == 1 and isinstance(parts[0], list) else parts)
+            for stream, parts in read.items()
+        ]
     return [(stream, entries) for stream, entries in read]

@@ -24,15 +24,17 @@ LONGEST_TEXT = 65_536
 _encoder = msgspec.json.Encoder()
 
 
-class ResultInvalid(Exception):  # noqa: N818 - the kind that users see
+class ResultInvalid(Exception):
     """What the handler returned is no JSON."""
 
 
-class ResultTooLarge(Exception):  # noqa: N818 - the kind that users see
+class ResultTooLarge(Exception):
     """What the handler returned is larger than the setting allows."""
 
 
-async def execute(claimed: Claimed, context: Context, handlers: Handlers, threads: Executor, *, max_result: int) -> Settlement | None:
+async def execute(
+    claimed: Claimed, context: Context, handlers: Handlers, threads: Executor, *, max_result: int
+) -> Settlement | None:
     """Runs one claimed job and answers what to tell the store; None when the lease is lost and nothing may be told."""
     record = claimed.record
     if record is None or record.payload is None or not record.intact:
@@ -61,7 +63,12 @@ async def execute(claimed: Claimed, context: Context, handlers: Handlers, thread
         if context.lost:
             return None
         if limit.expired() and isinstance(error, TimeoutError):
-            return Nack(claimed.key, claimed.token, "TimeoutError", f"stopped at its timeout of {claimed.timeout_ms / 1000:g} s")
+            return Nack(
+                claimed.key,
+                claimed.token,
+                "TimeoutError",
+                f"stopped at its timeout of {claimed.timeout_ms / 1000:g} s",
+            )
         if isinstance(error, KeyboardInterrupt):
             raise
         return failure(claimed, error)
@@ -72,7 +79,9 @@ async def run(handler: Handler, context: Context, arguments: dict[str, Any], thr
     if handler.is_async:
         return await handler.function(context, **arguments)
     call = contextvars.copy_context().run
-    return await asyncio.get_running_loop().run_in_executor(threads, lambda: call(handler.function, context, **arguments))
+    return await asyncio.get_running_loop().run_in_executor(
+        threads, lambda: call(handler.function, context, **arguments)
+    )
 
 
 def encode_result(result: Any, max_result: int) -> bytes:
@@ -118,7 +127,7 @@ def readable(error: BaseException) -> str:
     """The text of an exception, whatever its `__str__` does."""
     try:
         return str(error)[:LONGEST_TEXT]
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 - a user's class may raise anything
         return f"<the error's text could not be made: {type(broken).__name__}>"
 
 
@@ -126,6 +135,6 @@ def trace_of(error: BaseException) -> str:
     """The traceback, its end when it is long."""
     try:
         text = "".join(traceback.format_exception(error, limit=-20))
-    except Exception as broken:
+    except Exception as broken:  # noqa: BLE001 - a user's class may raise anything
         return f"<the traceback could not be made: {type(broken).__name__}>"
     return text if len(text) <= LONGEST_TEXT else "[cut] …" + text[-LONGEST_TEXT + 16 :]

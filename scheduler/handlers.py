@@ -38,7 +38,7 @@ class Handler:
 
 
 def make_handler(
-    type: str,  # noqa: A002 - the field's word
+    type: str,
     function: Callable[..., Any],
     *,
     queue: str = "default",
@@ -47,9 +47,13 @@ def make_handler(
 ) -> Handler:
     """A handler for a function whose first parameter is the context. Raises ValueError for what cannot be one."""
     if not TYPE_NAME.fullmatch(type):
-        raise ValueError(f"{type!r} is no type: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
+        raise ValueError(
+            f"{type!r} is no type: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+        )
     if not QUEUE_NAME.fullmatch(queue):
-        raise ValueError(f"{queue!r} is no queue: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
+        raise ValueError(
+            f"{queue!r} is no queue: 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+        )
     timeout_ms = None if timeout is None else duration_ms(timeout)
     if timeout_ms is not None and not 1 <= timeout_ms <= retry_policy.LONGEST_TIMEOUT_MS:
         raise ValueError(f"the timeout of {type} is more than 0 and at most 7 days")
@@ -66,7 +70,7 @@ def make_handler(
     )
 
 
-def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes], dict[str, Any]]:  # noqa: A002
+def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes], dict[str, Any]]:
     """A function from a payload to the keyword arguments of `function`, checked against its annotations."""
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters or parameters[0].kind not in {
@@ -84,13 +88,21 @@ def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes]
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             opened = True
         elif parameter.kind in {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}:
-            raise ValueError(f"the handler of {type} takes its payload by name: {parameter} cannot be given one")
+            raise ValueError(
+                f"the handler of {type} takes its payload by name: {parameter} cannot be given one"
+            )
         else:
             hint = hints.get(parameter.name, Any)
             if parameter.default is inspect.Parameter.empty:
                 named.append((parameter.name, hint))
             else:
-                named.append((parameter.name, hint, msgspec.field(default_factory=functools.partial(_default, parameter.default))))
+                named.append(
+                    (
+                        parameter.name,
+                        hint,
+                        msgspec.field(default_factory=functools.partial(_default, parameter.default)),
+                    )
+                )
     required = [row for row in named if len(row) == 2]
     optional = [row for row in named if len(row) == 3]
     shape = msgspec.defstruct("Payload", required + optional, forbid_unknown_fields=not opened)
@@ -130,17 +142,21 @@ class Handlers:
     def add(self, handler: Handler) -> None:
         """Takes a handler in. Raises ValueError when its type has one already."""
         if handler.type in self._by_type:
-            raise ValueError(f"there is a handler for {handler.type!r} already: {self._by_type[handler.type].function!r}")
+            raise ValueError(
+                f"there is a handler for {handler.type!r} already: {self._by_type[handler.type].function!r}"
+            )
         self._by_type[handler.type] = handler
 
-    def get(self, type: str) -> Handler | None:  # noqa: A002
+    def get(self, type: str) -> Handler | None:
         return self._by_type.get(type)
 
-    def find(self, type: str) -> Handler:  # noqa: A002
+    def find(self, type: str) -> Handler:
         """The handler of this type. Raises HandlerMissing, which lists what there is."""
         handler = self._by_type.get(type)
         if handler is None:
-            raise HandlerMissing(f"no handler for {type!r}; registered: {', '.join(sorted(self._by_type)) or 'none'}")
+            raise HandlerMissing(
+                f"no handler for {type!r}; registered: {', '.join(sorted(self._by_type)) or 'none'}"
+            )
         return handler
 
     def queues(self) -> list[str]:

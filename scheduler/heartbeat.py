@@ -1,5 +1,7 @@
-"""Holds the leases of a worker process from a thread and a connection of its own, so that a handler which blocks
-the event loop does not lose them."""
+"""Holds the leases of a worker process, from a thread and a connection of its own.
+
+So a handler that blocks the event loop does not lose them.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,10 @@ LOOP_DEAD = 60.0
 
 
 class Heartbeat:
-    """Extends every lease of the process at a third of its length: two heartbeats may be lost before a job is anybody
-    else's."""
+    """Extends every lease of the process at a third of its length.
+
+    Two heartbeats may be lost before a job is anybody else's.
+    """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -91,11 +95,12 @@ class Heartbeat:
     def _extend(self, call: Call[list[str]]) -> list[str]:
         if self._client is None:
             self._client = self._worker.store.clients.blocking()
+        client: Any = self._client
         body, sha, keys = self._worker.store.prepared(call)
         try:
-            reply: Any = self._client.execute_command("EVALSHA", sha, len(keys), *keys, *call.args)
+            reply: Any = client.execute_command("EVALSHA", sha, len(keys), *keys, *call.args)
         except redis_errors.NoScriptError:
-            reply = self._client.execute_command("EVAL", body, len(keys), *keys, *call.args)
+            reply = client.execute_command("EVAL", body, len(keys), *keys, *call.args)
         return call.read(reply)
 
     async def _beat_in_loop(self) -> None:

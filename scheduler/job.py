@@ -278,7 +278,9 @@ class Job:
     edits: tuple[tuple[int, bytes], ...] = ()
     header: bytes = field(default=b"", repr=False)
 
-    def document(self, *, include: frozenset[str] = frozenset({"payload", "result", "trace"})) -> dict[str, Any]:
+    def document(
+        self, *, include: frozenset[str] = frozenset({"payload", "result", "trace"})
+    ) -> dict[str, Any]:
         """The job as API documents show it; orjson writes it."""
         document: dict[str, Any] = {
             "id": self.id, "queue": self.queue, "type": self.type, "state": self.state.value, "reason": self.reason,

@@ -34,19 +34,43 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key("succeeded", "zset", "id -> when it ended, ms; negative where the job's own retention decides"),
     Key("cancelled", "zset", "id -> when it was cancelled, ms; negative likewise"),
     Key("dead", "zset", "id -> when it died, ms; negative likewise (the dead-letter queue)"),
-    Key("leases", "hash", "id -> token|worker|started|ends|score|attempt|flags|bytes|asked|key id, while it runs"),
-    Key("attempts", "hash", "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since, errors"),
+    Key(
+        "leases",
+        "hash",
+        "id -> token|worker|started|ends|score|attempt|flags|bytes|asked|key id, while it runs",
+    ),
+    Key(
+        "attempts",
+        "hash",
+        "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since, errors",
+    ),
     Key("results", "hash", "id -> course line of the run that succeeded, result"),
     Key("known", "hash", "id -> tombstone of a job that is gone but ended less than 60 s ago"),
-    Key("expiries", "zset", "id or :worker -> when its own retention, its tombstone or its receipt is over, ms"),
+    Key(
+        "expiries",
+        "zset",
+        "id or :worker -> when its own retention, its tombstone or its receipt is over, ms",
+    ),
     Key("receipts", "hash", "worker -> turn|first token|ids of its last claim"),
     Key("notes", "hash", "id:progress, id:checkpoint, id:edits -> what handlers and editors left"),
-    Key("logs", "zset", "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range"),
+    Key(
+        "logs",
+        "zset",
+        "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range",
+    ),
     Key("types", "hash", "type -> timeout, policy as set; :type -> as a worker's code declared it"),
     Key("config", "hash", "created, level, version, paused, step, keep_<state>_<age|count|bytes>"),
-    Key("counters", "hash", "token, place, log, totals by verb, bytes of ended jobs, the sweep's and the timekeeper's marks"),
+    Key(
+        "counters",
+        "hash",
+        "token, place, log, totals by verb, bytes of ended jobs, the sweep's and the timekeeper's marks",
+    ),
     Key("bell", "list", "at most one ring: something became runnable"),
-    Key("events", "stream", "one entry a call: kind, worker, at, up to 100 ids, their tokens and states; about 10,000"),
+    Key(
+        "events",
+        "stream",
+        "one entry a call: kind, worker, at, up to 100 ids, their tokens and states; about 10,000",
+    ),
 )
 
 SUFFIXES: dict[str, Key] = {key.suffix: key for key in QUEUE_KEYS}

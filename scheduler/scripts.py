@@ -16,7 +16,9 @@ from .keys import LAYOUT, QUEUE_KEYS, SUFFIXES
 _HERE = Path(__file__).resolve().parent
 _INCLUDE = re.compile(r"^-- @include (lib/[a-z_]+)$")
 _KEYS = re.compile(r"^local ([a-z_, ]+) = unpack\(KEYS\)", re.MULTILINE)
-_ARGS = re.compile(r"^local ([a-z_, ]+) = unpack\(ARGV\)(?: -- then `count` times: ([a-z_, ]+))?$", re.MULTILINE)
+_ARGS = re.compile(
+    r"^local ([a-z_, ]+) = unpack\(ARGV\)(?: -- then `count` times: ([a-z_, ]+))?$", re.MULTILINE
+)
 _FLAGS = re.compile(r"^-- @flags(?: ([a-z, -]+))?$", re.MULTILINE)
 _COMMAND = re.compile(r'redis\.call\(\s*"([A-Z]+)"')
 

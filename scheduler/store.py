@@ -186,7 +186,9 @@ def parse_type(record: bytes) -> TypePolicy:
     line, _, body = record.partition(b"\n")
     timeout = line.partition(b"|")[0]
     try:
-        return TypePolicy(int(timeout) if timeout else None, orjson.loads(body).get("retry") if body else None)
+        return TypePolicy(
+            int(timeout) if timeout else None, orjson.loads(body).get("retry") if body else None
+        )
     except ValueError:
         return TypePolicy()
 
@@ -219,7 +221,9 @@ class Store:
     Methods raise StoreUnavailable (repeat with the same ids), StoreFull, StoreRefused (do not repeat).
     """
 
-    def __init__(self, clients: Clients, namespace: str = "scheduler", *, now: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, clients: Clients, namespace: str = "scheduler", *, now: Callable[[], int] | None = None
+    ) -> None:
         self.clients = clients
         self.namespace = namespace
         self._now = now
@@ -252,13 +256,13 @@ class Store:
             bodies["replay guarded"] = (guarded, digest(guarded))
             pipe = self.clients.commands.pipeline(transaction=False)
             for body, _ in bodies.values():
-                pipe.execute_command("SCRIPT", "LOAD", body)
+                pipe.script_load(body)
             await pipe.execute()
             self._bodies = bodies
 
     async def _knows_flags(self) -> bool:
         try:
-            await self.clients.commands.execute_command("SCRIPT", "LOAD", b"#!lua flags=no-writes\nreturn 1")
+            await self.clients.commands.script_load(b"#!lua flags=no-writes\nreturn 1")
         except redis_errors.NoPermissionError:
             raise
         except redis_errors.ResponseError:
@@ -328,7 +332,8 @@ class Store:
     async def _send(self, calls: Sequence[Call[Any]]) -> list[Any]:
         if len(calls) == 1:
             try:
-                return [await self.clients.commands.execute_command(*self._command(calls[0]))]
+                client: Any = self.clients.commands
+                return [await client.execute_command(*self._command(calls[0]))]
             except redis_errors.ResponseError as error:
                 return [error]
         pipe = self.clients.commands.pipeline(transaction=False)
@@ -380,7 +385,12 @@ class Store:
         def read(reply: list[Any]) -> tuple[bool, list[Enqueued]]:
             made = int(reply[1])
             return int(reply[0]) == 1, [
-                Enqueued(f"{queue}:{job.key}", reply[2 + 2 * n].decode(), made, int(reply[3 + 2 * n]) if reply[3 + 2 * n] else None)
+                Enqueued(
+                    f"{queue}:{job.key}",
+                    reply[2 + 2 * n].decode(),
+                    made,
+                    int(reply[3 + 2 * n]) if reply[3 + 2 * n] else None,
+                )
                 for n, job in enumerate(jobs)
             ]
 
@@ -401,12 +411,16 @@ class Store:
         job = job if job.key else _with_key(job)
         [outcome] = await self.enqueue(job.queue, [job])
         if outcome.outcome == "conflict":
-            raise Duplicate(f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it")
+            raise Duplicate(
+                f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it"
+            )
         return outcome
 
     async def enqueue_shown(self, job: NewJob) -> tuple[Enqueued, Job]:
         """One job with its key, and it as it stands. Raises Duplicate when the id belongs to another request."""
-        enqueued, policies = await self.run_all([self.enqueue_call(job.queue, [job]), self.policies_call(job.queue, [job.type])])
+        enqueued, policies = await self.run_all(
+            [self.enqueue_call(job.queue, [job]), self.policies_call(job.queue, [job.type])]
+        )
         for reply in (enqueued, policies):
             if isinstance(reply, Exception):
                 raise reply
@@ -414,7 +428,9 @@ class Store:
         if new:
             await self.register(job.queue)
         if outcome.outcome == "conflict":
-            raise Duplicate(f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it")
+            raise Duplicate(
+                f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it"
+            )
         if not outcome.created:
             return outcome, await self.job(job.queue, job.key)
         return outcome, _fresh(job, outcome, *policies[job.type])
@@ -422,7 +438,7 @@ class Store:
     async def register(self, queue: str) -> None:
         """Adds a queue to the namespace's set of queues."""
         try:
-            await self.clients.commands.sadd(queues_key(self.namespace), queue)  # type: ignore[misc]
+            await self.clients.commands.sadd(queues_key(self.namespace), queue)
             self._known_queues.add(queue)
         except (redis_errors.RedisError, OSError):
             # A hint only: the watchdog's scan finds what is missing there.
@@ -431,7 +447,15 @@ class Store:
     # -- working ----------------------------------------------------------------------------------------------
 
     def claim_call(
-        self, queue: str, *, worker: str, turn: int | str, count: int, lease_ms: int, key_id: str = "", period_ms: int = 10_000
+        self,
+        queue: str,
+        *,
+        worker: str,
+        turn: int | str,
+        count: int,
+        lease_ms: int,
+        key_id: str = "",
+        period_ms: int = 10_000,
     ) -> Call[Claim]:
         """ready -> running under a lease, at most `count` (1..500)."""
 
@@ -440,11 +464,20 @@ class Store:
             jobs = [_claimed(queue, now, *reply[n : n + 8]) for n in range(3, len(reply), 8)]
             return Claim(jobs, int(reply[0]), int(reply[1]) == 1)
 
-        return Call("claim", queue, [self._stamp(), worker, turn, min(count, BATCH), lease_ms, key_id, period_ms], read)
+        return Call(
+            "claim",
+            queue,
+            [self._stamp(), worker, turn, min(count, BATCH), lease_ms, key_id, period_ms],
+            read,
+        )
 
-    async def claim(self, queue: str, *, worker: str, turn: int | str = "", count: int = 1, lease_ms: int = 30_000) -> Claim:
+    async def claim(
+        self, queue: str, *, worker: str, turn: int | str = "", count: int = 1, lease_ms: int = 30_000
+    ) -> Claim:
         """ready -> running under a lease. The same `turn` again gives the same jobs, those whose lease still stands."""
-        return await self.run(self.claim_call(queue, worker=worker, turn=turn, count=count, lease_ms=lease_ms))
+        return await self.run(
+            self.claim_call(queue, worker=worker, turn=turn, count=count, lease_ms=lease_ms)
+        )
 
     def ack_call(self, queue: str, done: Sequence[Ack], *, worker: str) -> Call[list[str]]:
         """running -> succeeded."""
@@ -458,17 +491,33 @@ class Store:
         args: list[Any] = [self._stamp(), worker, random.getrandbits(31), len(failures)]
         for item in failures:
             retry_in = "" if item.retry_in_ms is None else item.retry_in_ms
-            args += (item.key, item.token, _clean(item.kind), _clean(item.message), _clean(item.trace), retry_in)
+            args += (
+                item.key,
+                item.token,
+                _clean(item.kind),
+                _clean(item.message),
+                _clean(item.trace),
+                retry_in,
+            )
         return Call("nack", queue, args, _texts)
 
     def bury_call(self, queue: str, failures: Sequence[Bury], *, worker: str) -> Call[list[str]]:
         """running -> dead or cancelled."""
         args: list[Any] = [self._stamp(), worker, len(failures)]
         for item in failures:
-            args += (item.key, item.token, _clean(item.kind), _clean(item.message), _clean(item.trace), item.reason)
+            args += (
+                item.key,
+                item.token,
+                _clean(item.kind),
+                _clean(item.message),
+                _clean(item.trace),
+                item.reason,
+            )
         return Call("bury", queue, args, _texts)
 
-    def release_call(self, queue: str, back: Sequence[Release], *, worker: str, no_handler_after_ms: int = 600_000) -> Call[list[str]]:
+    def release_call(
+        self, queue: str, back: Sequence[Release], *, worker: str, no_handler_after_ms: int = 600_000
+    ) -> Call[list[str]]:
         """running -> ready, scheduled, dead by no_handler, or cancelled."""
         args: list[Any] = [self._stamp(), worker, no_handler_after_ms, len(back)]
         for item in back:
@@ -501,9 +550,13 @@ class Store:
         """running -> dead or cancelled: the new state, stale or missing for each."""
         return await self.run(self.bury_call(queue, failures, worker=worker))
 
-    async def release(self, queue: str, back: Sequence[Release], *, worker: str, no_handler_after_ms: int = 600_000) -> list[str]:
+    async def release(
+        self, queue: str, back: Sequence[Release], *, worker: str, no_handler_after_ms: int = 600_000
+    ) -> list[str]:
         """running -> ready, scheduled, dead or cancelled: the new state, stale or missing for each."""
-        return await self.run(self.release_call(queue, back, worker=worker, no_handler_after_ms=no_handler_after_ms))
+        return await self.run(
+            self.release_call(queue, back, worker=worker, no_handler_after_ms=no_handler_after_ms)
+        )
 
     async def extend(self, queue: str, held: Sequence[Extend]) -> list[str]:
         """running, lease pushed out: running, cancel, stale or missing for each."""
@@ -516,12 +569,29 @@ class Store:
     # -- upkeep -----------------------------------------------------------------------------------------------
 
     async def reclaim(
-        self, queue: str, *, worker: str = "", limit: int = 100, lease_ms: int = 30_000, period_ms: int = 10_000, only_if_due: bool = False
+        self,
+        queue: str,
+        *,
+        worker: str = "",
+        limit: int = 100,
+        lease_ms: int = 30_000,
+        period_ms: int = 10_000,
+        only_if_due: bool = False,
     ) -> Swept:
         """running with a run-out lease -> ready, retrying, dead or cancelled."""
-        args = [self._stamp(), worker, random.getrandbits(31), limit, lease_ms, period_ms, "1" if only_if_due else ""]
+        args = [
+            self._stamp(),
+            worker,
+            random.getrandbits(31),
+            limit,
+            lease_ms,
+            period_ms,
+            "1" if only_if_due else "",
+        ]
         return await self.run(
-            Call("reclaim", queue, args, lambda r: Swept(int(r[0]), r[1] == 1, int(r[2]), r[3] == 1, r[4] == 1))
+            Call(
+                "reclaim", queue, args, lambda r: Swept(int(r[0]), r[1] == 1, int(r[2]), r[3] == 1, r[4] == 1)
+            )
         )
 
     async def promote(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
@@ -550,7 +620,14 @@ class Store:
         edits = any(payload for _, payload in items)
         return await self.run(Call("replay", queue, args, _after_page, guarded=edits))
 
-    async def replay_page(self, queue: str, *, type: str = "", before_ms: int | None = None, limit: int = 100) -> tuple[int, bool]:  # noqa: A002 - the field's word
+    async def replay_page(
+        self,
+        queue: str,
+        *,
+        type: str = "",
+        before_ms: int | None = None,
+        limit: int = 100,
+    ) -> tuple[int, bool]:
         """dead -> ready, the oldest that match, one page: how many, and whether the page was full."""
         before = "" if before_ms is None else before_ms
         return await self.run(Call("replay", queue, [self._stamp(), type, before, limit, 0], _page))
@@ -590,10 +667,18 @@ class Store:
 
     async def purge(self, queue: str, keys: Sequence[str]) -> list[str]:
         """waiting or ended -> gone: gone, running (which may not go) or missing for each."""
-        return await self.run(Call("purge", queue, [self._stamp(), "", "", "", "", len(keys), *keys], _after_page))
+        return await self.run(
+            Call("purge", queue, [self._stamp(), "", "", "", "", len(keys), *keys], _after_page)
+        )
 
     async def purge_page(
-        self, queue: str, state: str, *, type: str = "", before_ms: int | None = None, limit: int = 100  # noqa: A002
+        self,
+        queue: str,
+        state: str,
+        *,
+        type: str = "",
+        before_ms: int | None = None,
+        limit: int = 100,
     ) -> tuple[int, bool]:
         """waiting or ended -> gone, the oldest of one state that match, one page: how many, and whether it was full."""
         before = "" if before_ms is None else before_ms
@@ -612,13 +697,21 @@ class Store:
         return await self._configure(queue, args)
 
     async def configure_type(
-        self, queue: str, name: str, policy: TypePolicy | None, *, declared: bool = False, expect: int | None = None
+        self,
+        queue: str,
+        name: str,
+        policy: TypePolicy | None,
+        *,
+        declared: bool = False,
+        expect: int | None = None,
     ) -> int:
         """Sets a type's policy (None removes it), as set by a user or as declared by a worker's code."""
         field = f":{name}" if declared else name
         # A user's policy that says nothing is there all the same; a handler that says nothing declares none.
         record = b"" if policy is None else policy.record() or (b"" if declared else b"|\n{}")
-        return await self._configure(queue, [self._stamp(), field, record, "" if expect is None else expect, 0])
+        return await self._configure(
+            queue, [self._stamp(), field, record, "" if expect is None else expect, 0]
+        )
 
     async def _configure(self, queue: str, args: list[Any]) -> int:
         outcome, version, new = await self.run(
@@ -630,7 +723,9 @@ class Store:
             raise Changed(f"the configuration of {queue} is at version {version} by now")
         return version
 
-    def policies_call(self, queue: str, names: Sequence[str]) -> Call[dict[str, tuple[TypePolicy | None, TypePolicy | None]]]:
+    def policies_call(
+        self, queue: str, names: Sequence[str]
+    ) -> Call[dict[str, tuple[TypePolicy | None, TypePolicy | None]]]:
         """The policies of these types, as set and as declared; None where nobody said anything."""
         fields = [field for name in names for field in (name, f":{name}")]
 
@@ -638,7 +733,9 @@ class Store:
             found = [None if record is None else parse_type(record) for record in reply]
             return dict(zip(names, zip(found[::2], found[1::2], strict=True), strict=True))
 
-        return Call("types", queue, (), read, plain=("HMGET", Keys(self.namespace, queue).at("types"), *fields))
+        return Call(
+            "types", queue, (), read, plain=("HMGET", Keys(self.namespace, queue).at("types"), *fields)
+        )
 
     async def types(self, queue: str) -> dict[str, tuple[TypePolicy, TypePolicy]]:
         """Every type that somebody said something about: as set, as declared."""
@@ -652,7 +749,9 @@ class Store:
 
     # -- reading ----------------------------------------------------------------------------------------------
 
-    async def inspect(self, queue: str, keys: Sequence[str], *, payload: bool = False, result: bool = False) -> list[Job | None]:
+    async def inspect(
+        self, queue: str, keys: Sequence[str], *, payload: bool = False, result: bool = False
+    ) -> list[Job | None]:
         """All that is known of these jobs; None for one that is not known."""
         if not keys:
             return []
@@ -670,34 +769,13 @@ class Store:
             raise NotFound(f"there is no job {queue}:{key}")
         return job
 
-    async def list(
-        self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
-        type: str = "", group: str = "", tag: str = "", error: str = "",  # noqa: A002
-    ) -> tuple[list[str], str]:  # fmt: skip
-        """A page of the keys of one state, and the cursor for the next ("" at the end)."""
-        args = [state, after, limit, look, type, group, tag, error]
-        return await self.run(Call("list", queue, args, lambda r: ([key.decode() for key in r[1:]], r[0].decode())))
-
-    def census_call(self, queue: str) -> Call[Census | None]:
-        """A queue at a glance; None when it does not exist."""
-
-        def read(reply: list[Any]) -> Census | None:
-            if int(reply[1]) == 0:
-                return None
-            counts = {state: int(reply[2 + n]) for n, state in enumerate(STATES)}
-            fields = int(reply[11])
-            words = [item.decode() for item in reply[12:]]
-            config = dict(zip(words[: 2 * fields : 2], words[1 : 2 * fields : 2], strict=True))
-            counters = dict(zip(words[2 * fields :: 2], words[2 * fields + 1 :: 2], strict=True))
-            return Census(int(reply[0]), counts, int(reply[10]) if reply[10] else None, config, counters)
-
-        return Call("census", queue, [self._stamp()], read)
-
     async def census(self, queue: str) -> Census:
         """A queue at a glance. Raises NotFound when it does not exist."""
         census = await self.run(self.census_call(queue))
         if census is None:
-            raise NotFound(f"there is no queue {queue!r}; it begins with its first job, or with PUT /v1/queues/{queue}")
+            raise NotFound(
+                f"there is no queue {queue!r}; it begins with its first job, or with PUT /v1/queues/{queue}"
+            )
         return census
 
     async def queues(self) -> list[str]:
@@ -715,7 +793,9 @@ class Store:
             await self.register(name)
         return int(following), strays
 
-    async def verify(self, queue: str, *, repair: bool = False, structures: Sequence[str] | None = None) -> AsyncIterator[Fault]:
+    async def verify(
+        self, queue: str, *, repair: bool = False, structures: Sequence[str] | None = None
+    ) -> AsyncIterator[Fault]:
         """Every fault of a queue: jobs that do not stand in exactly one set, and what belongs to no job."""
         for structure in structures or ("jobs", *STATES, "leases", "attempts", "results", "known"):
             cursor = "0"
@@ -735,7 +815,35 @@ class Store:
             return {"version": "fakeredis", "role": "master"}
         info = await self._read(lambda client: client.info())
         version = info.get("valkey_version") or info.get("redis_version", "?")
-        return {"version": f"{info.get('server_name', 'redis')} {version}", "role": str(info.get("role", "?"))}
+        return {
+            "version": f"{info.get('server_name', 'redis')} {version}",
+            "role": str(info.get("role", "?")),
+        }
+
+    async def list(
+        self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
+        type: str = "", group: str = "", tag: str = "", error: str = "",
+    ) -> tuple[list[str], str]:  # fmt: skip
+        """A page of the keys of one state, and the cursor for the next ("" at the end)."""
+        args = [state, after, limit, look, type, group, tag, error]
+        return await self.run(
+            Call("list", queue, args, lambda r: ([key.decode() for key in r[1:]], r[0].decode()))
+        )
+
+    def census_call(self, queue: str) -> Call[Census | None]:
+        """A queue at a glance; None when it does not exist."""
+
+        def read(reply: list[Any]) -> Census | None:
+            if int(reply[1]) == 0:
+                return None
+            counts = {state: int(reply[2 + n]) for n, state in enumerate(STATES)}
+            fields = int(reply[11])
+            words = [item.decode() for item in reply[12:]]
+            config = dict(zip(words[: 2 * fields : 2], words[1 : 2 * fields : 2], strict=True))
+            counters = dict(zip(words[2 * fields :: 2], words[2 * fields + 1 :: 2], strict=True))
+            return Census(int(reply[0]), counts, int(reply[10]) if reply[10] else None, config, counters)
+
+        return Call("census", queue, [self._stamp()], read)
 
     async def _read(self, ask: Callable[[Any], Any]) -> Any:
         try:
@@ -782,11 +890,29 @@ def _after_page(reply: list[Any]) -> list[str]:
 
 
 def _claimed(
-    queue: str, now: int, key: bytes, token: bytes, attempt: Any, until: bytes, ends: bytes, record: bytes, former: bytes, checkpoint: bytes
+    queue: str,
+    now: int,
+    key: bytes,
+    token: bytes,
+    attempt: Any,
+    until: bytes,
+    ends: bytes,
+    record: bytes,
+    former: bytes,
+    checkpoint: bytes,
 ) -> Claimed:
     ends_ms = int(ends)
     return Claimed(
-        queue, key.decode(), int(token), int(attempt), int(until), ends_ms, ends_ms - now, parse_record(record), former, checkpoint
+        queue,
+        key.decode(),
+        int(token),
+        int(attempt),
+        int(until),
+        ends_ms,
+        ends_ms - now,
+        parse_record(record),
+        former,
+        checkpoint,
     )
 
 
@@ -815,7 +941,14 @@ def _job(
     policy = retry_policy.in_force(*(p.retry or {} for p in policies), kept.header.get("retry") or {})
     timeouts = [t for t in (policies[0].timeout_ms, policies[1].timeout_ms, kept.timeout_ms) if t is not None]
 
-    attempt, crashes, token, worker, started, until = course.attempt, course.crashes, course.token, None, None, None
+    attempt, crashes, token, worker, started, until = (
+        course.attempt,
+        course.crashes,
+        course.token,
+        None,
+        None,
+        None,
+    )
     run_at = None
     if state and its_state in {State.SCHEDULED, State.RETRYING}:
         run_at = int(score) // 1000
@@ -829,7 +962,13 @@ def _job(
         if run:
             line, _, body = run.partition(b"\n")
             last = parse_course(line)
-            attempt, token, worker, started, crashes = last.attempt, last.token, last.worker, last.started_ms, 0
+            attempt, token, worker, started, crashes = (
+                last.attempt,
+                last.token,
+                last.worker,
+                last.started_ms,
+                0,
+            )
             result = body or None
         else:
             worker, started = course.worker, course.started_ms
@@ -868,7 +1007,9 @@ def _job(
 def _fresh(job: NewJob, done: Enqueued, as_set: TypePolicy | None, declared: TypePolicy | None) -> Job:
     """A job that was enqueued just now: nothing has happened to it yet."""
     policies = [TypePolicy(job.timeout_ms, job.retry), *(policy for policy in (as_set, declared) if policy)]
-    attempts = [policy.retry["max_attempts"] for policy in policies if policy.retry and "max_attempts" in policy.retry]
+    attempts = [
+        policy.retry["max_attempts"] for policy in policies if policy.retry and "max_attempts" in policy.retry
+    ]
     timeouts = [policy.timeout_ms for policy in policies if policy.timeout_ms is not None]
     return Job(
         id=done.id,

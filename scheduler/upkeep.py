@@ -17,12 +17,18 @@ from .tasks import cancel_all
 log = get_logger(__name__)
 
 
-async def sweep(store: Store, queue: str, settings: Settings, *, worker: str = "", only_if_due: bool = False) -> int:
+async def sweep(
+    store: Store, queue: str, settings: Settings, *, worker: str = "", only_if_due: bool = False
+) -> int:
     """The watchdog's round on one queue: run-out leases, due jobs, retention. In how many ms to come back."""
     due_only = only_if_due
     while True:
         swept = await store.reclaim(
-            queue, worker=worker, lease_ms=settings.lease_ms, period_ms=settings.watchdog_interval_ms, only_if_due=due_only
+            queue,
+            worker=worker,
+            lease_ms=settings.lease_ms,
+            period_ms=settings.watchdog_interval_ms,
+            only_if_due=due_only,
         )
         if swept.reclaimed:
             log.warning("reclaimed jobs of silent workers", queue=queue, jobs=swept.reclaimed)
@@ -79,7 +85,12 @@ class Upkeep:
                 pause *= random.uniform(0.95, 1.0)
             except SchedulerError as error:
                 if monotonic() - last > 3 * duty.every and not warned:
-                    log.error("a periodic duty fails", duty=duty.name, error=str(error), seconds=round(monotonic() - last))
+                    log.error(
+                        "a periodic duty fails",
+                        duty=duty.name,
+                        error=str(error),
+                        seconds=round(monotonic() - last),
+                    )
                     warned = True
                 pause = random.uniform(0.2, 1.0)
             except Exception:
@@ -87,7 +98,9 @@ class Upkeep:
                 pause = random.uniform(0.5, 1.5)
 
 
-def watchdog(store: Store, settings: Settings, queues: Callable[[], Awaitable[list[str]]], *, worker: str = "") -> Duty:
+def watchdog(
+    store: Store, settings: Settings, queues: Callable[[], Awaitable[list[str]]], *, worker: str = ""
+) -> Duty:
     """Sweeps what is due of these queues."""
 
     async def do() -> float:

@@ -7,10 +7,10 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from .context import Context
 from .doorbell import Doorbell
@@ -21,11 +21,27 @@ from .heartbeat import Heartbeat
 from .job import Claimed
 from .logs import get_logger
 from .settings import Settings
-from .store import BATCH, Ack, Bury, Call, Claim, Extend, Nack, Note, Release, Settlement, Store, TypePolicy, batches
+from .store import (
+    BATCH,
+    Ack,
+    Bury,
+    Call,
+    Claim,
+    Extend,
+    Nack,
+    Note,
+    Release,
+    Settlement,
+    Store,
+    TypePolicy,
+    batches,
+)
 from .tasks import cancel_all
 from .upkeep import Upkeep, sweep, watchdog
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 ABANDON_AFTER = 5.0
 """Seconds of grace after its timeout for a handler that swallows its cancellation; then its slot is taken back."""
@@ -33,7 +49,9 @@ ABANDON_AFTER = 5.0
 
 def worker_name() -> str:
     """A name that is new at every start: host, process, and a random part."""
-    host = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())[:80]
+    host = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())[
+        :80
+    ]
     return f"{host or 'host'}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
@@ -156,20 +174,26 @@ class Fetcher:
 
     def calls_for(self, settled: list[Settlement], notes: list[Note | Extend]) -> list[Call[Any]]:
         store, worker = self.worker.store, self.worker.name
+        patience = self.worker.settings.no_handler_after_ms
+
+        def cut(items: Sequence[Any], kind: type[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+            return batches([item for item in items if isinstance(item, kind)], size)
+
         calls: list[Call[Any]] = []
-        for batch in batches([n for n in notes if isinstance(n, Note)], lambda note: len(note.value) + 100):
-            calls.append(store.note_call(self.queue, batch))
-        for extends in batches([n for n in notes if isinstance(n, Extend)], lambda _: 100):
-            calls.append(store.extend_call(self.queue, extends))
-        for acks in batches([s for s in settled if isinstance(s, Ack)], lambda ack: len(ack.result) + 100):
-            calls.append(store.ack_call(self.queue, acks, worker=worker))
-        for nacks in batches([s for s in settled if isinstance(s, Nack)], _weight):
-            calls.append(store.nack_call(self.queue, nacks, worker=worker))
-        for buries in batches([s for s in settled if isinstance(s, Bury)], _weight):
-            calls.append(store.bury_call(self.queue, buries, worker=worker))
-        for releases in batches([s for s in settled if isinstance(s, Release)], lambda _: 100):
-            patience = self.worker.settings.no_handler_after_ms
-            calls.append(store.release_call(self.queue, releases, worker=worker, no_handler_after_ms=patience))
+        calls += [
+            store.note_call(self.queue, b) for b in cut(notes, Note, lambda note: len(note.value) + 100)
+        ]
+        calls += [store.extend_call(self.queue, b) for b in cut(notes, Extend, _light)]
+        calls += [
+            store.ack_call(self.queue, b, worker=worker)
+            for b in cut(settled, Ack, lambda ack: len(ack.result) + 100)
+        ]
+        calls += [store.nack_call(self.queue, b, worker=worker) for b in cut(settled, Nack, _weight)]
+        calls += [store.bury_call(self.queue, b, worker=worker) for b in cut(settled, Bury, _weight)]
+        calls += [
+            store.release_call(self.queue, b, worker=worker, no_handler_after_ms=patience)
+            for b in cut(settled, Release, _light)
+        ]
         return calls
 
     def begin(self, claim: Claim) -> None:
@@ -190,13 +214,19 @@ class Fetcher:
         settlement: Settlement | None = None
         try:
             settlement = await execute(
-                claimed, running.context, worker.handlers, worker.threads, max_result=worker.settings.max_result
+                claimed,
+                running.context,
+                worker.handlers,
+                worker.threads,
+                max_result=worker.settings.max_result,
             )
         except asyncio.CancelledError:
             settlement = None if running.context.lost else Release(claimed.key, claimed.token)
         except Exception as error:
             log.exception("an attempt failed outside its handler", job=claimed.id)
-            settlement = Nack(claimed.key, claimed.token, type(error).__name__, "the worker failed: see its log")
+            settlement = Nack(
+                claimed.key, claimed.token, type(error).__name__, "the worker failed: see its log"
+            )
         finally:
             self.end(running, settlement)
 
@@ -236,7 +266,16 @@ class Fetcher:
                 log.error("abandoned a handler that does not stop", job=claimed.id)
                 self.worker.abandoned += 1
                 message = f"did not stop at its timeout of {claimed.timeout_ms / 1000:g} s; abandoned"
-                self.end(running, None if running.context.lost else Nack(claimed.key, claimed.token, "TimeoutError", message))
+                self.end(
+                    running,
+                    None
+                    if running.context.lost
+                    else Nack(claimed.key, claimed.token, "TimeoutError", message),
+                )
+
+
+def _light(_: object) -> int:
+    return 100
 
 
 def _weight(item: Nack | Bury) -> int:
@@ -306,11 +345,23 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop` was called and everything is told or given back."""
         await self.declare()
-        log.info("worker started", worker=self.name, queues=self.queues, types=sorted(h.type for h in self.handlers), concurrency=self.concurrency)
+        log.info(
+            "worker started",
+            worker=self.name,
+            queues=self.queues,
+            types=sorted(h.type for h in self.handlers),
+            concurrency=self.concurrency,
+        )
         self.heartbeat.start()
         upkeep = Upkeep([watchdog(self.store, self.settings, self._queues, worker=self.name)])
-        duties = [asyncio.create_task(upkeep.run(), name="upkeep"), asyncio.create_task(self._watch(), name="watch")]
-        fetchers = [asyncio.create_task(fetcher.run(), name=f"fetch {queue}") for queue, fetcher in self.fetchers.items()]
+        duties = [
+            asyncio.create_task(upkeep.run(), name="upkeep"),
+            asyncio.create_task(self._watch(), name="watch"),
+        ]
+        fetchers = [
+            asyncio.create_task(fetcher.run(), name=f"fetch {queue}")
+            for queue, fetcher in self.fetchers.items()
+        ]
         try:
             await self._stop.wait()
             await self._finish(fetchers)
@@ -362,7 +413,9 @@ class Worker:
             giving_up.cancel()
 
     @staticmethod
-    async def _within(told: asyncio.Future[Any], seconds: float, sooner: asyncio.Future[Any] | None = None) -> bool:
+    async def _within(
+        told: asyncio.Future[Any], seconds: float, sooner: asyncio.Future[Any] | None = None
+    ) -> bool:
         waited = {told} if sooner is None else {told, sooner}
         done, _ = await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         return told in done
@@ -387,14 +440,22 @@ class Worker:
 
     def tell(self, claimed: Claimed, field: str, value: Any) -> None:
         """A handler's progress, log line, checkpoint or extension: goes out with the next turn. From any thread."""
-        note = Extend(claimed.key, claimed.token, value) if field == "extend" else Note(claimed.key, claimed.token, field, value)
+        note = (
+            Extend(claimed.key, claimed.token, value)
+            if field == "extend"
+            else Note(claimed.key, claimed.token, field, value)
+        )
         self._loop.call_soon_threadsafe(self._take_note, claimed.queue, note)
 
     def _take_note(self, queue: str, note: Note | Extend) -> None:
         fetcher = self.fetchers[queue]
         if isinstance(note, Note) and note.field == "progress":
             # Only the newest progress of a job is worth a line.
-            fetcher.notes = [n for n in fetcher.notes if not (isinstance(n, Note) and n.field == "progress" and n.key == note.key)]
+            fetcher.notes = [
+                n
+                for n in fetcher.notes
+                if not (isinstance(n, Note) and n.field == "progress" and n.key == note.key)
+            ]
         fetcher.notes.append(note)
         fetcher.changed.set()
 
@@ -423,7 +484,11 @@ class Worker:
         """Says once that the store fails, not at every try."""
         if queue not in self._in_trouble:
             self._in_trouble.add(queue)
-            log.warning("the store fails; handlers run on, and outcomes are told when it is back", queue=queue, error=str(error))
+            log.warning(
+                "the store fails; handlers run on, and outcomes are told when it is back",
+                queue=queue,
+                error=str(error),
+            )
 
     def well(self, queue: str) -> None:
         if queue in self._in_trouble:

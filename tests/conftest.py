@@ -23,7 +23,9 @@ BACKENDS = ("fake", "redis", "valkey")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "unverified: the test leaves faults behind, so `verify` does not look at it")
+    config.addinivalue_line(
+        "markers", "unverified: the test leaves faults behind, so `verify` does not look at it"
+    )
 
 
 def binary(kind: str) -> str | None:
@@ -70,7 +72,18 @@ class Servers:
 
 
 def start(program: str, at: Path) -> subprocess.Popen[bytes]:
-    options = ["--port", "0", "--unixsocket", at.name, "--dir", str(at.parent), "--save", "", "--appendonly", "no"]
+    options = [
+        "--port",
+        "0",
+        "--unixsocket",
+        at.name,
+        "--dir",
+        str(at.parent),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     process = subprocess.Popen([program, *options], cwd=at.parent, stdout=subprocess.DEVNULL)
     while not listens(at):
         assert process.poll() is None, f"{program} ended with {process.returncode}"
@@ -136,5 +149,3 @@ async def another_store(clients: Clients, clock: Clock) -> Store:
     store = Store(clients, now=clock)
     await store.connect()
     return store
-
-

@@ -67,7 +67,9 @@ async def take(store: Store, count: int = 1, worker: str = WORKER, **options: An
     return (await store.claim(QUEUE, worker=worker, count=count, **options)).jobs
 
 
-async def claimed(store: Store, key: str = "a", *, worker: str = WORKER, lease_ms: int = 30_000, **fields: Any) -> Claimed:
+async def claimed(
+    store: Store, key: str = "a", *, worker: str = WORKER, lease_ms: int = 30_000, **fields: Any
+) -> Claimed:
     """A new job in the hands of a worker. Nothing else may be ready."""
     await enqueued(store, key, **fields)
     return await taken(store, key, worker=worker, lease_ms=lease_ms)
@@ -116,7 +118,9 @@ async def acked(store: Store, job: Claimed, result: bytes = b"", worker: str = W
     return state
 
 
-async def nacked(store: Store, job: Claimed, kind: str = "ValueError", message: str = "boom", **options: Any) -> str:
+async def nacked(
+    store: Store, job: Claimed, kind: str = "ValueError", message: str = "boom", **options: Any
+) -> str:
     [state] = await store.nack(QUEUE, [Nack(job.key, job.token, kind, message, **options)], worker=WORKER)
     return state
 
@@ -127,7 +131,9 @@ async def buried(store: Store, job: Claimed, **options: Any) -> str:
 
 
 async def released(store: Store, job: Claimed, delay_ms: int = 0, why: str = "", **options: Any) -> str:
-    [state] = await store.release(QUEUE, [Release(job.key, job.token, delay_ms, why)], worker=WORKER, **options)
+    [state] = await store.release(
+        QUEUE, [Release(job.key, job.token, delay_ms, why)], worker=WORKER, **options
+    )
     return state
 
 
@@ -167,7 +173,12 @@ async def race(*calls: Awaitable[Any], return_exceptions: bool = False) -> list[
 async def events(redis: Redis, kind: str) -> list[str]:
     """The keys that events of this kind name, oldest first."""
     entries = await redis.xrange(keys().at("events"))
-    return [key for _, entry in entries if entry[b"kind"] == kind.encode() for key in entry[b"ids"].decode().split(" ")]
+    return [
+        key
+        for _, entry in entries
+        if entry[b"kind"] == kind.encode()
+        for key in entry[b"ids"].decode().split(" ")
+    ]
 
 
 async def rings(redis: Redis) -> int:
@@ -186,7 +197,9 @@ async def snapshot(redis: Redis) -> dict[str, Any]:
     types = [kind.decode() for kind in await pipe.execute()]
     for key, kind in zip(found, types, strict=True):
         READ[kind](pipe, key)
-    return dict(zip((key.decode() for key in found), zip(types, await pipe.execute(), strict=True), strict=True))
+    return dict(
+        zip((key.decode() for key in found), zip(types, await pipe.execute(), strict=True), strict=True)
+    )
 
 
 async def faults(store: Store) -> list[Any]:

@@ -11,7 +11,8 @@ local function after_failure(policy, attempt, kind, retry_in, now)
   elseif attempt <= policy.immediate then
     delay = 0
   else
-    local longest = policy.base > 0 and math.min(policy.max_delay, policy.base * policy.factor ^ (attempt - policy.immediate - 1)) or 0
+    local grown = policy.base > 0 and policy.base * policy.factor ^ (attempt - policy.immediate - 1) or 0
+    local longest = math.min(policy.max_delay, grown)
     delay = math.ceil(longest * (1 - policy.jitter * math.random()))
   end
   if delay <= 0 then return "ready", nil, "" end

@@ -1,7 +1,8 @@
 -- @include lib/clock
 -- Reads the time and every key that a transition may write, so that nothing can fail after the first write.
 local function begin(keys, now)
-  for _, name in ipairs({ "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs" }) do
+  local sorted = { "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs" }
+  for _, name in ipairs(sorted) do
     if keys[name] then redis.call("ZCARD", keys[name]) end
   end
   for _, name in ipairs({ "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters" }) do

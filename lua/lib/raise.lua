@@ -5,7 +5,8 @@
 local function raise(keys, now, limit, step)
   local ids, scores, soonest, bytes = {}, {}, math.huge, 0
   for _, state in ipairs({ "scheduled", "retrying" }) do
-    local due, moved = redis.call("ZRANGEBYSCORE", keys[state], "-inf", int(now * 1000 + 999), "WITHSCORES", "LIMIT", 0, limit), {}
+    local upto, moved = int(now * 1000 + 999), {}
+    local due = redis.call("ZRANGEBYSCORE", keys[state], "-inf", upto, "WITHSCORES", "LIMIT", 0, limit)
     for i = 1, #due, 2 do
       if #ids >= limit or bytes > 4194304 then break end
       local record = redis.call("HGET", keys.jobs, due[i]) or ""

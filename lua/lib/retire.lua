@@ -17,7 +17,8 @@ local function retire(keys, state, list, now)
   end
   tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes })
   drop(keys, state, gone, now)
-  local keep = redis.call("HMGET", keys.config, "keep_" .. state .. "_age", "keep_" .. state .. "_count", "keep_" .. state .. "_bytes")
+  local field = "keep_" .. state .. "_"
+  local keep = redis.call("HMGET", keys.config, field .. "age", field .. "count", field .. "bytes")
   local beyond = excess(keys, state, keep, now, 0, 0)
   if beyond then trim(keys, state, beyond, now, math.max(100, #list)) end
 end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import AsyncIterator
+from functools import cache
 from time import perf_counter
 from uuid import uuid4
 
@@ -62,12 +63,10 @@ def make_app(
     app.on_shutdown.append(_stop_polls)
     app.cleanup_ctx.append(_finish_work)
     register(app, ROUTES)
-    body = orjson.dumps(
-        openapi.document(ROUTES, key=settings.api_key is not None), option=orjson.OPT_INDENT_2
-    )
+    keyed = settings.api_key is not None
 
     async def described(_: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
+        return web.Response(body=_described(keyed=keyed), content_type="application/json")
 
     async def home(_: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "/openapi.json"})
@@ -75,6 +74,11 @@ def make_app(
     app.router.add_get("/openapi.json", described)
     app.router.add_get("/", home)
     return app
+
+
+@cache
+def _described(*, keyed: bool) -> bytes:
+    return orjson.dumps(openapi.document(ROUTES, key=keyed), option=orjson.OPT_INDENT_2)
 
 
 def _guard(gate: Gate) -> Middleware:

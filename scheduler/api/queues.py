@@ -23,7 +23,7 @@ DEFAULT_RETENTION: Mapping[str, Mapping[str, int]] = {
     "cancelled": {"age": 86_400, "count": 100_000},
     "dead": {"age": 2_592_000},
 }
-"""What lua/lib/trim.lua keeps where nothing is set, as documents show it."""
+"""What lua/lib/excess.lua keeps where nothing is set, as documents show it."""
 
 _KEPT = ("age", "count", "bytes")
 

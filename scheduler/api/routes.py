@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,13 +83,16 @@ class Route:
         return await self.handler(request, await read(request, self.body, limit, optional=self.optional))
 
     def _check_query(self, request: web.Request) -> None:
-        faults, seen = [], set()
-        for name, _ in request.query.items():  # by items: keys come once, however often they were given
-            if name not in self.query:
-                faults.append(Fault(_pointer(name), "there is no such query parameter"))
-            elif name in seen:
-                faults.append(Fault(_pointer(name), "given more than once"))
-            seen.add(name)
+        # By items: the keys of a multidict come once, however often they were given.
+        given = Counter([name for name, _ in request.query.items()])
+        faults = [
+            Fault(
+                _pointer(name),
+                "there is no such query parameter" if name not in self.query else "given more than once",
+            )
+            for name, times in given.items()
+            if name not in self.query or times > 1
+        ]
         if faults:
             raise Invalid(faults)
 
@@ -202,20 +205,24 @@ def page_of(request: web.Request, names: Sequence[str]) -> tuple[list[str], str 
         after = _after(cursor)
     rest = [name for name in names if name > after]
     page = rest[: int(limit)]
-    more = len(rest) > len(page)
-    return page, base64.urlsafe_b64encode(b"n:" + page[-1].encode()).decode().rstrip("=") if more else None
+    return page, _cursor(page[-1]) if len(rest) > len(page) else None
+
+
+def _cursor(name: str) -> str:
+    return base64.urlsafe_b64encode(b"n:" + name.encode()).decode().rstrip("=")
 
 
 def _after(cursor: str) -> str:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
+    except ValueError:
         text = ""
-    if not text.startswith("n:") or not QUEUE_NAME.fullmatch(text[2:]):
+    name = text.removeprefix("n:")
+    if not QUEUE_NAME.fullmatch(name) or _cursor(name) != cursor:
         raise Invalid(
             [Fault("/cursor", "this is no cursor of this list: take `next_cursor` as it was answered")]
         )
-    return text[2:]
+    return name
 
 
 def json_answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -41,7 +41,9 @@ def with_settings(function: F) -> F:
     for row in reversed(SETTINGS):
         if row.flag not in taken:
             default = f" [{row.default}]" if row.default is not None else ""
-            made = click.option(row.flag, f"setting_{row.name}", metavar="…", help=f"{row.doc}{default}")(made)
+            made = click.option(row.flag, f"setting_{row.name}", metavar="…", help=f"{row.doc}{default}")(
+                made
+            )
     return made  # type: ignore[no-any-return]
 
 
@@ -59,7 +61,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def connected(settings: Settings, *, queue: str = "default") -> AsyncIterator[Store]:
     """A store for a short command. Raises StoreUnavailable with the address after five seconds."""
     if settings.redis_url == "memory://":
-        raise StoreRefused("memory:// lives inside one process: `dev` and `api` take it, this command would see nothing of theirs")
+        raise StoreRefused(
+            "memory:// lives inside one process: `dev` and `api` take it, this command would see nothing of theirs"
+        )
     clients = await open_clients(settings.redis_url, durability=settings.durability)
     store = Store(clients, settings.namespace)
     try:
@@ -67,7 +71,9 @@ async def connected(settings: Settings, *, queue: str = "default") -> AsyncItera
             async with asyncio.timeout(GIVE_UP):
                 await wait_for(store, queue=queue)
         except TimeoutError:
-            raise StoreUnavailable(f"no answer from {clients.where} within {GIVE_UP:g} s: is it the right --redis-url?") from None
+            raise StoreUnavailable(
+                f"no answer from {clients.where} within {GIVE_UP:g} s: is it the right --redis-url?"
+            ) from None
         yield store
     finally:
         await store.close()

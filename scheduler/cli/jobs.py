@@ -65,7 +65,7 @@ def _option(read: Any, text: str | None, hint: str) -> int | None:
 @click.option("--json", "as_json", is_flag=True)
 @with_settings
 def enqueue(
-    type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,  # noqa: A002
+    type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
     group: str | None, tags: tuple[str, ...], timeout: str | None, max_attempts: int | None, as_json: bool, settings: Settings,
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
@@ -105,7 +105,10 @@ def enqueue(
 
 
 def _as_options(faults: tuple[Fault, ...]) -> str:
-    return "; ".join(f"{'TYPE' if f.path == '/type' else '--' + f.path[1:].split('/')[0].replace('_', '-')}: {f.message}" for f in faults)
+    return "; ".join(
+        f"{'TYPE' if f.path == '/type' else '--' + f.path[1:].split('/')[0].replace('_', '-')}: {f.message}"
+        for f in faults
+    )
 
 
 @click.group()
@@ -140,7 +143,9 @@ def _print(found: Job, *, as_json: bool) -> None:
         text = value if isinstance(value, str) else orjson.dumps(value).decode()
         print(f"{name:18} {text if len(text) <= 2000 else text[:2000] + ' …'}")
     for error in document["errors"]:
-        print(f"{'error':18} attempt {error['attempt']}: {error['kind']}: {error['message']} ({error['next']})")
+        print(
+            f"{'error':18} attempt {error['attempt']}: {error['kind']}: {error['message']} ({error['next']})"
+        )
 
 
 def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
@@ -182,7 +187,12 @@ def show(job_id: str, as_json: bool, settings: Settings) -> None:
     _print(run(work()), as_json=as_json)
 
 
-_act("cancel", "Cancel a job, or ask it to stop when it runs.", lambda s, q, k: s.cancel(q, [k]), ("cancelled", "running"))
+_act(
+    "cancel",
+    "Cancel a job, or ask it to stop when it runs.",
+    lambda s, q, k: s.cancel(q, [k]),
+    ("cancelled", "running"),
+)
 _act("run", "Run a scheduled or retrying job now.", lambda s, q, k: s.promote_ids(q, [k]), ("ready",))
 _act("rm", "Delete a job that does not run.", lambda s, q, k: s.purge(q, [k]), ("gone",))
 

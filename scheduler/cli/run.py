@@ -11,11 +11,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import __version__, shipped
-from ..api import make_app, serve
 from ..app import Scheduler
 from ..clients import open_clients
 from ..doorbell import Doorbell
@@ -41,20 +42,25 @@ def find_app(name: str | None, settings: Settings) -> Scheduler:
         return app
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
-        raise click.BadParameter(f"{name!r}: write it as module:attribute, such as shop.jobs:app", param_hint="APP")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+        raise click.BadParameter(
+            f"{name!r}: write it as module:attribute, such as shop.jobs:app", param_hint="APP"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and module_name.startswith(error.name):
-            raise click.BadParameter(f"there is no module {module_name!r} in {os.getcwd()} or on PYTHONPATH", param_hint="APP") from error
+            raise click.BadParameter(
+                f"there is no module {module_name!r} in {here} or on PYTHONPATH", param_hint="APP"
+            ) from error
         raise
-    app = getattr(module, attribute, None)
-    if not isinstance(app, Scheduler):
+    found: Any = getattr(module, attribute, None)
+    if not isinstance(found, Scheduler):
         raise click.BadParameter(f"{module_name} has no Scheduler named {attribute!r}", param_hint="APP")
-    app._settings = settings  # noqa: SLF001 - this process's options win over what the module would have read
-    return app
+    found.configure(settings)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,10 @@ def parse_queues(text: str | None) -> list[str]:
         if not name:
             continue
         if not QUEUE_NAME.fullmatch(name) or (weight and (not weight.isdigit() or int(weight) < 1)):
-            raise click.BadParameter(f"{part.strip()!r}: write queue or queue:weight, with a whole weight from 1 on", param_hint="--queue")
+            raise click.BadParameter(
+                f"{part.strip()!r}: write queue or queue:weight, with a whole weight from 1 on",
+                param_hint="--queue",
+            )
         names.append(name)
     return names
 
@@ -110,14 +119,22 @@ async def upkeep_of_all(store: Store, settings: Settings) -> None:
 
 @click.command()
 @click.argument("app", required=False)
-@click.option("--queue", "queues", help="Such as mail:5,reports:1. Default: the queues that the handlers name.")
-@click.option("--processes", type=click.IntRange(1, 1000), default=None, help="Start so many, replace one that dies.")
+@click.option(
+    "--queue", "queues", help="Such as mail:5,reports:1. Default: the queues that the handlers name."
+)
+@click.option(
+    "--processes", type=click.IntRange(1, 1000), default=None, help="Start so many, replace one that dies."
+)
 @click.option("--parent", type=int, hidden=True)
 @with_settings
-def worker(app: str | None, queues: str | None, processes: int | None, parent: int | None, settings: Settings) -> None:
+def worker(
+    app: str | None, queues: str | None, processes: int | None, parent: int | None, settings: Settings
+) -> None:
     """Run jobs. APP is module:attribute; without it the shipped types run."""
     if settings.redis_url == "memory://":
-        raise click.UsageError("memory:// lives inside one process: a worker of its own would see no jobs. Use `dev`, or leave SCHEDULER_REDIS_URL unset")
+        raise click.UsageError(
+            "memory:// lives inside one process: a worker of its own would see no jobs. Use `dev`, or leave SCHEDULER_REDIS_URL unset"
+        )
     configure(settings)
     names = parse_queues(queues)
     found = find_app(app, settings)
@@ -126,13 +143,15 @@ def worker(app: str | None, queues: str | None, processes: int | None, parent: i
     run(work(found, settings, names, parent=parent))
 
 
-async def work(app: Scheduler, settings: Settings, queues: Sequence[str], *, parent: int | None = None) -> None:
+async def work(
+    app: Scheduler, settings: Settings, queues: Sequence[str], *, parent: int | None = None
+) -> None:
     """One worker process, until a signal."""
     async with opened(settings, name="scheduler-worker") as parts:
         stop = asyncio.Event()
         on_signals(stop.set)
         names = list(queues) or app.handlers.queues() or ["default"]
-        waiting = asyncio.ensure_future(wait_for(parts.store, queue=names[0], say=lambda text: log.warning(text)))
+        waiting = asyncio.ensure_future(wait_for(parts.store, queue=names[0], say=log.warning))
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -153,7 +172,7 @@ async def work(app: Scheduler, settings: Settings, queues: Sequence[str], *, par
 
 
 async def _stop_when_orphaned(own: Worker, parent: int) -> None:
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells
         await asyncio.sleep(0.5)
     log.warning("the parent process is gone: stopping")
     own.stop()
@@ -164,13 +183,12 @@ async def supervise(count: int) -> int:
     arguments = _without_processes(sys.argv[1:])
     command = [sys.executable, "-m", "scheduler", *arguments, "--parent", str(os.getpid())]
     running: dict[int, asyncio.subprocess.Process] = {}
-    stopping = False
+    stopping = asyncio.Event()
     started: dict[int, float] = {}
     loop = asyncio.get_running_loop()
 
     def pass_on(number: int) -> None:
-        nonlocal stopping
-        stopping = True
+        stopping.set()
         for process in running.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
@@ -180,15 +198,15 @@ async def supervise(count: int) -> int:
 
     async def keep(slot: int) -> int:
         status = 0
-        while not stopping:
+        while not stopping.is_set():
             # A session of its own: Ctrl-C in a terminal reaches it once, through us.
             process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
             running[slot], started[slot] = process, loop.time()
-            if stopping:
+            if stopping.is_set():
                 process.send_signal(signal.SIGTERM)
             status = await process.wait()
             del running[slot]
-            if stopping:
+            if stopping.is_set():
                 break
             if status == 2:
                 return status
@@ -225,6 +243,8 @@ def api(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | None = None) -> None:
+    from ..api import make_app, serve  # noqa: PLC0415 - a worker does without
+
     async with opened(settings, name="scheduler-api") as parts:
         web_app = make_app(parts.store, settings, doorbell=parts.doorbell, follower=parts.follower)
         stop = asyncio.Event()
@@ -234,7 +254,7 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
                 duties = [asyncio.create_task(_upkeep(parts, settings), name="upkeep")]
                 own: Worker | None = None
                 if app is not None:
-                    await wait_for(parts.store, say=lambda text: log.warning(text))
+                    await wait_for(parts.store, say=log.warning)
                     own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
                     duties.append(asyncio.create_task(own.run(), name="worker"))
                 say()
@@ -248,15 +268,19 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
                     await cancel_all(duties)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise SchedulerError(f"port {settings.port} is taken: set SCHEDULER_PORT (or --port) to another one") from error
+                raise SchedulerError(
+                    f"port {settings.port} is taken: set SCHEDULER_PORT (or --port) to another one"
+                ) from error
             if error.errno in {errno.EACCES, errno.EADDRNOTAVAIL}:
-                raise SchedulerError(f"cannot bind {settings.host}:{settings.port}: {error.strerror}; see SCHEDULER_HOST and SCHEDULER_PORT") from error
+                raise SchedulerError(
+                    f"cannot bind {settings.host}:{settings.port}: {error.strerror}; see SCHEDULER_HOST and SCHEDULER_PORT"
+                ) from error
             raise
 
 
 async def _upkeep(parts: Parts, settings: Settings) -> None:
     try:
-        await wait_for(parts.store, say=lambda text: log.warning(text))
+        await wait_for(parts.store, say=log.warning)
     except StoreRefused as error:
         log.error("the store refuses", error=str(error))
         return
@@ -273,16 +297,21 @@ def dev(app: str | None, settings: Settings) -> None:
 
     def say() -> None:
         port, host = settings.port, settings.host
-        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+        shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
         queues = ", ".join(found.handlers.queues() or ["default"])
         key = " -H 'Authorization: Bearer …'" if settings.api_key else ""
-        where = settings.redis_url or f"{os.getcwd()}/.scheduler (embedded Valkey)"
+        where = settings.redis_url or f"{Path.cwd()}/.scheduler (embedded Valkey)"
         safe = {
             "strict": "every answered job is on disk (fsync before the answer)",
             "standard": "standard: a crash of the server may lose the last two seconds",
         }[settings.durability]
         if settings.redis_url is not None:
-            safe = "in memory: gone with this process" if settings.redis_url == "memory://" else "as that server is set up"
+            safe = (
+                "in memory: gone with this process"
+                if settings.redis_url == "memory://"
+                else "as that server is set up"
+            )
+        body = '-d \'{"type": "demo.echo", "payload": {"hello": "world"}}\''
         lines = (
             f"scheduler {__version__}",
             f"  API         http://{shown}:{port}",
@@ -291,8 +320,7 @@ def dev(app: str | None, settings: Settings) -> None:
             f"  queues      {queues}",
             f"  types       {', '.join(sorted(h.type for h in found.handlers)) or 'none'}",
             "Post a job:",
-            f"  curl -s http://{shown}:{port}/v1/jobs{key} -H 'Content-Type: application/json' "
-            "-d '{\"type\": \"demo.echo\", \"payload\": {\"hello\": \"world\"}}'",
+            f"  curl -s http://{shown}:{port}/v1/jobs{key} -H 'Content-Type: application/json' {body}",
             "Stop with Ctrl-C; the jobs stay.",
         )
         print("\n".join(lines), flush=True)

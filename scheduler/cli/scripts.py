@@ -23,7 +23,9 @@ def list_(as_json: bool) -> None:
     """The scripts and what each does."""
     found = catalogue.all_scripts().values()
     if as_json:
-        print_json({"items": [{"name": s.name, "doc": s.doc, "sha1": catalogue.digest(s.flagged)} for s in found]})
+        print_json(
+            {"items": [{"name": s.name, "doc": s.doc, "sha1": catalogue.digest(s.flagged)} for s in found]}
+        )
         return
     for script in found:
         print(f"{script.name:10} {catalogue.digest(script.flagged)}  {script.doc.split('. ')[0]}")
@@ -34,7 +36,9 @@ def list_(as_json: bool) -> None:
 def show(name: str) -> None:
     """The text of a script as the server runs it, with its line numbers."""
     if name not in catalogue.names():
-        raise click.BadParameter(f"there is no script {name!r}; there are {', '.join(catalogue.names())}", param_hint="NAME")
+        raise click.BadParameter(
+            f"there is no script {name!r}; there are {', '.join(catalogue.names())}", param_hint="NAME"
+        )
     for number, line in enumerate(catalogue.script(name).flagged.decode().splitlines(), 1):
         print(f"{number:4}  {line}".rstrip())
 
@@ -77,7 +81,10 @@ def verify(queue: str | None, repair: bool, as_json: bool, settings: Settings) -
 
     queues, faults = run(work())
     if as_json:
-        rows = [{"id": f"{name}:{fault.id}", "fault": fault.what, "repaired": fault.repaired} for name, fault in faults]
+        rows = [
+            {"id": f"{name}:{fault.id}", "fault": fault.what, "repaired": fault.repaired}
+            for name, fault in faults
+        ]
         print_json({"queues": queues, "items": rows})
     else:
         for name, fault in faults:

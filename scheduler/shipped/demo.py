@@ -11,7 +11,7 @@ from ..context import Context
 from ..handlers import make_handler
 
 
-class DemoFailure(Exception):  # noqa: N818 - the kind that users see
+class DemoFailure(Exception):
     """What demo.fail fails with."""
 
 
@@ -31,7 +31,7 @@ async def sleep(ctx: Context, seconds: Annotated[float, msgspec.Meta(ge=0, le=60
     return {"slept": seconds}
 
 
-async def fail(ctx: Context, message: str = "failed as asked") -> None:
+async def fail(ctx: Context, message: str = "failed as asked") -> None:  # noqa: ARG001 - it tells nothing
     """Fails, every time."""
     raise DemoFailure(message)
 

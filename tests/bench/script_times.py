@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ BATCHES = (1, 10, 100)
 JOBS = {1: 300, 10: 2_000, 100: 10_000}
 ROUNDS = 5
 QUEUE = "bench"
-PAYLOAD = b'{"to": "somebody@example.com", "subject": "a payload of one hundred bytes, as peers are measured with"}'
+PAYLOAD = (
+    b'{"to": "somebody@example.com", "subject": "a payload of one hundred bytes, as peers are measured with"}'
+)
 
 
 class Bench:
@@ -46,14 +49,18 @@ class Bench:
     async def fill(self, **fields: Any) -> list[str]:
         keys = [new_key() for _ in range(self.jobs)]
         for batch in self.cut(keys):
-            await self.store.enqueue(QUEUE, [NewJob(type="send", payload=PAYLOAD, queue=QUEUE, key=key, **fields) for key in batch])
+            await self.store.enqueue(
+                QUEUE, [NewJob(type="send", payload=PAYLOAD, queue=QUEUE, key=key, **fields) for key in batch]
+            )
         return keys
 
     async def take(self) -> list[Claimed]:
         found: list[Claimed] = []
         while len(found) < self.jobs:
             self.turn += 1
-            claim = await self.store.claim(QUEUE, worker="host:1234:0a1b2c3d", turn=self.turn, count=self.batch)
+            claim = await self.store.claim(
+                QUEUE, worker="host:1234:0a1b2c3d", turn=self.turn, count=self.batch
+            )
             found += claim.jobs
         return found
 
@@ -74,27 +81,73 @@ async def measure(bench: Bench) -> dict[str, float]:
         held.extend(await bench.take())
 
     found["claim"] = await bench.spent(claim)
-    found["extend"] = await bench.spent(lambda: bench.each(held, lambda b: store.extend_call(QUEUE, [Extend(j.key, j.token, 40_000) for j in b])))
-    found["note"] = await bench.spent(lambda: bench.each(held, lambda b: store.note_call(QUEUE, [Note(j.key, j.token, "progress", b"50") for j in b])))
-    found["ack"] = await bench.spent(lambda: bench.each(held, lambda b: store.ack_call(QUEUE, [Ack(j.key, j.token, b'"sent"') for j in b], worker="w")))
-    found["inspect"] = await bench.spent(lambda: bench.each([j.key for j in held], lambda b: _inspect(store, b)))
+    found["extend"] = await bench.spent(
+        lambda: bench.each(
+            held, lambda b: store.extend_call(QUEUE, [Extend(j.key, j.token, 40_000) for j in b])
+        )
+    )
+    found["note"] = await bench.spent(
+        lambda: bench.each(
+            held, lambda b: store.note_call(QUEUE, [Note(j.key, j.token, "progress", b"50") for j in b])
+        )
+    )
+    found["ack"] = await bench.spent(
+        lambda: bench.each(
+            held, lambda b: store.ack_call(QUEUE, [Ack(j.key, j.token, b'"sent"') for j in b], worker="w")
+        )
+    )
+    found["inspect"] = await bench.spent(
+        lambda: bench.each([j.key for j in held], lambda b: _inspect(store, b))
+    )
     found["list"] = await bench.spent(lambda: _list(store, "succeeded", bench))
     found["verify"] = await bench.spent(lambda: _verify(store))
-    found["purge"] = await bench.spent(lambda: bench.each([j.key for j in held], lambda b: Call("purge", QUEUE, ["", "", "", "", "", len(b), *b], len)))
+    found["purge"] = await bench.spent(
+        lambda: bench.each(
+            [j.key for j in held], lambda b: Call("purge", QUEUE, ["", "", "", "", "", len(b), *b], len)
+        )
+    )
 
-    for verb, call in (
-        ("nack", lambda b: store.nack_call(QUEUE, [Nack(j.key, j.token, "ValueError", "boom", "a trace") for j in b], worker="w")),
+    items: list[Claimed] = []
+    calls: list[tuple[str, Callable[[list[Any]], Call[Any]]]] = [
+        (
+            "nack",
+            lambda b: store.nack_call(
+                QUEUE, [Nack(j.key, j.token, "ValueError", "boom", "a trace") for j in b], worker="w"
+            ),
+        ),
         ("release", lambda b: store.release_call(QUEUE, [Release(j.key, j.token) for j in b], worker="w")),
-        ("bury", lambda b: store.bury_call(QUEUE, [Bury(j.key, j.token, "Permanent", "no", "a trace") for j in b], worker="w")),
-    ):
+        (
+            "bury",
+            lambda b: store.bury_call(
+                QUEUE, [Bury(j.key, j.token, "Permanent", "no", "a trace") for j in b], worker="w"
+            ),
+        ),
+    ]
+    for verb, call in calls:
         await flush()
         await bench.fill()
         items = await bench.take()
-        found[verb] = await bench.spent(lambda items=items, call=call: bench.each(items, call))
+        found[verb] = await bench.spent(partial(bench.each, items, call))
     dead = [job.key for job in items]
-    found["replay"] = await bench.spent(lambda: bench.each(dead, lambda b: Call("replay", QUEUE, ["", "", "", "", len(b), *(x for k in b for x in (k, "", ""))], len)))
-    found["update"] = await bench.spent(lambda: bench.each(dead, lambda b: Call("update", QUEUE, ["", len(b), *(x for k in b for x in (k, 3, "", "", "", "", "", ""))], len)))
-    found["cancel"] = await bench.spent(lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", len(b), *b], len)))
+    found["replay"] = await bench.spent(
+        lambda: bench.each(
+            dead,
+            lambda b: Call(
+                "replay", QUEUE, ["", "", "", "", len(b), *(x for k in b for x in (k, "", ""))], len
+            ),
+        )
+    )
+    found["update"] = await bench.spent(
+        lambda: bench.each(
+            dead,
+            lambda b: Call(
+                "update", QUEUE, ["", len(b), *(x for k in b for x in (k, 3, "", "", "", "", "", ""))], len
+            ),
+        )
+    )
+    found["cancel"] = await bench.spent(
+        lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", len(b), *b], len))
+    )
     await flush()
     await bench.fill(delay_ms=1)
     await asyncio.sleep(0.01)
@@ -144,7 +197,13 @@ async def main() -> None:
         server = start(program, Path(folder) / "bench.sock")
         try:
             url = f"unix://{folder}/bench.sock"
-            clients = Clients(make_client(url, name="b"), make_client(url, name="r", reads=True), make_client(url, name="w", waits=True), where=url, url=url)
+            clients = Clients(
+                make_client(url, name="b"),
+                make_client(url, name="r", reads=True),
+                make_client(url, name="w", waits=True),
+                where=url,
+                url=url,
+            )
             store = Store(clients)
             await store.connect()
             version = (await store.server())["version"]
@@ -158,7 +217,9 @@ async def main() -> None:
             server.kill()
             server.wait()
     processor = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=False).stdout.strip()
-    print(f"{version}, Python {platform.python_version()}, {processor}; medians of {ROUNDS} rounds, microseconds of script time per job\n")
+    print(
+        f"{version}, Python {platform.python_version()}, {processor}; medians of {ROUNDS} rounds, microseconds of script time per job\n"
+    )
     print("| script | 1 | 10 | 100 |\n|---|---|---|---|")
     for name in sorted(table):
         print(f"| `{name}` | " + " | ".join(f"{table[name][batch]:.1f}" for batch in BATCHES) + " |")

@@ -25,6 +25,7 @@ from scheduler.store import Store
 from tests.helpers import faults
 
 JSON = {"Content-Type": "application/json"}
+on_valkey = pytest.mark.parametrize("backend", ("valkey",), indirect=True)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class Api:
             body = io.BytesIO(body if isinstance(body, bytes) else orjson.dumps(body))
             sent |= {"Content-Length": str(body.getbuffer().nbytes)}
         url = f"http://127.0.0.1:{self.port}{path}"
-        async with self.session.request(method, URL(url, encoded=True), data=body, headers=sent, allow_redirects=False) as answer:
+        async with self.session.request(
+            method, URL(url, encoded=True), data=body, headers=sent, allow_redirects=False
+        ) as answer:
             return Answer(answer.status, answer.headers, await answer.read())
 
     async def get(self, path: str, **headers: str) -> Answer:
@@ -134,6 +137,14 @@ class Api:
             writer.close()
 
 
+async def until(happened: Callable[[], Awaitable[Any]], *, within: float = 5.0, every: float = 0.02) -> Any:
+    """What `happened` answers when it is something at last."""
+    async with asyncio.timeout(within):
+        while not (found := await happened()):  # noqa: ASYNC110  # it happens in a server that is only asked
+            await asyncio.sleep(every)
+    return found
+
+
 def held(job: Any) -> dict[str, Any]:
     """How a worker names what it holds."""
     return {"id": job["id"], "token": job["token"]}
@@ -146,7 +157,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def served(clients: Clients, *, deadlines: Deadlines | None = None, **settings: Any) -> AsyncIterator[Api]:
+async def served(
+    clients: Clients, *, deadlines: Deadlines | None = None, **settings: Any
+) -> AsyncIterator[Api]:
     """A server on these clients, which the caller closes."""
     told = Settings(**{"port": 0, **settings})
     store = Store(clients, told.namespace)

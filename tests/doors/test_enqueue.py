@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.fields import JobShown
 from scheduler.settings import Settings
+from tests.doors.conftest import on_valkey
 from tests.helpers import on_the_fake
 
 PAYLOADS = [
@@ -30,12 +31,16 @@ PAYLOADS = [
 
 
 async def test_a_job_comes_in_and_can_be_read(api):
-    made = await api.post("/v1/jobs", {"type": "email.send", "queue": "email", "payload": {"to": "a@example.org"}})
+    made = await api.post(
+        "/v1/jobs", {"type": "email.send", "queue": "email", "payload": {"to": "a@example.org"}}
+    )
 
     assert 201 == made.status
     assert f"/v1/jobs/{made.doc['id']}" == made.headers["Location"]
     assert made.doc["id"].startswith("email:")
-    assert ("ready", 0, 5, 3600) == tuple(made.doc[n] for n in ("state", "attempt", "max_attempts", "timeout"))
+    assert ("ready", 0, 5, 3600) == tuple(
+        made.doc[n] for n in ("state", "attempt", "max_attempts", "timeout")
+    )
     read = await api.get(made.headers["Location"])
     assert (200, made.doc) == (read.status, read.doc)
     msgspec.convert(read.doc, JobShown)
@@ -135,10 +140,33 @@ async def test_a_past_time_is_now_and_a_coming_one_waits(api):
     assert "scheduled" == coming["state"]
 
 
-BAD_NAMES = ["", "x" * 65, "a}b{c", "x:lease", "*", "\r\n", "..", ".a", "-a", "a b", "ａｂ", "a\0", "é", "a\n"]
+BAD_NAMES = [
+    "",
+    "x" * 65,
+    "a}b{c",
+    "x:lease",
+    "*",
+    "\r\n",
+    "..",
+    ".a",
+    "-a",
+    "a b",
+    "ａｂ",
+    "a\0",
+    "é",
+    "a\n",
+]
 BAD_KEYS = ["", "x" * 129, "a}b", "a b", "\n", "a\n", "é", "a/b", "a\0"]
 BAD_WHOLES = [0, -1, 1.5, 1e9, 1001, "3", True, [], 1e300]
-BAD_TIMES = ["2030-01-01T00:00:00", "2030-02-30T00:00:00Z", "tomorrow", "2030-01-01", 5, "9999-01-01T00:00:00Z", ""]
+BAD_TIMES = [
+    "2030-01-01T00:00:00",
+    "2030-02-30T00:00:00Z",
+    "tomorrow",
+    "2030-01-01",
+    5,
+    "9999-01-01T00:00:00Z",
+    "",
+]
 
 
 def _cases():
@@ -186,7 +214,9 @@ async def test_what_cannot_be_taken_is_named_and_nothing_is_made(api, fields, pa
 
 
 @on_the_fake
-@pytest.mark.parametrize(("body", "path"), [({}, "/type"), ([], ""), ("x", ""), (3, ""), ([{"type": "t"}], "")])
+@pytest.mark.parametrize(
+    ("body", "path"), [({}, "/type"), ([], ""), ("x", ""), (3, ""), ([{"type": "t"}], "")]
+)
 async def test_what_is_no_job_at_all(api, body, path):
     answer = await api.post("/v1/jobs", body)
 
@@ -219,9 +249,8 @@ async def test_the_payload_has_a_limit_to_the_byte(serving, char):
     assert 404 == (await api.get("/v1/jobs/default:b")).status
 
 
-async def test_a_full_store_refuses_new_jobs_and_says_so(api, backend):
-    if backend == "fake":
-        pytest.skip("the fake has no memory limit")
+@on_valkey
+async def test_a_full_store_refuses_new_jobs_and_says_so(api):
     await api.enqueue("a")
     await api.redis.config_set("maxmemory", "1")
     try:

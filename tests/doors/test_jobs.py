@@ -16,7 +16,9 @@ async def test_a_job_that_ran_shows_how_it_went(api):
     await api.settle(ack=[{**held(job), "result": {"ok": True}}])
     done = (await api.get("/v1/jobs/mail:a")).doc
 
-    assert ("running", "w", job["token"], 1) == tuple(seen[n] for n in ("state", "worker", "token", "attempt"))
+    assert ("running", "w", job["token"], 1) == tuple(
+        seen[n] for n in ("state", "worker", "token", "attempt")
+    )
     assert seen == job, "what a worker is given is what everybody sees"
     assert ("succeeded", {"ok": True}, job["token"]) == tuple(done[n] for n in ("state", "result", "token"))
     assert done["created_at"] <= done["started_at"] <= done["finished_at"]
@@ -51,7 +53,11 @@ async def test_who_waits_is_answered_when_the_job_ends(api):
 async def test_many_wait_on_several_queues(api):
     for queue in ("mail", "reports"):
         await api.enqueue(queue=queue)
-    waiting = [asyncio.create_task(api.get(f"/v1/jobs/{q}:a?wait=30")) for q in ("mail", "reports") for _ in range(20)]
+    waiting = [
+        asyncio.create_task(api.get(f"/v1/jobs/{q}:a?wait=30"))
+        for q in ("mail", "reports")
+        for _ in range(20)
+    ]
     await asyncio.sleep(0.1)
     for queue in ("reports", "mail"):
         await api.post(f"/v1/jobs/{queue}:a/cancel")

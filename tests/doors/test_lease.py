@@ -10,15 +10,17 @@ from redis import exceptions
 
 from scheduler.fields import JobShown
 from scheduler.keys import Keys
-from tests.doors.conftest import held, served
+from tests.doors.conftest import held, served, until
 from tests.helpers import on_the_fake
 
 
 async def lands(api, state="ready", queue="mail", count=1, within=2.0):
     """Waits until so many jobs stand there."""
-    async with asyncio.timeout(within):
-        while count != (await api.get(f"/v1/queues/{queue}")).doc["counts"][state]:
-            await asyncio.sleep(0.01)
+
+    async def there():
+        return count == (await api.get(f"/v1/queues/{queue}")).doc["counts"][state]
+
+    await until(there, within=within, every=0.01)
 
 
 def begun(api, body, queue="mail"):
@@ -152,7 +154,9 @@ async def test_of_the_same_request_only_those_whose_lease_stands(api):
     assert [second] == await api.lease(max=2, request_id="r")
     await api.settle(ack=[held(second)])
     async with asyncio.timeout(1):
-        assert [] == await api.lease(max=2, wait=30, request_id="r"), "answered before: there is nothing to wait for"
+        assert [] == await api.lease(max=2, wait=30, request_id="r"), (
+            "answered before: there is nothing to wait for"
+        )
 
 
 async def test_a_request_that_found_nothing_may_be_repeated_and_then_finds(api):
@@ -209,12 +213,12 @@ async def test_what_cannot_be_written_is_released(api):
         await api.enqueue(f"k{n}", payload="x" * 1_000_000)
     _, writer = await begun(api, {"worker": "w", "max": 20})
     writer.transport.pause_reading()
-    claimed = 0
-    async with asyncio.timeout(5):
-        while not claimed:  # the answer is larger than what the sockets hold, so it cannot have gone out
-            await asyncio.sleep(0.05)
-            claimed = (await api.get("/v1/queues/mail")).doc["counts"]["running"]
-    writer.transport.abort()
+
+    async def claimed():
+        return (await api.get("/v1/queues/mail")).doc["counts"]["running"]
+
+    await until(claimed)
+    writer.transport.abort()  # the answer is larger than what the sockets hold, so it cannot have gone out
 
     await lands(api, count=20)
 
@@ -296,9 +300,7 @@ async def test_run_out_leases_are_swept_by_who_leases(serving):
     await api.lease(lease=1)
 
     # The first sweep of a queue lets live workers extend for a third of a lease and 1 s before it takes anything.
-    async with asyncio.timeout(5):
-        while not (jobs := await api.lease(worker="other")):
-            await asyncio.sleep(0.1)
+    jobs = await until(lambda: api.lease(worker="other"), every=0.1)
 
     assert (1, 2, "LeaseExpired") == (jobs[0]["crashes"], jobs[0]["attempt"], jobs[0]["errors"][0]["kind"])
 
@@ -323,7 +325,9 @@ async def test_what_cannot_be_asked_for(api, fields, path):
 
 
 @on_the_fake
-@pytest.mark.parametrize("name", ["a%7Db%7Bc", "x:lease", "*", "%0d%0a", "x" * 65, "..%2f", "%EF%BD%81", "a%00", "%20"])
+@pytest.mark.parametrize(
+    "name", ["a%7Db%7Bc", "x:lease", "*", "%0d%0a", "x" * 65, "..%2f", "%EF%BD%81", "a%00", "%20"]
+)
 @pytest.mark.parametrize("call", ["lease", "settle"])
 async def test_a_queue_name_that_can_be_none_is_refused(api, name, call):
     answer = await api.post(f"/v1/queues/{name}/{call}", {"worker": "w"})

@@ -33,7 +33,9 @@ async def test_a_queue_begins_with_its_first_job_and_counts(api):
 
 
 async def test_put_makes_a_queue_and_replaces_its_configuration(api):
-    made = await api.put("/v1/queues/mail", {"paused": True, "retention": {"dead": {"age": "7d", "count": 10.0}}})
+    made = await api.put(
+        "/v1/queues/mail", {"paused": True, "retention": {"dead": {"age": "7d", "count": 10.0}}}
+    )
     replaced = await api.put("/v1/queues/mail", {"retention": {"succeeded": {"bytes": 0}}})
 
     assert (201, True, {"dead": {"age": 604_800, "count": 10}}) == (
@@ -65,16 +67,20 @@ async def test_patch_changes_what_is_named_and_null_lifts(api):
 async def test_what_is_in_force_is_shown_beside_what_is_set(api):
     answer = await api.put("/v1/queues/mail", {"retention": {"succeeded": {"age": "250ms"}}})
 
-    assert {**DEFAULT_RETENTION, "succeeded": {"age": 0.25, "count": 100_000}} == answer.doc["in_force"]["retention"]
+    assert {**DEFAULT_RETENTION, "succeeded": {"age": 0.25, "count": 100_000}} == answer.doc["in_force"][
+        "retention"
+    ]
 
 
 def test_the_defaults_that_are_shown_are_those_of_the_script():
-    text = (folder() / "lib/trim.lua").read_text()
+    text = (folder() / "lib/excess.lua").read_text()
 
     assert re.search(r'state == "dead" and 2592000000 or 86400000\b', text)
     assert re.search(r'state ~= "dead" and 100000 or nil', text)
     assert {"age": 2_592_000} == DEFAULT_RETENTION["dead"]
-    assert {"age": 86_400, "count": 100_000} == DEFAULT_RETENTION["succeeded"] == DEFAULT_RETENTION["cancelled"]
+    assert (
+        {"age": 86_400, "count": 100_000} == DEFAULT_RETENTION["succeeded"] == DEFAULT_RETENTION["cancelled"]
+    )
 
 
 async def test_retention_is_kept(api):
@@ -98,7 +104,7 @@ async def test_pause_and_resume(api):
     once_more = await api.post("/v1/queues/mail/resume")
 
     assert (200, True, []) == (paused.status, paused.doc["paused"], none)
-    assert (paused.doc, paused.headers["ETag"]) == (again.doc, again.headers["ETag"]), "nothing changed"
+    assert (200, True, paused.headers["ETag"]) == (again.status, again.doc["paused"], again.headers["ETag"])
     assert "succeeded" == done[0]["state"], "running jobs go on"
     assert (200, False) == (resumed.status, resumed.doc["paused"])
     assert (200, resumed.headers["ETag"]) == (once_more.status, once_more.headers["ETag"])
@@ -132,16 +138,22 @@ async def test_if_match_on_a_queue_that_is_not_there(api):
 
 
 @on_the_fake
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("PATCH", ""), ("POST", "/pause"), ("POST", "/resume")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("PATCH", ""), ("POST", "/pause"), ("POST", "/resume")]
+)
 async def test_a_queue_that_is_not_there(api, method, path):
     for name in ("nowhere", "x" * 65, "a%7Db", ".a"):
-        answer = await api.call(method, f"/v1/queues/{name}{path}", {"paused": True} if method == "PATCH" else None)
+        answer = await api.call(
+            method, f"/v1/queues/{name}{path}", {"paused": True} if method == "PATCH" else None
+        )
         assert (404, "not_found") == (answer.status, answer.code)
     assert [] == (await api.get("/v1/queues")).doc["items"]
 
 
 @on_the_fake
-@pytest.mark.parametrize("name", ["a%7Db%7Bc", "x:lease", "*", "%0d%0a", "x" * 65, "..%2f", "%EF%BD%81", "a%00", ".a", "-a"])
+@pytest.mark.parametrize(
+    "name", ["a%7Db%7Bc", "x:lease", "*", "%0d%0a", "x" * 65, "..%2f", "%EF%BD%81", "a%00", ".a", "-a"]
+)
 async def test_a_name_that_can_be_none_is_refused(api, name):
     answer = await api.put(f"/v1/queues/{name}", {})
 
@@ -149,7 +161,16 @@ async def test_a_name_that_can_be_none_is_refused(api, name):
     assert [] == [key async for key in api.redis.scan_iter() if b"layout" not in key]
 
 
-LATER = ("rate", "concurrency", "group_rate", "group_concurrency", "max_length", "max_bytes", "priority_mode", "partitions")
+LATER = (
+    "rate",
+    "concurrency",
+    "group_rate",
+    "group_concurrency",
+    "max_length",
+    "max_bytes",
+    "priority_mode",
+    "partitions",
+)
 
 
 @on_the_fake
@@ -180,7 +201,8 @@ async def test_the_list_is_by_name_a_page_at_a_time(api):
     names = [f"q{n}" for n in range(7)]
     for name in reversed(names):
         await api.enqueue(queue=name)
-    pages, cursor = [], ""
+    pages: list[list[str]] = []
+    cursor: str | None = ""
     while cursor is not None:
         answer = (await api.get(f"/v1/queues?limit=3{f'&cursor={cursor}' if cursor else ''}")).doc
         pages.append([queue["queue"] for queue in answer["items"]])
@@ -192,7 +214,9 @@ async def test_the_list_is_by_name_a_page_at_a_time(api):
 
 
 @on_the_fake
-@pytest.mark.parametrize("limit", ["0", "-1", "1001", "1000000000", "abc", "", "1.0", "1e2", "%2010", "NaN", "٣"])
+@pytest.mark.parametrize(
+    "limit", ["0", "-1", "1001", "1000000000", "abc", "", "1.0", "1e2", "%2010", "NaN", "%D9%A3"]
+)
 async def test_a_limit_out_of_its_range_is_refused(api, limit):
     answer = await api.get(f"/v1/queues?limit={limit}")
 
@@ -200,7 +224,9 @@ async def test_a_limit_out_of_its_range_is_refused(api, limit):
 
 
 @on_the_fake
-@pytest.mark.parametrize("cursor", ["", "x", "abc", "bjo", "bjphIGI", "%00", "bjphYg==%0a", "é", "0|1|a", "a" * 500])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "abc", "bjo", "bjphIGI", "%00", "bjphYg==", "bjphYg%0a", "%C3%A9", "0|1|a", "a" * 500]
+)
 async def test_a_foreign_cursor_is_refused(api, cursor):
     answer = await api.get(f"/v1/queues?cursor={cursor}")
 

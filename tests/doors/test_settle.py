@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.doors.conftest import held
+from tests.doors.conftest import held, on_valkey
 from tests.helpers import on_the_fake
 
 ERROR = {"kind": "Boom", "message": "no"}
@@ -41,7 +41,10 @@ async def test_a_settlement_repeated_with_its_token_is_ok_again(api):
     job = await running(api, "a", "b", "c", "d")
     said = {
         "ack": [{**job["a"], "result": 1}],
-        "nack": [{**job["b"], "error": ERROR, "retry_in": 60}, {**job["c"], "error": ERROR, "permanent": True}],
+        "nack": [
+            {**job["b"], "error": ERROR, "retry_in": 60},
+            {**job["c"], "error": ERROR, "permanent": True},
+        ],
         "release": [{**job["d"], "delay": 60}],
     }
     first = await api.settle(**said)
@@ -77,13 +80,22 @@ async def test_what_is_not_there_is_not_found_each_for_itself(api):
         extend=[{**gone, "progress": 1}],
     )
 
-    assert ["not_found", "not_found", "succeeded", "not_found", "not_found", "not_found", "not_found", "not_found"] == [
-        item.get("code") or item["state"] for item in items
-    ]
+    assert [
+        "not_found",
+        "not_found",
+        "succeeded",
+        "not_found",
+        "not_found",
+        "not_found",
+        "not_found",
+        "not_found",
+    ] == [item.get("code") or item["state"] for item in items]
 
 
 async def test_an_unknown_queue_is_not_made_and_its_items_are_not_found(api):
-    items = await api.settle("nowhere", ack=[{"id": "nowhere:a", "token": 1}], extend=[{"id": "nowhere:a", "token": 1}])
+    items = await api.settle(
+        "nowhere", ack=[{"id": "nowhere:a", "token": 1}], extend=[{"id": "nowhere:a", "token": 1}]
+    )
 
     assert ["not_found", "not_found"] == [item["code"] for item in items]
     assert 404 == (await api.get("/v1/queues/nowhere")).status
@@ -99,7 +111,11 @@ async def test_a_result_that_is_too_large_refuses_that_ack_alone(serving):
     api = await serving(max_result=100)
     job = await running(api, "a", "b", "c")
     items = await api.settle(
-        ack=[{**job["a"], "result": "x" * 98}, {**job["b"], "result": "x" * 99}, {**job["c"], "result": "é" * 50}]
+        ack=[
+            {**job["a"], "result": "x" * 98},
+            {**job["b"], "result": "x" * 99},
+            {**job["c"], "result": "é" * 50},
+        ]
     )
 
     assert [
@@ -110,7 +126,9 @@ async def test_a_result_that_is_too_large_refuses_that_ack_alone(serving):
     assert ["running", "running"] == [await state(api, key) for key in "bc"], "the lease goes on"
 
 
-@pytest.mark.parametrize("result", [b"null", b"{}", b"[]", b"9223372036854775808", b"1e400", b'{"a" : 1.0}', b'"\\u0000"'])
+@pytest.mark.parametrize(
+    "result", [b"null", b"{}", b"[]", b"9223372036854775808", b"1e400", b'{"a" : 1.0}', b'"\\u0000"']
+)
 async def test_a_result_comes_back_byte_for_byte(api, result):
     job = (await running(api, "a"))["a"]
     body = b'{"worker":"w","ack":[{"id":"mail:a","token":%d,"result":%s}]}' % (job["token"], result)
@@ -134,7 +152,9 @@ async def test_a_failure_is_told_in_full(api):
 
 async def test_long_texts_are_cut_and_the_job_goes_on(api):
     job = (await running(api, "a"))["a"]
-    await api.settle(nack=[{**job, "error": {"kind": "k", "message": "x" * 1_000_000, "trace": "é" * 100_000}}])
+    await api.settle(
+        nack=[{**job, "error": {"kind": "k", "message": "x" * 1_000_000, "trace": "é" * 100_000}}]
+    )
     [told] = (await api.get("/v1/jobs/mail:a")).doc["errors"]
 
     for text in (told["message"], told["trace"]):
@@ -154,9 +174,8 @@ async def test_progress_is_kept_and_the_lease_is_longer(api):
     assert b'"progress":{"done": 1.50}' in after.raw
 
 
-async def test_a_full_store_keeps_the_lease_and_says_what_it_did_not_keep(api, backend):
-    if backend == "fake":
-        pytest.skip("the fake has no memory limit")
+@on_valkey
+async def test_a_full_store_keeps_the_lease_and_says_what_it_did_not_keep(api):
     job = (await running(api, "a"))["a"]
     await api.redis.config_set("maxmemory", "1")
     try:

@@ -34,10 +34,17 @@ class Bench:
     handlers: Handlers = field(default_factory=Handlers)
     workers: list[tuple[Worker, asyncio.Task[None]]] = field(default_factory=list)
 
-    def handler(self, type: str, function: Callable[..., Any], **options: Any) -> None:  # noqa: A002
+    def handler(self, type: str, function: Callable[..., Any], **options: Any) -> None:
         self.handlers.add(make_handler(type, function, queue=QUEUE, **options))
 
-    def work(self, *, concurrency: int = 10, store: Store | None = None, handlers: Handlers | None = None, **settings: Any) -> Worker:
+    def work(
+        self,
+        *,
+        concurrency: int = 10,
+        store: Store | None = None,
+        handlers: Handlers | None = None,
+        **settings: Any,
+    ) -> Worker:
         worker = Worker(
             store or self.store,
             handlers or self.handlers,
@@ -55,7 +62,7 @@ class Bench:
         async with asyncio.timeout(10):
             await task
 
-    async def enqueue(self, type: str, payload: bytes = b"{}", **fields: Any) -> str:  # noqa: A002
+    async def enqueue(self, type: str, payload: bytes = b"{}", **fields: Any) -> str:
         key = fields.pop("key", None) or new_key()
         await self.store.enqueue(QUEUE, [NewJob(type=type, payload=payload, queue=QUEUE, key=key, **fields)])
         return str(key)

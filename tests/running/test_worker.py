@@ -133,7 +133,12 @@ async def test_a_timeout_stops_the_handler_and_is_no_crash(bench: Bench):
     job = await bench.ended(await bench.enqueue("slow", timeout_ms=200, retry={"max_attempts": 1}))
 
     assert stopped.is_set()
-    assert (State.DEAD, "attempts", 0, "TimeoutError") == (job.state, job.reason, job.crashes, job.errors[0].kind)
+    assert (State.DEAD, "attempts", 0, "TimeoutError") == (
+        job.state,
+        job.reason,
+        job.crashes,
+        job.errors[0].kind,
+    )
 
 
 async def test_a_type_without_a_handler_waits_for_somebody_who_has_one(bench: Bench):
@@ -169,8 +174,9 @@ async def test_a_damaged_payload_is_dead_by_corrupt(bench: Bench):
     bench.handler("nothing", _nothing)
     key = await bench.enqueue("nothing", b'{"a":1}')
     jobs = f"{{scheduler:{QUEUE}}}:jobs"
-    record = await bench.store.clients.commands.hget(jobs, key)  # type: ignore[misc]
-    await bench.store.clients.commands.hset(jobs, key, record.replace(b'"a":1', b'"a":3'))  # type: ignore[misc]
+    redis: Any = bench.store.clients.commands
+    record = await redis.hget(jobs, key)
+    await redis.hset(jobs, key, record.replace(b'"a":1', b'"a":3'))
     bench.work()
     job = await bench.ended(key)
 
@@ -179,7 +185,12 @@ async def test_a_damaged_payload_is_dead_by_corrupt(bench: Bench):
 
 @pytest.mark.parametrize(
     ("result", "kind"),
-    [(object(), "ResultInvalid"), (float("nan"), "ResultInvalid"), ({"a": [float("inf")]}, "ResultInvalid"), ("x" * 2_000, "ResultTooLarge")],
+    [
+        (object(), "ResultInvalid"),
+        (float("nan"), "ResultInvalid"),
+        ({"a": [float("inf")]}, "ResultInvalid"),
+        ("x" * 2_000, "ResultTooLarge"),
+    ],
 )
 async def test_a_result_that_cannot_be_kept_is_permanent(bench: Bench, result: Any, kind: str):
     async def bad(ctx) -> Any:
@@ -197,7 +208,11 @@ class Unprintable(Exception):
         raise RuntimeError("not even this")
 
 
-@pytest.mark.parametrize("error", [Unprintable(), ValueError("a\0b\nc\ud800"), ValueError("é" * 1_000_000)], ids=["broken", "odd", "long"])
+@pytest.mark.parametrize(
+    "error",
+    [Unprintable(), ValueError("a\0b\nc\ud800"), ValueError("é" * 1_000_000)],
+    ids=["broken", "odd", "long"],
+)
 async def test_an_error_that_can_hardly_be_stored_is_stored(bench: Bench, error: Exception):
     async def fail(ctx) -> None:
         raise error
@@ -234,7 +249,8 @@ async def test_progress_log_and_checkpoint_are_kept(bench: Bench):
     bench.handler("talk", talk)
     bench.work()
     job = await bench.ended(await bench.enqueue("talk"))
-    lines = await bench.store.clients.commands.zrange(f"{{scheduler:{QUEUE}}}:logs", 0, -1)  # type: ignore[misc]
+    redis: Any = bench.store.clients.commands
+    lines = await redis.zrange(f"{{scheduler:{QUEUE}}}:logs", 0, -1)
 
     assert (b"[1,2]", b'{"step":1}') == (job.result, job.progress)
     assert [b"begun"] == [line.split(b" ", 1)[1] for line in lines]

@@ -39,10 +39,16 @@ async def world(store: Store, clock: Clock) -> Tokens:
     job = await claimed(store, "backed_off", retry={"immediate": 0})
     assert "retrying" == await nacked(store, job, retry_in_ms=10_000)
     tokens = dict(await in_every_state(store, [state for state in STATES if state != "ready"]))
-    for key, fields in {"asked": {}, "last": {"retry": {"max_attempts": 1}}, "own": {"retention_ms": 0}}.items():
+    for key, fields in {
+        "asked": {},
+        "last": {"retry": {"max_attempts": 1}},
+        "own": {"retention_ms": 0},
+    }.items():
         job = await claimed(store, key, **fields)
         tokens[key] = job.token
-        await store.note(QUEUE, [Note(key, job.token, "progress", b"5"), Note(key, job.token, "log", b"line")])
+        await store.note(
+            QUEUE, [Note(key, job.token, "progress", b"5"), Note(key, job.token, "log", b"line")]
+        )
     await acked(store, await claimed(store, "gone", retention_ms=0))
     # One claim whose answer is remembered.
     await enqueued(store, "remembered")
@@ -57,7 +63,9 @@ async def world(store: Store, clock: Clock) -> Tokens:
     await enqueued(store, "corrupt", "ready")
     await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
     clock.advance(0.001)
-    await store.clients.commands.hset(keys().at("counters"), mapping={"grace_until": "0", "swept_at": str(clock.now)})
+    await store.clients.commands.hset(
+        keys().at("counters"), mapping={"grace_until": "0", "swept_at": str(clock.now)}
+    )
     return tokens
 
 
@@ -72,7 +80,9 @@ def ids(*names: str) -> list[object]:
     return [len(names), *names]
 
 
-def settlements(tokens: Tokens, *more: object, names: tuple[str, ...] = ("running", "last", "asked", "own")) -> list[object]:
+def settlements(
+    tokens: Tokens, *more: object, names: tuple[str, ...] = ("running", "last", "asked", "own")
+) -> list[object]:
     """These with their tokens, one that is stale and one that is not known."""
     held = [(name, tokens[name]) for name in names] + [("ready", 5), ("missing", 5)]
     return [len(held), *(part for name, token in held for part in (name, token, *more))]

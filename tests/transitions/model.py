@@ -79,7 +79,9 @@ class Model:
 
     # -- producing
 
-    def enqueue(self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int) -> str:
+    def enqueue(
+        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int
+    ) -> str:
         request = (policy.__dict__.copy(), priority, delay, retention, timeout)
         if key in self.jobs:
             return "exists" if self.jobs[key].request == request else "conflict"
@@ -105,7 +107,11 @@ class Model:
         if due == self.due[0]:
             score = self.due[1] + 1
         else:
-            ties = [other.score for other in self.jobs.values() if other.state == "scheduled" and due * 1000 <= other.score <= due * 1000 + 999]
+            ties = [
+                other.score
+                for other in self.jobs.values()
+                if other.state == "scheduled" and due * 1000 <= other.score <= due * 1000 + 999
+            ]
             score = max(ties) + 1 if ties else due * 1000
         self.due = (due, score)
         job.state, job.score = "scheduled", score
@@ -113,7 +119,9 @@ class Model:
     # -- working
 
     def promote(self) -> int:
-        due = [job for job in self.jobs.values() if job.state in WAITING and job.score <= self.now * 1000 + 999]
+        due = [
+            job for job in self.jobs.values() if job.state in WAITING and job.score <= self.now * 1000 + 999
+        ]
         for job in due:
             job.state, job.score = "ready", job.score - job.priority * STEP
         return len(due)
@@ -158,9 +166,19 @@ class Model:
         return self._refused(key, token, "nack") or self._fail(self.jobs[key], "nack", retry_in)
 
     def bury(self, key: str, token: int) -> str:
-        return self._refused(key, token, "bury") or self._fail(self.jobs[key], "bury", None, reason="permanent")
+        return self._refused(key, token, "bury") or self._fail(
+            self.jobs[key], "bury", None, reason="permanent"
+        )
 
-    def _fail(self, job: ModelJob, verb: str, retry_in: int | None, *, reason: str | None = None, crash: bool = False) -> str:
+    def _fail(
+        self,
+        job: ModelJob,
+        verb: str,
+        retry_in: int | None,
+        *,
+        reason: str | None = None,
+        crash: bool = False,
+    ) -> str:
         job.attempt, job.errors, job.unhandled, job.since = job.held, job.errors + 1, 0, 0
         job.crashes = job.crashes + 1 if crash else 0
         state, why = self._after_failure(job, retry_in, reason, crash)
@@ -168,7 +186,9 @@ class Model:
         self._end(job, state, why)
         return state
 
-    def _after_failure(self, job: ModelJob, retry_in: int | None, reason: str | None, crash: bool) -> tuple[str, str | None]:
+    def _after_failure(
+        self, job: ModelJob, retry_in: int | None, reason: str | None, crash: bool
+    ) -> tuple[str, str | None]:
         policy = job.policy
         if job.asked:
             return "cancelled", "asked"
@@ -182,7 +202,9 @@ class Model:
         if crash or (delay is None and job.attempt <= policy.immediate):
             delay = 0
         elif delay is None:
-            delay = math.ceil(min(policy.max_delay, policy.base * policy.factor ** (job.attempt - policy.immediate - 1)))
+            delay = math.ceil(
+                min(policy.max_delay, policy.base * policy.factor ** (job.attempt - policy.immediate - 1))
+            )
         if delay:
             job.score = (self.now + delay) * 1000
         return ("retrying" if delay else "ready"), None
@@ -218,17 +240,23 @@ class Model:
         return state
 
     def extend(self, key: str, token: int, lease: int) -> str:
-        job = self.jobs.get(key)
-        if job is None or job.state != "running" or job.token != token:
-            return "stale" if job or key in self.tombs else "missing"
-        job.lease_end = max(job.lease_end, min(self.now + lease, job.timeout_end + 5000))
-        return "cancel" if job.asked else "running"
+        answer = self._heard(key, token)
+        if answer in {"running", "cancel"}:
+            job = self.jobs[key]
+            job.lease_end = max(job.lease_end, min(self.now + lease, job.timeout_end + 5000))
+        return answer
 
     def note(self, key: str, token: int, progress: bytes) -> str:
-        answer = self.extend(key, token, 0)
+        answer = self._heard(key, token)
         if answer in {"running", "cancel"}:
             self.jobs[key].progress = progress
         return answer
+
+    def _heard(self, key: str, token: int) -> str:
+        job = self.jobs.get(key)
+        if job is None or job.state != "running" or job.token != token:
+            return "stale" if job or key in self.tombs else "missing"
+        return "cancel" if job.asked else "running"
 
     def reclaim(self, lease: int, period: int) -> int:
         if not self.created:

@@ -37,7 +37,12 @@ async def test_an_acked_job_has_succeeded_with_its_result(store, clock):
 
     ended = await look(store)
     assert (State.SUCCEEDED, b'{"sent": 1}', clock.now) == (ended.state, ended.result, ended.finished_at)
-    assert (1, job.token, WORKER, clock.now - 3000) == (ended.attempt, ended.token, ended.worker, ended.started_at)
+    assert (1, job.token, WORKER, clock.now - 3000) == (
+        ended.attempt,
+        ended.token,
+        ended.worker,
+        ended.started_at,
+    )
     assert (None, None, 0) == (ended.reason, ended.lease_expires_at, ended.crashes)
 
 
@@ -51,7 +56,9 @@ async def test_only_a_running_job_is_acked(store, redis):
     tokens = await in_every_state(store)
     before = await snapshot(redis)
 
-    answers = dict(zip(STATES, await ack(store, *((state, tokens[state] + 1) for state in STATES)), strict=True))
+    answers = dict(
+        zip(STATES, await ack(store, *((state, tokens[state] + 1) for state in STATES)), strict=True)
+    )
 
     assert dict.fromkeys(STATES, "stale") == answers
     assert before == await snapshot(redis)
@@ -108,7 +115,15 @@ async def test_each_of_a_batch_has_its_answer(store):
     a, b, c = await take(store, 3)
     await acked(store, b)
 
-    answers = await ack(store, ("a", a.token), ("a", a.token + 9), ("b", b.token), ("c", c.token + 9), ("d", 1), ("a", a.token))
+    answers = await ack(
+        store,
+        ("a", a.token),
+        ("a", a.token + 9),
+        ("b", b.token),
+        ("c", c.token + 9),
+        ("d", 1),
+        ("a", a.token),
+    )
     assert ["succeeded", "stale", "succeeded", "stale", "missing", "succeeded"] == answers
     assert ["succeeded", "succeeded", "running"] == [await state_of(store, key) for key in "abc"]
 
@@ -179,4 +194,7 @@ async def test_of_an_ack_and_a_nack_at_once_one_wins(store, another_store, n):
 async def test_the_lease_is_gone_with_the_run(store, redis):
     await in_state(store, "succeeded")
 
-    assert (0, 0) == (await redis.hlen("{scheduler:mail}:leases"), await redis.zcard("{scheduler:mail}:running"))
+    assert (0, 0) == (
+        await redis.hlen("{scheduler:mail}:leases"),
+        await redis.zcard("{scheduler:mail}:running"),
+    )

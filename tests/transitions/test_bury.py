@@ -32,8 +32,17 @@ async def test_a_buried_job_is_dead_at_once_with_attempts_left(store, clock):
     assert "dead" == await buried(store, job)
 
     dead = await look(store)
-    assert (State.DEAD, "permanent", 1, clock.now) == (dead.state, dead.reason, dead.attempt, dead.finished_at)
-    assert ("Permanent", "no", "dead: permanent") == (dead.errors[0].kind, dead.errors[0].message, dead.errors[0].next)
+    assert (State.DEAD, "permanent", 1, clock.now) == (
+        dead.state,
+        dead.reason,
+        dead.attempt,
+        dead.finished_at,
+    )
+    assert ("Permanent", "no", "dead: permanent") == (
+        dead.errors[0].kind,
+        dead.errors[0].message,
+        dead.errors[0].next,
+    )
     assert (WORKER, clock.now - 1000, job.token) == (dead.worker, dead.started_at, dead.token)
     assert [] == await take(store)
 
@@ -57,7 +66,9 @@ async def test_only_a_running_job_is_buried(store, redis):
     tokens = await in_every_state(store)
     before = await snapshot(redis)
 
-    assert ["stale"] * 8 == await store.bury(QUEUE, [Bury(s, tokens[s] + 1, "E", "m") for s in STATES], worker=WORKER)
+    assert ["stale"] * 8 == await store.bury(
+        QUEUE, [Bury(s, tokens[s] + 1, "E", "m") for s in STATES], worker=WORKER
+    )
     assert ["missing"] == await store.bury(QUEUE, [Bury("nobody", 1, "E", "m")], worker=WORKER)
     assert before == await snapshot(redis)
 
@@ -101,7 +112,9 @@ async def test_a_bury_ends_a_row_of_crashes(store, clock):
 
 async def test_burying_counts_and_reports(store, redis):
     await enqueued(store, "a", "b")
-    await store.bury(QUEUE, [Bury(job.key, job.token, "E", "m") for job in await take(store, 2)], worker=WORKER)
+    await store.bury(
+        QUEUE, [Bury(job.key, job.token, "E", "m") for job in await take(store, 2)], worker=WORKER
+    )
 
     census = await store.census(QUEUE)
     assert ("2", "2", 2) == (census.counters["bury"], census.counters["dead"], census.counts["dead"])

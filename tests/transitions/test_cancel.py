@@ -156,7 +156,11 @@ async def test_five_hundred_are_cancelled_in_one_call(store):
     await store.enqueue(QUEUE, [new(f"k{n}") for n in range(500)])
 
     assert ["cancelled"] * 500 == await store.cancel(QUEUE, [f"k{n}" for n in range(500)])
-    assert (500, "500", "500") == ((c := await store.census(QUEUE)).counts["cancelled"], c.counters["cancel"], c.counters["cancelled"])
+    assert (500, "500", "500") == (
+        (c := await store.census(QUEUE)).counts["cancelled"],
+        c.counters["cancel"],
+        c.counters["cancelled"],
+    )
 
 
 @on_real_servers

@@ -30,7 +30,9 @@ async def test_each_state_is_counted_and_nothing_changes(store, redis):
 async def test_counts_are_the_lengths_of_the_lists(store):
     await in_every_state(store)
 
-    assert (await store.census(QUEUE)).counts == {state: len((await store.list(QUEUE, state))[0]) for state in STATES}
+    assert (await store.census(QUEUE)).counts == {
+        state: len((await store.list(QUEUE, state))[0]) for state in STATES
+    }
 
 
 async def test_a_queue_that_is_not_there_is_not_found(store, redis):
@@ -54,7 +56,11 @@ async def test_configuration_and_counters_come_along(store, clock):
     await acked(store, await claimed(store))
 
     census = await store.census(QUEUE)
-    assert (clock.now, 2, {"created": str(clock.now), "version": "2"}) == (census.now, census.version, census.config)
+    assert (clock.now, 2, {"created": str(clock.now), "version": "2"}) == (
+        census.now,
+        census.version,
+        census.config,
+    )
     assert ("1", "1") == (census.counters["enqueue"], census.counters["ack"])
 
 
@@ -70,5 +76,11 @@ async def test_the_reply_tells_fields_from_counters_by_their_number(store, clock
     await store.configure(QUEUE, {"paused": "1"})
 
     reply = await raw(store, "census")
-    assert (str(clock.now).encode(), 1, [0] * 8, b"", 3) == (reply[0], reply[1], reply[2:10], reply[10], reply[11])
+    assert (str(clock.now).encode(), 1, [0] * 8, b"", 3) == (
+        reply[0],
+        reply[1],
+        reply[2:10],
+        reply[10],
+        reply[11],
+    )
     assert 12 + 2 * 3 == len(reply)

@@ -30,10 +30,21 @@ from tests.helpers import (
 async def test_a_claimed_job_runs_under_a_lease(store, clock):
     job = await claimed(store, lease_ms=30_000, timeout_ms=60_000, payload=b"[1]")
 
-    assert ("mail:a", 1, clock.now + 30_000, clock.now + 60_000) == (job.id, job.attempt, job.lease_ends_ms, job.timeout_ends_ms)
+    assert ("mail:a", 1, clock.now + 30_000, clock.now + 60_000) == (
+        job.id,
+        job.attempt,
+        job.lease_ends_ms,
+        job.timeout_ends_ms,
+    )
     assert (60_000, b"[1]", "send") == (job.timeout_ms, job.record.payload, job.record.type)
     shown = await look(store)
-    assert (State.RUNNING, "worker-1", clock.now, 1, job.token) == (shown.state, shown.worker, shown.started_at, shown.attempt, shown.token)
+    assert (State.RUNNING, "worker-1", clock.now, 1, job.token) == (
+        shown.state,
+        shown.worker,
+        shown.started_at,
+        shown.attempt,
+        shown.token,
+    )
     assert clock.now + 30_000 == shown.lease_expires_at
 
 
@@ -84,7 +95,9 @@ TIMEOUTS = [
 
 
 @pytest.mark.parametrize(("fields", "as_set", "declared", "timeout_ms"), TIMEOUTS)
-async def test_the_timeout_is_the_jobs_own_else_the_types_as_set_else_as_declared(store, fields, as_set, declared, timeout_ms):
+async def test_the_timeout_is_the_jobs_own_else_the_types_as_set_else_as_declared(
+    store, fields, as_set, declared, timeout_ms
+):
     if as_set:
         await store.configure_type(QUEUE, "send", TypePolicy(as_set))
     if declared:
@@ -140,7 +153,9 @@ async def test_large_payloads_end_a_batch_before_the_server_has_read_them_all(st
     await store.enqueue(QUEUE, [new(f"k{n}", payload=b"x" * 1024 * 1024) for n in range(6)])
 
     # 25 records are read at a time; what is over 4 MiB stays where it is.
-    assert [["k0", "k1", "k2"], ["k3", "k4", "k5"]] == [[job.key for job in await take(store, 100)] for _ in range(2)]
+    assert [["k0", "k1", "k2"], ["k3", "k4", "k5"]] == [
+        [job.key for job in await take(store, 100)] for _ in range(2)
+    ]
 
 
 async def test_a_payload_larger_than_a_batch_is_claimed_alone(store):
@@ -154,7 +169,9 @@ async def test_large_payloads_that_become_due_stay_in_line(store, clock):
     await store.enqueue(QUEUE, [new(f"k{n}", payload=b"x" * 1024 * 1024, delay_ms=1) for n in range(6)])
     clock.advance(1)
 
-    assert [["k0", "k1", "k2"], ["k3", "k4", "k5"], []] == [[job.key for job in await take(store, 100)] for _ in range(3)]
+    assert [["k0", "k1", "k2"], ["k3", "k4", "k5"], []] == [
+        [job.key for job in await take(store, 100)] for _ in range(3)
+    ]
 
 
 async def test_a_later_attempt_comes_with_its_number_its_errors_and_its_checkpoint(store):
@@ -169,7 +186,16 @@ async def test_a_later_attempt_comes_with_its_number_its_errors_and_its_checkpoi
     assert b"ValueError" in job.former
 
 
-BAD = ["", "nonsense", "send|||1800000000000||f|c\n\n", "|||1||f|c\n\n{}", "send|x||1||f|c\n\n{}", "send|||x||f|c\n\n{}", "send|||1|high|f|c\n\n{}", "send|||1||f|c"]
+BAD = [
+    "",
+    "nonsense",
+    "send|||1800000000000||f|c\n\n",
+    "|||1||f|c\n\n{}",
+    "send|x||1||f|c\n\n{}",
+    "send|||x||f|c\n\n{}",
+    "send|||1|high|f|c\n\n{}",
+    "send|||1||f|c",
+]
 
 
 @pytest.mark.parametrize("record", [*BAD, None])

@@ -8,7 +8,11 @@ from tests.helpers import QUEUE, enqueued, events, keys, on_real_servers, race, 
 
 
 async def config(store) -> dict[str, str]:
-    return {name: value for name, value in (await store.census(QUEUE)).config.items() if name not in {"created", "version"}}
+    return {
+        name: value
+        for name, value in (await store.census(QUEUE)).config.items()
+        if name not in {"created", "version"}
+    }
 
 
 async def test_a_configuration_makes_a_queue_and_registers_it(store, clock):
@@ -26,7 +30,9 @@ async def test_fields_are_set_and_lifted(store):
     assert {"keep_dead_count": "5", "keep_dead_age": "7"} == await config(store)
 
 
-@pytest.mark.parametrize("changes", [{"paused": "1"}, {"paused": ""}, {}, {"keep_dead_count": "5", "paused": ""}])
+@pytest.mark.parametrize(
+    "changes", [{"paused": "1"}, {"paused": ""}, {}, {"keep_dead_count": "5", "paused": ""}]
+)
 async def test_the_same_again_changes_nothing(store, redis, clock, changes):
     await store.configure(QUEUE, {"keep_dead_count": "5"})
     version = await store.configure(QUEUE, changes)
@@ -107,7 +113,8 @@ async def test_of_many_that_expect_one_version_one_wins(store, another_store):
     stores = [store, another_store]
 
     answers = await race(
-        *(stores[n % 2].configure(QUEUE, {"keep_dead_count": str(n)}, expect=1) for n in range(2, 22)), return_exceptions=True
+        *(stores[n % 2].configure(QUEUE, {"keep_dead_count": str(n)}, expect=1) for n in range(2, 22)),
+        return_exceptions=True,
     )
     assert 1 == sum(answer == 2 for answer in answers)
     assert 19 == sum(isinstance(answer, Changed) for answer in answers)

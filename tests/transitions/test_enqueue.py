@@ -67,7 +67,10 @@ async def test_a_delayed_job_is_scheduled_until_it_is_due(store, clock):
     assert "a" == (await taken(store)).key
 
 
-@pytest.mark.parametrize("field", [{"delay_ms": 0}, {"run_at_ms": 1_700_000_000_000}, {"run_at_ms": 1_800_000_000_000}, {"run_at_ms": -5}])
+@pytest.mark.parametrize(
+    "field",
+    [{"delay_ms": 0}, {"run_at_ms": 1_700_000_000_000}, {"run_at_ms": 1_800_000_000_000}, {"run_at_ms": -5}],
+)
 async def test_a_time_that_is_over_is_now(store, field):
     assert ["ready"] == [job.outcome for job in await store.enqueue(QUEUE, [new("a", **field)])]
 
@@ -80,7 +83,9 @@ async def test_the_first_job_makes_the_queue_and_registers_it(store):
 
 
 async def test_the_first_enqueue_says_that_the_queue_is_new_and_no_later_one(store):
-    assert [True, False] == [(await store.run(store.enqueue_call(QUEUE, [new(key)])))[0] for key in ("a", "b")]
+    assert [True, False] == [
+        (await store.run(store.enqueue_call(QUEUE, [new(key)])))[0] for key in ("a", "b")
+    ]
 
 
 async def test_the_same_request_again_is_the_same_job(store, redis, clock):
@@ -88,7 +93,9 @@ async def test_the_same_request_again_is_the_same_job(store, redis, clock):
     before = await snapshot(redis)
     clock.advance(1)
 
-    assert ["exists"] == [job.outcome for job in await store.enqueue(QUEUE, [new("a", priority=3, delay_ms=5)])]
+    assert ["exists"] == [
+        job.outcome for job in await store.enqueue(QUEUE, [new("a", priority=3, delay_ms=5)])
+    ]
 
     assert before == await snapshot(redis)
 
@@ -114,7 +121,9 @@ async def test_another_request_with_the_same_id_is_a_conflict_and_changes_nothin
     before = await snapshot(redis)
 
     for changed in OTHERS:
-        assert ["conflict"] == [job.outcome for job in await store.enqueue(QUEUE, [new("a", **changed)])], changed
+        assert ["conflict"] == [job.outcome for job in await store.enqueue(QUEUE, [new("a", **changed)])], (
+            changed
+        )
     with pytest.raises(Duplicate):
         await store.enqueue_one(new("a", payload=b"[]"))
 
@@ -275,7 +284,9 @@ async def test_of_many_that_enqueue_one_id_at_once_one_creates_it(store, another
 async def test_two_clients_with_the_same_thousand_ids_make_a_thousand_jobs(store, another_store):
     batches = [[new(f"k{n}") for n in range(first, first + 100)] for first in range(0, 1000, 100)]
 
-    outcomes = await race(*(each.enqueue(QUEUE, batch) for batch in batches for each in (store, another_store)))
+    outcomes = await race(
+        *(each.enqueue(QUEUE, batch) for batch in batches for each in (store, another_store))
+    )
 
     created = [job.id for batch in outcomes for job in batch if job.created]
     assert (1000, 1000) == (len(created), len(set(created)))

@@ -75,7 +75,13 @@ async def test_an_error_is_one_line_of_json(store, redis):
     await nacked(store, await claimed(store), message="a\nb")
 
     _, line = (await redis.hget("{scheduler:mail}:attempts", "a")).split(b"\n")
-    assert {"attempt": 1, "kind": "ValueError", "message": "a\nb", "at": 1_800_000_000_000, "next": "retry at once"} == json.loads(line)
+    assert {
+        "attempt": 1,
+        "kind": "ValueError",
+        "message": "a\nb",
+        "at": 1_800_000_000_000,
+        "next": "retry at once",
+    } == json.loads(line)
 
 
 async def test_a_damaged_line_of_errors_hides_no_job(store, redis):
@@ -91,5 +97,7 @@ async def test_a_list_finds_jobs_by_the_kind_of_their_errors(store):
         job = await claimed(store, key, retry={"max_attempts": 1})
         await nacked(store, job, kind=kind)
 
-    assert [["a"], ["b"], []] == [(await store.list(QUEUE, "dead", error=kind))[0] for kind in ("ValueError", 'Odd"Error', "Value")]
+    assert [["a"], ["b"], []] == [
+        (await store.list(QUEUE, "dead", error=kind))[0] for kind in ("ValueError", 'Odd"Error', "Value")
+    ]
     assert [] == await take(store)

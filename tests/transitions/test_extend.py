@@ -83,9 +83,13 @@ async def test_only_a_running_job_is_extended(store, redis, clock):
     clock.advance(10)
     before = await snapshot(redis)
 
-    assert ["stale"] * 8 == await store.extend(QUEUE, [Extend(state, tokens[state] + 1, 60_000) for state in STATES])
+    assert ["stale"] * 8 == await store.extend(
+        QUEUE, [Extend(state, tokens[state] + 1, 60_000) for state in STATES]
+    )
     rest = [state for state in STATES if state != "running"]
-    assert ["stale"] * 7 == await store.extend(QUEUE, [Extend(state, tokens[state], 60_000) for state in rest])
+    assert ["stale"] * 7 == await store.extend(
+        QUEUE, [Extend(state, tokens[state], 60_000) for state in rest]
+    )
     assert ["missing"] == await store.extend(QUEUE, [Extend("nobody", 1, 60_000)])
     assert before == await snapshot(redis)
 
@@ -124,15 +128,27 @@ async def test_each_of_a_batch_is_extended_by_its_own_length(store, clock):
     jobs = await take(store, 3)
     await store.cancel(QUEUE, ["b"])
 
-    held = [Extend(job.key, job.token + (job.key == "c"), ms) for job, ms in zip(jobs, (40_000, 50_000, 60_000), strict=True)]
+    held = [
+        Extend(job.key, job.token + (job.key == "c"), ms)
+        for job, ms in zip(jobs, (40_000, 50_000, 60_000), strict=True)
+    ]
     assert ["running", "cancel", "stale"] == await store.extend(QUEUE, held)
-    assert [40_000, 50_000, 30_000] == [(await look(store, key)).lease_expires_at - clock.now for key in "abc"]
+    assert [40_000, 50_000, 30_000] == [
+        (await look(store, key)).lease_expires_at - clock.now for key in "abc"
+    ]
 
 
 @on_real_servers
 async def test_an_extend_and_an_ack_at_once_leave_no_lease(store, another_store, redis):
     for n in range(20):
         job = await claimed(store, f"k{n}")
-        await race(extend(store, job.key, job.token, 60_000), acked(another_store, job), extend(store, job.key, job.token, 90_000))
+        await race(
+            extend(store, job.key, job.token, 60_000),
+            acked(another_store, job),
+            extend(store, job.key, job.token, 90_000),
+        )
 
-    assert (0, 0) == (await redis.hlen("{scheduler:mail}:leases"), await redis.zcard("{scheduler:mail}:running"))
+    assert (0, 0) == (
+        await redis.hlen("{scheduler:mail}:leases"),
+        await redis.zcard("{scheduler:mail}:running"),
+    )

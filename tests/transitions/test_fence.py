@@ -31,7 +31,9 @@ LATE: dict[str, Late] = {
     "bury": lambda s, j: s.bury(QUEUE, [Bury(j.key, j.token, "E", "of A")], worker="A"),
     "release": lambda s, j: s.release(QUEUE, [Release(j.key, j.token)], worker="A"),
     "snooze": lambda s, j: s.release(QUEUE, [Release(j.key, j.token, 9, "snooze")], worker="A"),
-    "no handler": lambda s, j: s.release(QUEUE, [Release(j.key, j.token, 0, "no_handler")], worker="A", no_handler_after_ms=0),
+    "no handler": lambda s, j: s.release(
+        QUEUE, [Release(j.key, j.token, 0, "no_handler")], worker="A", no_handler_after_ms=0
+    ),
     "extend": lambda s, j: s.extend(QUEUE, [Extend(j.key, j.token, 600_000)]),
     "progress": lambda s, j: s.note(QUEUE, [Note(j.key, j.token, "progress", b'"A"')]),
     "checkpoint": lambda s, j: s.note(QUEUE, [Note(j.key, j.token, "checkpoint", b'"A"')]),
@@ -55,7 +57,12 @@ async def late_one_changes_nothing(store, redis, clock, verb: str) -> None:
 
     assert before == await snapshot(redis)
     assert "succeeded" == await acked(store, b, b'"B"', worker="B")
-    assert (b'"B"', "B", 2, b.token) == ((job := await look(store)).result, job.worker, job.attempt, job.token)
+    assert (b'"B"', "B", 2, b.token) == (
+        (job := await look(store)).result,
+        job.worker,
+        job.attempt,
+        job.token,
+    )
 
 
 @pytest.mark.parametrize("verb", LATE)
@@ -72,7 +79,9 @@ async def test_a_late_extend_is_refused(store, redis, clock):
 
 
 @pytest.mark.parametrize("verb", LATE)
-async def test_after_the_others_ack_the_late_one_is_still_stale_and_leaves_no_lease(store, redis, clock, verb):
+async def test_after_the_others_ack_the_late_one_is_still_stale_and_leaves_no_lease(
+    store, redis, clock, verb
+):
     a, b = await stolen(store, clock)
     await acked(store, b, b'"B"', worker="B")
     before = await snapshot(redis)
@@ -81,7 +90,10 @@ async def test_after_the_others_ack_the_late_one_is_still_stale_and_leaves_no_le
         answer = await LATE[verb](store, job)
         assert answer == (["succeeded"] if verb == "ack" and job is b else ["stale"])
     assert before == await snapshot(redis)
-    assert (0, 0) == (await redis.hlen("{scheduler:mail}:leases"), await redis.zcard("{scheduler:mail}:running"))
+    assert (0, 0) == (
+        await redis.hlen("{scheduler:mail}:leases"),
+        await redis.zcard("{scheduler:mail}:running"),
+    )
 
 
 @pytest.mark.parametrize("verb", LATE)
@@ -147,5 +159,9 @@ async def test_both_at_once_and_the_result_is_the_owners(store, another_store, c
         await swept(store, clock)
         [b] = await take(store, worker="B")
 
-        late, owner, _ = await race(LATE["ack"](another_store, a), acked(store, b, b'"B"', worker="B"), LATE["extend"](another_store, a))
+        late, owner, _ = await race(
+            LATE["ack"](another_store, a),
+            acked(store, b, b'"B"', worker="B"),
+            LATE["extend"](another_store, a),
+        )
         assert (["stale"], "succeeded", b'"B"') == (late, owner, (await look(store, f"k{n}")).result)

@@ -54,7 +54,9 @@ async def test_a_full_server_refuses_what_brings_new_bytes_and_nothing_changes(f
         lambda: store.enqueue(QUEUE, [new("b")]),
         lambda: store.enqueue_one(new("b")),
         lambda: store.update(QUEUE, "ready", payload=b"[1]"),
-        lambda: store.replay(QUEUE, [("dead", b"[1]")]) if store.flagged else store.enqueue(QUEUE, [new("c")]),
+        lambda: (
+            store.replay(QUEUE, [("dead", b"[1]")]) if store.flagged else store.enqueue(QUEUE, [new("c")])
+        ),
         lambda: store.note(QUEUE, [Note("running", job.token, "log", b"line")]),
         lambda: store.note(QUEUE, [Note("running", job.token, "progress", b"1")]),
     ):
@@ -82,7 +84,9 @@ async def test_on_a_full_server_every_other_verb_goes_on(full, clock, redis):
     assert "succeeded" == await acked(store, jobs["k0"], b"1")
     next(held)
     assert ["ready"] == await store.nack(QUEUE, [Nack(*next(held), "E", "m")], worker=WORKER)
-    assert ["retrying"] == await store.nack(QUEUE, [Nack(*next(held), "E", "m", retry_in_ms=9)], worker=WORKER)
+    assert ["retrying"] == await store.nack(
+        QUEUE, [Nack(*next(held), "E", "m", retry_in_ms=9)], worker=WORKER
+    )
     assert ["dead"] == await store.bury(QUEUE, [Bury(*next(held), "E", "m")], worker=WORKER)
     assert ["ready"] == await store.release(QUEUE, [Release(*next(held))], worker=WORKER)
     assert ["scheduled"] == await store.release(QUEUE, [Release(*next(held), 9, "snooze")], worker=WORKER)

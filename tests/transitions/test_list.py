@@ -81,7 +81,9 @@ async def end_many(store, clock, state: str, count: int, *, per_ms: int, own=lam
 
 @pytest.mark.parametrize("state", ENDED)
 @pytest.mark.parametrize("limit", [1, 3, 7, 100])
-async def test_ended_jobs_are_listed_newest_first_whoever_decides_on_their_retention(store, clock, backend, state, limit):
+async def test_ended_jobs_are_listed_newest_first_whoever_decides_on_their_retention(
+    store, clock, backend, state, limit
+):
     own = {"own": lambda n: n % 3 == 0, "none": lambda n: False, "all": lambda n: True}
     for name, mine in own.items():
         ended = await end_many(store, clock, state, 12, per_ms=4, own=mine)

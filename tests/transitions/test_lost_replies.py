@@ -48,14 +48,20 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[int]], Callable[[Store, int],
     "bury": (held, lambda s, t: s.bury(QUEUE, [Bury("a", t, "E", "m")], worker=WORKER)),
     "release": (held, lambda s, t: s.release(QUEUE, [Release("a", t)], worker=WORKER)),
     "release later": (held, lambda s, t: s.release(QUEUE, [Release("a", t, 5, "snooze")], worker=WORKER)),
-    "release unhandled": (held, lambda s, t: s.release(QUEUE, [Release("a", t, 0, "no_handler")], worker=WORKER)),
+    "release unhandled": (
+        held,
+        lambda s, t: s.release(QUEUE, [Release("a", t, 0, "no_handler")], worker=WORKER),
+    ),
     "extend": (held, lambda s, t: s.extend(QUEUE, [Extend("a", t, 60_000)])),
     "progress": (held, lambda s, t: s.note(QUEUE, [Note("a", t, "progress", b"1")])),
     "checkpoint": (held, lambda s, t: s.note(QUEUE, [Note("a", t, "checkpoint", b"1")])),
     "cancel running": (held, lambda s, t: s.cancel(QUEUE, ["a"])),
     "cancel": (lambda s: in_state(s, "ready"), lambda s, t: s.cancel(QUEUE, ["a"])),
     "configure": (lambda s: in_state(s, "ready"), lambda s, t: s.configure(QUEUE, {"paused": "1"}, expect=0)),
-    "configure a type": (lambda s: in_state(s, "ready"), lambda s, t: s.configure_type(QUEUE, "send", TypePolicy(5))),
+    "configure a type": (
+        lambda s: in_state(s, "ready"),
+        lambda s, t: s.configure_type(QUEUE, "send", TypePolicy(5)),
+    ),
     "census": (lambda s: in_state(s, "ready"), lambda s, t: s.census(QUEUE)),
     "inspect": (lambda s: in_state(s, "dead"), lambda s, t: s.inspect(QUEUE, ["a"])),
     "list": (lambda s: in_state(s, "dead"), lambda s, t: s.list(QUEUE, "dead")),
@@ -111,10 +117,18 @@ async def test_what_acts_on_all_that_match_finds_nothing_more(store, redis, cloc
         "update": lambda: store.update(QUEUE, "scheduled", priority=5, tags=["t"]),
     }
     await calls[name]()
-    before = {key: value for key, value in (await snapshot(redis)).items() if not key.endswith(("events", "counters"))}
+    before = {
+        key: value
+        for key, value in (await snapshot(redis)).items()
+        if not key.endswith(("events", "counters"))
+    }
     await calls[name]()
 
-    assert before == {key: value for key, value in (await snapshot(redis)).items() if not key.endswith(("events", "counters"))}
+    assert before == {
+        key: value
+        for key, value in (await snapshot(redis)).items()
+        if not key.endswith(("events", "counters"))
+    }
 
 
 async def test_the_same_turn_again_gives_the_same_jobs_with_the_same_tokens(store, redis):
@@ -133,7 +147,12 @@ async def test_the_same_turn_again_has_all_that_the_first_answer_had(store, cloc
     clock.advance(4)
 
     [again] = await take(store, turn=1)
-    assert (first.record, first.former, first.attempt, first.timeout_ends_ms) == (again.record, again.former, again.attempt, again.timeout_ends_ms)
+    assert (first.record, first.former, first.attempt, first.timeout_ends_ms) == (
+        again.record,
+        again.former,
+        again.attempt,
+        again.timeout_ends_ms,
+    )
     assert (first.timeout_ms - 4000, first.lease_ends_ms) == (again.timeout_ms, again.lease_ends_ms)
 
 
@@ -265,7 +284,15 @@ async def test_a_settlement_repeated_after_everything_else_went_on_is_stale(stor
     assert "succeeded" == await acked(store, again)
 
 
-@pytest.mark.parametrize(("first", "second"), [(a, b) for a in (acked, nacked, buried, released) for b in (acked, nacked, buried, released) if a is not b])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (a, b)
+        for a in (acked, nacked, buried, released)
+        for b in (acked, nacked, buried, released)
+        if a is not b
+    ],
+)
 async def test_one_settlement_is_no_repeat_of_another(store, redis, first, second):
     job = await claimed(store)
     await first(store, job)
@@ -297,6 +324,8 @@ async def test_a_worker_whose_every_answer_is_lost_runs_each_job_once(store, ano
             break
         ran += [job.key for job in jobs]
         for each in (store, another_store, store):
-            assert ["succeeded"] * len(jobs) == await each.ack(QUEUE, [Ack(job.key, job.token) for job in jobs], worker=WORKER)
+            assert ["succeeded"] * len(jobs) == await each.ack(
+                QUEUE, [Ack(job.key, job.token) for job in jobs], worker=WORKER
+            )
 
     assert (60, 60, "60") == (len(ran), len(set(ran)), (await store.census(QUEUE)).counters["ack"])

@@ -29,12 +29,16 @@ KEYS = [f"k{n}" for n in range(8)]
 LEASE, PERIOD, PATIENCE = 30_000, 10_000, 5_000
 
 keys = some.sampled_from(KEYS)
-policies = some.sampled_from([Policy(), Policy(immediate=0), Policy(max_attempts=1), Policy(max_crashes=1, max_attempts=5)])
+policies = some.sampled_from(
+    [Policy(), Policy(immediate=0), Policy(max_attempts=1), Policy(max_crashes=1, max_attempts=5)]
+)
 priorities = some.sampled_from([-100, -1, 0, 0, 0, 1, 100])
-delays = some.sampled_from([0, 0, 1, 1000, 1000, 5000, 90_000])
+delays = some.sampled_from([0, 0, 0, 1, 1000, 1000, 5000, 90_000])
 delays_or_none = some.none() | delays
 leases = some.sampled_from([1000, 30_000, 30_000, 600_000])
 again = some.booleans()
+which = some.integers(0, 99)
+"""Which of those that there are: most steps should be about a job that exists."""
 
 
 class Queue(RuleBasedStateMachine):
@@ -56,12 +60,14 @@ class Queue(RuleBasedStateMachine):
 
         return self.runner.run(run())
 
-    @initialize()
-    def connect(self) -> None:
+    @initialize(first=some.lists(policies, min_size=3, max_size=6))
+    def connect(self, first: list[Policy]) -> None:
         self.clients = self.wait(type(self).open())
         self.wait(self.clients.commands.flushall())
         self.store = Store(self.clients, now=self.clock)
         self.wait(self.store.connect())
+        for key, policy in zip(KEYS, first, strict=False):
+            self.put(key, policy, 0, 0, None, 3_600_000)
 
     def teardown(self) -> None:
         try:
@@ -78,16 +84,51 @@ class Queue(RuleBasedStateMachine):
             assert expected == self.wait(call())
             assert before == self.wait(snapshot(self.clients.commands))
 
+    def claimed(self, which: int) -> tuple[str, int]:
+        """A job that runs, or one of the last that were claimed, with the token of then."""
+        running = [(job.key, job.token) for job in self.model.jobs.values() if job.state == "running"]
+        found = 2 * running + self.claims[-3:]
+        return found[which % len(found)]
+
+    def job(self, which: int) -> str:
+        """The key of a job that is there or known, or any key."""
+        found = [*self.model.jobs, *self.model.tombs] * 3 + KEYS[:1]
+        return found[which % len(found)]
+
     # -- producing
 
-    @rule(key=keys, policy=policies, priority=priorities, delay=delays, retention=some.sampled_from([None, None, 0]), timeout=some.sampled_from([3_600_000, 20_000]))
-    def enqueue(self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int) -> None:
-        job = new(key, retry=asdict(policy), priority=priority, delay_ms=delay, retention_ms=retention, timeout_ms=timeout)
+    @rule(
+        key=keys,
+        policy=policies,
+        priority=priorities,
+        delay=delays,
+        retention=some.sampled_from([None, None, 0]),
+        timeout=some.sampled_from([3_600_000, 20_000]),
+    )
+    def enqueue(
+        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int
+    ) -> None:
+        self.put(key, policy, priority, delay, retention, timeout)
+
+    def put(
+        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int
+    ) -> None:
+        job = new(
+            key,
+            retry=asdict(policy),
+            priority=priority,
+            delay_ms=delay,
+            retention_ms=retention,
+            timeout_ms=timeout,
+        )
         expected = self.model.enqueue(key, policy, priority, delay, retention, timeout)
         [done] = self.wait(self.store.enqueue(QUEUE, [job]))
         assert expected == done.outcome
 
     @rule(seconds=some.sampled_from([0.001, 1, 5, 9, 10, 15, 31, 61, 601]))
+    def passes(self, seconds: float) -> None:
+        self.time_goes_by(seconds)
+
     def time_goes_by(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.model.now = self.clock.now
@@ -99,55 +140,88 @@ class Queue(RuleBasedStateMachine):
         self.turn += 1
         expected = [(job.key, job.token, job.held, job.lease_end) for job in self.model.claim(count, lease)]
         for _ in range(2 if again else 1):
-            found = self.wait(self.store.claim(QUEUE, worker="w", turn=self.turn, count=count, lease_ms=lease))
+            found = self.wait(
+                self.store.claim(QUEUE, worker="w", turn=self.turn, count=count, lease_ms=lease)
+            )
             assert expected == [(job.key, job.token, job.attempt, job.lease_ends_ms) for job in found.jobs]
         self.claims += [(job.key, job.token) for job in found.jobs]
 
     @precondition(lambda self: self.claims)
-    @rule(which=some.integers(0, 5), again=again)
+    @rule(which=which, again=again)
     def ack(self, which: int, again: bool) -> None:
-        key, token = self.claims[-1 - which % len(self.claims)]
-        self.same([self.model.ack(key, token)], lambda: self.store.ack(QUEUE, [Ack(key, token, b"1")], worker="w"), again)
+        key, token = self.claimed(which)
+        self.same(
+            [self.model.ack(key, token)],
+            lambda: self.store.ack(QUEUE, [Ack(key, token, b"1")], worker="w"),
+            again,
+        )
 
     @precondition(lambda self: self.claims)
-    @rule(which=some.integers(0, 5), retry_in=delays_or_none, again=again)
+    @rule(which=which, retry_in=delays_or_none, again=again)
     def nack(self, which: int, retry_in: int | None, again: bool) -> None:
-        key, token = self.claims[-1 - which % len(self.claims)]
+        key, token = self.claimed(which)
         failure = Nack(key, token, "E", "m", retry_in_ms=retry_in)
-        self.same([self.model.nack(key, token, retry_in)], lambda: self.store.nack(QUEUE, [failure], worker="w"), again)
+        self.same(
+            [self.model.nack(key, token, retry_in)],
+            lambda: self.store.nack(QUEUE, [failure], worker="w"),
+            again,
+        )
 
     @precondition(lambda self: self.claims)
-    @rule(which=some.integers(0, 5), again=again)
+    @rule(which=which, again=again)
     def bury(self, which: int, again: bool) -> None:
-        key, token = self.claims[-1 - which % len(self.claims)]
-        self.same([self.model.bury(key, token)], lambda: self.store.bury(QUEUE, [Bury(key, token, "E", "m")], worker="w"), again)
+        key, token = self.claimed(which)
+        self.same(
+            [self.model.bury(key, token)],
+            lambda: self.store.bury(QUEUE, [Bury(key, token, "E", "m")], worker="w"),
+            again,
+        )
 
     @precondition(lambda self: self.claims)
-    @rule(which=some.integers(0, 5), delay=delays, why=some.sampled_from(["", "snooze", "no_handler"]), again=again)
+    @rule(which=which, delay=delays, why=some.sampled_from(["", "snooze", "no_handler"]), again=again)
     def release(self, which: int, delay: int, why: str, again: bool) -> None:
-        key, token = self.claims[-1 - which % len(self.claims)]
+        key, token = self.claimed(which)
         expected = [self.model.release(key, token, delay, why, PATIENCE)]
         back = [Release(key, token, delay, why)]
-        self.same(expected, lambda: self.store.release(QUEUE, back, worker="w", no_handler_after_ms=PATIENCE), again)
+        self.same(
+            expected, lambda: self.store.release(QUEUE, back, worker="w", no_handler_after_ms=PATIENCE), again
+        )
 
     @precondition(lambda self: self.claims)
-    @rule(which=some.integers(0, 5), lease=leases, again=again)
+    @rule(which=which, lease=leases, again=again)
     def extend(self, which: int, lease: int, again: bool) -> None:
-        key, token = self.claims[-1 - which % len(self.claims)]
-        self.same([self.model.extend(key, token, lease)], lambda: self.store.extend(QUEUE, [Extend(key, token, lease)]), again)
+        key, token = self.claimed(which)
+        self.same(
+            [self.model.extend(key, token, lease)],
+            lambda: self.store.extend(QUEUE, [Extend(key, token, lease)]),
+            again,
+        )
 
     @precondition(lambda self: self.claims)
-    @rule(which=some.integers(0, 5), value=some.sampled_from([b"1", b"2"]), again=again)
+    @rule(which=which, value=some.sampled_from([b"1", b"2"]), again=again)
     def note(self, which: int, value: bytes, again: bool) -> None:
-        key, token = self.claims[-1 - which % len(self.claims)]
-        self.same([self.model.note(key, token, value)], lambda: self.store.note(QUEUE, [Note(key, token, "progress", value)]), again)
+        key, token = self.claimed(which)
+        self.same(
+            [self.model.note(key, token, value)],
+            lambda: self.store.note(QUEUE, [Note(key, token, "progress", value)]),
+            again,
+        )
 
     # -- upkeep
 
     @rule()
+    def sweep(self) -> None:
+        self.reclaim()
+
     def reclaim(self) -> None:
         expected = self.model.reclaim(LEASE, PERIOD)
         assert expected == self.wait(self.store.reclaim(QUEUE, lease_ms=LEASE, period_ms=PERIOD)).reclaimed
+
+    @rule(seconds=some.sampled_from([0, 20, 40, 700]))
+    def leases_run_out(self, seconds: int) -> None:
+        for step in (seconds, 10, 10):
+            self.time_goes_by(step)
+            self.reclaim()
 
     @rule()
     def promote(self) -> None:
@@ -161,24 +235,36 @@ class Queue(RuleBasedStateMachine):
 
     # -- acting on jobs
 
-    @rule(key=keys)
-    def run(self, key: str) -> None:
+    @precondition(lambda self: self.model.jobs or self.model.tombs)
+    @rule(which=which)
+    def run(self, which: int) -> None:
+        key = self.job(which)
         assert [self.model.run(key)] == self.wait(self.store.promote_ids(QUEUE, [key]))
 
-    @rule(key=keys, again=again)
-    def cancel(self, key: str, again: bool) -> None:
+    @precondition(lambda self: self.model.jobs or self.model.tombs)
+    @rule(which=which, again=again)
+    def cancel(self, which: int, again: bool) -> None:
+        key = self.job(which)
         self.same([self.model.cancel(key)], lambda: self.store.cancel(QUEUE, [key]), again)
 
-    @rule(key=keys)
-    def replay(self, key: str) -> None:
+    @precondition(lambda self: self.model.jobs or self.model.tombs)
+    @rule(which=which)
+    def replay(self, which: int) -> None:
+        key = self.job(which)
         assert [self.model.replay(key)] == self.wait(self.store.replay(QUEUE, [(key, None)]))
 
-    @rule(key=keys, priority=some.none() | priorities, delay=delays_or_none)
-    def update(self, key: str, priority: int | None, delay: int | None) -> None:
-        assert self.model.update(key, priority, delay) == self.wait(self.store.update(QUEUE, key, priority=priority, delay_ms=delay))
+    @precondition(lambda self: self.model.jobs or self.model.tombs)
+    @rule(which=which, priority=some.none() | priorities, delay=delays_or_none)
+    def update(self, which: int, priority: int | None, delay: int | None) -> None:
+        key = self.job(which)
+        assert self.model.update(key, priority, delay) == self.wait(
+            self.store.update(QUEUE, key, priority=priority, delay_ms=delay)
+        )
 
-    @rule(key=keys)
-    def purge(self, key: str) -> None:
+    @precondition(lambda self: self.model.jobs or self.model.tombs)
+    @rule(which=which)
+    def purge(self, which: int) -> None:
+        key = self.job(which)
         assert [self.model.purge(key)] == self.wait(self.store.purge(QUEUE, [key]))
 
     @precondition(lambda self: self.model.created)
@@ -232,18 +318,35 @@ def expected_of(job: ModelJob) -> dict[str, Any]:
 
 
 def found_of(job: Any) -> dict[str, Any]:
-    names = ("reason", "attempt", "crashes", "snoozes", "priority", "progress", "run_at", "lease_expires_at", "finished_at")
-    return {"state": job.state.value, "errors": len(job.errors)} | {name: getattr(job, name) for name in names}
+    names = (
+        "reason",
+        "attempt",
+        "crashes",
+        "snoozes",
+        "priority",
+        "progress",
+        "run_at",
+        "lease_expires_at",
+        "finished_at",
+    )
+    return {"state": job.state.value, "errors": len(job.errors)} | {
+        name: getattr(job, name) for name in names
+    }
 
 
 def check(servers: Any, backend: str, examples: int, steps: int) -> None:
     machine = type("Queue", (Queue,), {"open": staticmethod(lambda: servers.open(backend))})
-    profile = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck))
+    profile = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
     run_state_machine_as_test(machine, settings=profile)
 
 
 # The fake takes ten times as long for a step as a server does.
-@pytest.mark.parametrize(("backend", "examples"), [("fake", 15), ("valkey", 60)])
+@pytest.mark.parametrize(("backend", "examples"), [("fake", 20), ("valkey", 100)])
 def test_any_course_of_events_is_that_of_the_model(servers, backend, examples):
     check(servers, backend, examples, steps=40)
 

@@ -44,7 +44,9 @@ async def delay_after(store, clock) -> int:
     return waits
 
 
-async def test_the_first_failure_is_tried_again_at_once_the_later_ones_wait_and_the_last_is_dead(store, clock):
+async def test_the_first_failure_is_tried_again_at_once_the_later_ones_wait_and_the_last_is_dead(
+    store, clock
+):
     await enqueued(store, "a")
 
     assert ["ready", "retrying", "retrying", "retrying", "dead"] == await failed_until(store, clock, 5)
@@ -73,23 +75,38 @@ async def test_n_attempts_are_n_starts(store, clock):
 
 async def test_a_failure_is_kept_with_what_came_next(store, clock):
     await enqueued(store, "a", retry={"immediate": 1, "jitter": 0, "max_attempts": 3})
-    await store.nack(QUEUE, [Nack("a", (await taken(store)).token, "KeyError", "'x'", "Traceback …")], worker=WORKER)
+    await store.nack(
+        QUEUE, [Nack("a", (await taken(store)).token, "KeyError", "'x'", "Traceback …")], worker=WORKER
+    )
     at = clock.now
     await nacked(store, await taken(store))
     clock.advance(2)
     await nacked(store, await taken(store))
 
     first, second, third = (await look(store)).errors
-    assert (1, "KeyError", "'x'", at, "retry at once", "Traceback …") == (first.attempt, first.kind, first.message, first.at_ms, first.next, first.trace)
+    assert (1, "KeyError", "'x'", at, "retry at once", "Traceback …") == (
+        first.attempt,
+        first.kind,
+        first.message,
+        first.at_ms,
+        first.next,
+        first.trace,
+    )
     assert ("retry in 2.0 s", "dead: attempts", None) == (second.next, third.next, third.trace)
 
 
 @pytest.mark.parametrize(("k", "seconds"), [(0, 2), (1, 4), (2, 8), (8, 512)])
-async def test_a_backoff_grows_by_its_factor_and_is_drawn_within_the_jitter(store, clock, k, seconds, backend):
+async def test_a_backoff_grows_by_its_factor_and_is_drawn_within_the_jitter(
+    store, clock, k, seconds, backend
+):
     count = 20 if backend == "fake" else 200
     await enqueued(store, *(f"k{n}" for n in range(count)), retry={"max_attempts": 100, "immediate": 0})
     for _ in range(k):
-        await store.nack(QUEUE, [Nack(job.key, job.token, "E", "m", retry_in_ms=0) for job in await take(store, count)], worker=WORKER)
+        await store.nack(
+            QUEUE,
+            [Nack(job.key, job.token, "E", "m", retry_in_ms=0) for job in await take(store, count)],
+            worker=WORKER,
+        )
 
     jobs = await take(store, count)
     await store.nack(QUEUE, [Nack(job.key, job.token, "E", "m") for job in jobs], worker=WORKER)
@@ -157,7 +174,9 @@ async def test_a_retrying_job_waits_until_it_is_due(store, clock):
     assert 2 == (await taken(store)).attempt
 
 
-@pytest.mark.parametrize(("ms", "state"), [(0, "ready"), (1, "retrying"), (90_000, "retrying"), (604_800_000, "retrying")])
+@pytest.mark.parametrize(
+    ("ms", "state"), [(0, "ready"), (1, "retrying"), (90_000, "retrying"), (604_800_000, "retrying")]
+)
 async def test_a_failure_may_say_itself_when_to_try_again(store, clock, ms, state):
     job = await claimed(store)
 
@@ -189,7 +208,14 @@ JOB, SET, DECLARED = {"max_attempts": 1}, {"max_attempts": 2}, {"max_attempts": 
 
 @pytest.mark.parametrize(
     ("own", "as_set", "declared", "attempts"),
-    [(None, None, None, 5), (None, None, DECLARED, 3), (None, SET, DECLARED, 2), (JOB, SET, DECLARED, 1), (JOB, None, DECLARED, 1), (None, SET, None, 2)],
+    [
+        (None, None, None, 5),
+        (None, None, DECLARED, 3),
+        (None, SET, DECLARED, 2),
+        (JOB, SET, DECLARED, 1),
+        (JOB, None, DECLARED, 1),
+        (None, SET, None, 2),
+    ],
 )
 async def test_the_strongest_word_decides(store, clock, own, as_set, declared, attempts):
     if as_set:
@@ -203,7 +229,9 @@ async def test_the_strongest_word_decides(store, clock, own, as_set, declared, a
 
 
 async def test_policies_are_joined_field_by_field(store, clock):
-    await store.configure_type(QUEUE, "send", TypePolicy(retry={"base": 7000, "immediate": 2, "jitter": 0.25}))
+    await store.configure_type(
+        QUEUE, "send", TypePolicy(retry={"base": 7000, "immediate": 2, "jitter": 0.25})
+    )
     await store.configure_type(QUEUE, "send", TypePolicy(retry={"immediate": 9, "factor": 1}), declared=True)
     await enqueued(store, "a", retry={"jitter": 0, "immediate": 0})
 
@@ -239,13 +267,17 @@ async def test_only_a_running_job_is_nacked(store, redis):
     tokens = await in_every_state(store)
     before = await snapshot(redis)
 
-    assert ["stale"] * 8 == await store.nack(QUEUE, [Nack(s, tokens[s] + 1, "E", "m") for s in STATES], worker=WORKER)
+    assert ["stale"] * 8 == await store.nack(
+        QUEUE, [Nack(s, tokens[s] + 1, "E", "m") for s in STATES], worker=WORKER
+    )
     assert ["missing"] == await store.nack(QUEUE, [Nack("nobody", 1, "E", "m")], worker=WORKER)
 
     assert before == await snapshot(redis)
 
 
-@pytest.mark.parametrize("retry", [{}, {"immediate": 0}, {"max_attempts": 1}], ids=["ready", "retrying", "dead"])
+@pytest.mark.parametrize(
+    "retry", [{}, {"immediate": 0}, {"max_attempts": 1}], ids=["ready", "retrying", "dead"]
+)
 async def test_a_nack_repeated_is_answered_again_and_changes_nothing(store, redis, clock, retry):
     job = await claimed(store, retry=retry)
     state = await nacked(store, job)
@@ -290,7 +322,11 @@ async def test_an_attempt_given_back_is_not_counted(store):
 async def test_failures_count_and_report_where_they_led(store, redis):
     await enqueued(store, "a", "b", retry={"immediate": 0})
     jobs = await take(store, 2)
-    await store.nack(QUEUE, [Nack("a", jobs[0].token, "E", "m", retry_in_ms=0), Nack("b", jobs[1].token, "E", "m")], worker=WORKER)
+    await store.nack(
+        QUEUE,
+        [Nack("a", jobs[0].token, "E", "m", retry_in_ms=0), Nack("b", jobs[1].token, "E", "m")],
+        worker=WORKER,
+    )
 
     assert "2" == (await store.census(QUEUE)).counters["nack"]
     assert ["a", "b"] == await events(redis, "nack")

@@ -61,7 +61,9 @@ async def test_a_flush_within_a_pipeline_costs_nothing_and_does_nothing_twice(st
 
 
 async def test_one_bad_call_of_a_pipeline_spoils_no_other(store):
-    [bad, good] = await store.run_all([store.enqueue_call(QUEUE, [new("a", type="")]), store.enqueue_call(QUEUE, [new("b")])])
+    [bad, good] = await store.run_all(
+        [store.enqueue_call(QUEUE, [new("a", type="")]), store.enqueue_call(QUEUE, [new("b")])]
+    )
 
     assert isinstance(bad, StoreRefused)
     assert (True, ["ready"]) == (good[0], [job.outcome for job in good[1]])
@@ -88,7 +90,13 @@ async def test_flushed_by_each_other_all_the_time_nobody_fails(store, another_st
 async def test_two_stores_at_once_after_a_flush(store, another_store, redis):
     await redis.script_flush()
 
-    await race(*(each.enqueue(QUEUE, [new(f"{n}-{m}")]) for n, each in enumerate([store, another_store]) for m in range(5)))
+    await race(
+        *(
+            each.enqueue(QUEUE, [new(f"{n}-{m}")])
+            for n, each in enumerate([store, another_store])
+            for m in range(5)
+        )
+    )
     assert 10 == (await store.census(QUEUE)).counts["ready"]
 
 
@@ -121,7 +129,9 @@ async def test_both_protocols_have_the_same_replies(servers, backend, store, red
             replies.append((protocol, case.name, await raw(each, case.script, *args)))
         await clients.close()
 
-    two, three = ([(name, reply) for protocol, name, reply in replies if protocol == wanted] for wanted in (2, 3))
+    two, three = (
+        [(name, reply) for protocol, name, reply in replies if protocol == wanted] for wanted in (2, 3)
+    )
     assert two == three
 
 

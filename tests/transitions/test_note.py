@@ -31,7 +31,9 @@ async def lines(redis) -> list[bytes]:
 async def test_the_newest_progress_stands(store):
     job = await claimed(store)
 
-    assert ["running"] * 3 == [await note(store, job, "progress", value) for value in (b"1", b'{"a": 2}', b"[3]")]
+    assert ["running"] * 3 == [
+        await note(store, job, "progress", value) for value in (b"1", b'{"a": 2}', b"[3]")
+    ]
     assert b"[3]" == (await look(store)).progress
 
 
@@ -47,7 +49,9 @@ async def test_the_newest_checkpoint_comes_with_the_next_attempt(store):
     assert b'"\\u0000|\\n"' == (await taken(store)).checkpoint
 
 
-async def test_log_lines_keep_their_order_within_a_millisecond_and_over_a_clock_that_goes_back(store, redis, clock):
+async def test_log_lines_keep_their_order_within_a_millisecond_and_over_a_clock_that_goes_back(
+    store, redis, clock
+):
     job = await claimed(store)
     await store.note(QUEUE, [Note("a", job.token, "log", b"line %d" % n) for n in range(12)])
     clock.advance(-3600)
@@ -70,7 +74,9 @@ async def test_the_newest_thousand_lines_of_a_job_are_kept(store, redis, backend
     for first in range(0, 1300, 325):
         await store.note(QUEUE, [Note("a", job.token, "log", b"%d" % n) for n in range(first, first + 325)])
 
-    assert [b"of another", *(b"%d" % n for n in range(300, 1300))] == sorted(await lines(redis), key=lambda line: (line.isdigit(), int(line) if line.isdigit() else 0))
+    assert [b"of another", *(b"%d" % n for n in range(300, 1300))] == sorted(
+        await lines(redis), key=lambda line: (line.isdigit(), int(line) if line.isdigit() else 0)
+    )
 
 
 async def test_only_a_running_job_is_noted(store, redis):
@@ -108,10 +114,19 @@ async def test_each_of_a_batch_has_its_answer(store, redis):
 
     answers = await store.note(
         QUEUE,
-        [Note("a", a.token, "progress", b"1"), Note("b", a.token, "progress", b"2"), Note("b", b.token, "log", b"x"), Note("c", 1, "log", b"y")],
+        [
+            Note("a", a.token, "progress", b"1"),
+            Note("b", a.token, "progress", b"2"),
+            Note("b", b.token, "log", b"x"),
+            Note("c", 1, "log", b"y"),
+        ],
     )
     assert ["running", "stale", "running", "missing"] == answers
-    assert (b"1", None, [b"x"]) == ((await look(store, "a")).progress, (await look(store, "b")).progress, await lines(redis))
+    assert (b"1", None, [b"x"]) == (
+        (await look(store, "a")).progress,
+        (await look(store, "b")).progress,
+        await lines(redis),
+    )
 
 
 @on_real_servers

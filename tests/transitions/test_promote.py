@@ -49,7 +49,9 @@ async def test_a_page_is_bounded_and_says_whether_more_are_due(store, clock):
     await enqueued(store, *(f"k{n}" for n in range(25)), delay_ms=1000)
     clock.advance(1)
 
-    assert [(10, True), (10, True), (5, False), (0, False)] == [await store.promote(QUEUE, limit=10) for _ in range(4)]
+    assert [(10, True), (10, True), (5, False), (0, False)] == [
+        await store.promote(QUEUE, limit=10) for _ in range(4)
+    ]
 
 
 async def test_large_payloads_end_a_page(store, clock):

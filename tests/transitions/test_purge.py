@@ -31,8 +31,12 @@ async def traces(redis, key: str = "a") -> list[str]:
     """Where in the queue's keys a job's id still stands; its events are history."""
     found = []
     for name, (kind, value) in (await snapshot(redis)).items():
-        members = {"hash": list, "zset": lambda pairs: [member for member, _ in pairs]}.get(kind, lambda _: [])(value)
-        found += [name for member in members if member == key.encode() or member.startswith(f"{key}:".encode())]
+        members = {"hash": list, "zset": lambda pairs: [member for member, _ in pairs]}.get(
+            kind, lambda _: []
+        )(value)
+        found += [
+            name for member in members if member == key.encode() or member.startswith(f"{key}:".encode())
+        ]
     return found
 
 
@@ -48,11 +52,15 @@ async def test_what_handlers_and_editors_left_goes_too(store, redis):
     await enqueued(store, "a")
     await store.update(QUEUE, "a", payload=b"[1]")
     [job] = await take(store)
-    await store.note(QUEUE, [Note("a", job.token, field, b"1") for field in ("progress", "checkpoint", "log", "log")])
+    await store.note(
+        QUEUE, [Note("a", job.token, field, b"1") for field in ("progress", "checkpoint", "log", "log")]
+    )
     await buried(store, job)
     # A neighbour whose id begins alike keeps its own.
     other = await claimed(store, "a.b")
-    await store.note(QUEUE, [Note("a.b", other.token, "log", b"1"), Note("a.b", other.token, "progress", b"1")])
+    await store.note(
+        QUEUE, [Note("a.b", other.token, "log", b"1"), Note("a.b", other.token, "progress", b"1")]
+    )
 
     await store.purge(QUEUE, ["a"])
     assert [] == await traces(redis)
@@ -107,7 +115,9 @@ async def test_a_page_takes_so_many_of_a_state_and_says_whether_it_was_full(stor
     if state == "ready":
         await store.promote_ids(QUEUE, [f"k{n}" for n in range(5)])
 
-    assert [(2, True), (2, True), (1, False), (0, False)] == [await store.purge_page(QUEUE, state, limit=2) for _ in range(4)]
+    assert [(2, True), (2, True), (1, False), (0, False)] == [
+        await store.purge_page(QUEUE, state, limit=2) for _ in range(4)
+    ]
 
 
 async def test_a_page_of_a_state_leaves_the_others(store):

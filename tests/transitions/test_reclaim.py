@@ -22,7 +22,6 @@ from tests.helpers import (
     released,
     snapshot,
     state_of,
-    swept,
     take,
     taken,
 )
@@ -57,7 +56,13 @@ async def test_a_job_whose_lease_ran_out_is_ready_at_once_and_has_used_its_attem
     job = await look(store)
     assert (State.READY, 1, 1, None) == (job.state, job.attempt, job.crashes, job.run_at)
     [error] = job.errors
-    assert (1, "LeaseExpired", "the lease of worker-1 ran out", "retry at once", clock.now) == (error.attempt, error.kind, error.message, error.next, error.at_ms)
+    assert (1, "LeaseExpired", "the lease of worker-1 ran out", "retry at once", clock.now) == (
+        error.attempt,
+        error.kind,
+        error.message,
+        error.next,
+        error.at_ms,
+    )
     assert 2 == (await taken(store, worker="worker-2")).attempt
 
 
@@ -116,7 +121,11 @@ async def test_a_lease_that_ended_at_the_timeout_is_a_failure_and_no_crash(store
     assert 1 == await sweep(store, clock, 0.001)
     job = await look(store)
     assert (State.RETRYING, 0, 1, clock.now + 2000) == (job.state, job.crashes, job.attempt, job.run_at)
-    assert ("TimeoutError", "still running at its timeout", "retry in 2.0 s") == (job.errors[0].kind, job.errors[0].message, job.errors[0].next)
+    assert ("TimeoutError", "still running at its timeout", "retry in 2.0 s") == (
+        job.errors[0].kind,
+        job.errors[0].message,
+        job.errors[0].next,
+    )
 
 
 async def test_a_lease_that_ended_before_the_timeout_is_a_crash_however_late_it_is_found(store, clock):
@@ -133,7 +142,11 @@ async def test_the_last_attempt_that_runs_into_its_timeout_is_dead(store, clock)
     await taken(store)
     await sweep(store, clock, 10)
 
-    assert (State.DEAD, "attempts", 0) == ((await look(store)).state, (await look(store)).reason, (await look(store)).crashes)
+    assert (State.DEAD, "attempts", 0) == (
+        (await look(store)).state,
+        (await look(store)).reason,
+        (await look(store)).crashes,
+    )
 
 
 async def test_a_job_that_was_asked_to_stop_is_cancelled_when_its_worker_dies(store, clock):
@@ -212,7 +225,9 @@ async def test_a_running_job_without_a_record_is_let_go_and_the_others_go_on(sto
 @pytest.mark.parametrize("lease", [None, "damaged"])
 async def test_a_running_job_without_a_lease_is_run_again(store, clock, redis, lease):
     await claimed(store, priority=5)
-    await (redis.hdel(keys().at("leases"), "a") if lease is None else redis.hset(keys().at("leases"), "a", lease))
+    await (
+        redis.hdel(keys().at("leases"), "a") if lease is None else redis.hset(keys().at("leases"), "a", lease)
+    )
 
     assert 1 == await sweep(store, clock, 30)
     assert "ready" == await state_of(store)
@@ -261,7 +276,10 @@ async def test_a_sweep_and_an_ack_at_once_end_in_one_of_two_ways(store, another_
         clock.advance(2)
         found, answer = await race(store.reclaim(QUEUE, period_ms=20_000), acked(another_store, job))
 
-        assert (found.reclaimed, answer, await state_of(store, job.key)) in [(1, "stale", "dead"), (0, "succeeded", "succeeded")]
+        assert (found.reclaimed, answer, await state_of(store, job.key)) in [
+            (1, "stale", "dead"),
+            (0, "succeeded", "succeeded"),
+        ]
 
 
 async def test_worker_names_itself_in_the_event(store, clock, redis):

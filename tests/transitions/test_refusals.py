@@ -191,7 +191,9 @@ async def test_a_settlement_that_makes_no_sense_is_refused_by_name_and_the_lease
     token = (await claimed(store)).token
 
     for name, args, said in SETTLEMENTS:
-        await refused(store, redis, f"INVALID {said} of item 1", name, *(token if arg == "T" else arg for arg in args))
+        await refused(
+            store, redis, f"INVALID {said} of item 1", name, *(token if arg == "T" else arg for arg in args)
+        )
 
 
 HEADERS = [

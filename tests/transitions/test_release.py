@@ -86,7 +86,11 @@ async def test_without_a_handler_the_delay_grows_to_a_minute_and_then_the_job_is
     assert {"scheduled"} == set(states[:-1])
     assert began + 600_000 <= clock.now < began + 660_000
     job = await look(store)
-    assert ("no_handler", "NoHandler", "no worker has a handler for send") == (job.reason, job.errors[-1].kind, job.errors[-1].message)
+    assert ("no_handler", "NoHandler", "no worker has a handler for send") == (
+        job.reason,
+        job.errors[-1].kind,
+        job.errors[-1].message,
+    )
     assert 1 == len(job.errors)
 
 
@@ -138,7 +142,9 @@ async def test_only_a_running_job_is_released(store, redis):
     tokens = await in_every_state(store)
     before = await snapshot(redis)
 
-    assert ["stale"] * 8 == await store.release(QUEUE, [Release(s, tokens[s] + 1) for s in STATES], worker=WORKER)
+    assert ["stale"] * 8 == await store.release(
+        QUEUE, [Release(s, tokens[s] + 1) for s in STATES], worker=WORKER
+    )
     assert ["missing"] == await store.release(QUEUE, [Release("nobody", 1)], worker=WORKER)
     assert before == await snapshot(redis)
 

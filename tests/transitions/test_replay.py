@@ -34,7 +34,11 @@ async def test_a_replayed_job_begins_again_and_keeps_its_errors(store, clock):
     await claimed(store, retry={"max_crashes": 1})
     clock.advance(31)
     await swept(store, clock)
-    assert ("dead", 1, 1) == ((await look(store)).state, (await look(store)).attempt, (await look(store)).crashes)
+    assert ("dead", 1, 1) == (
+        (await look(store)).state,
+        (await look(store)).attempt,
+        (await look(store)).crashes,
+    )
 
     assert "ready" == await replay(store)
 
@@ -132,7 +136,9 @@ async def test_a_page_takes_the_oldest_first_and_says_whether_it_was_full(store,
     assert (0, False) == await store.replay_page(QUEUE)
 
 
-@pytest.mark.parametrize("fields", [{}, {"retention_ms": 600_000}], ids=["the queue's retention", "their own"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"retention_ms": 600_000}], ids=["the queue's retention", "their own"]
+)
 async def test_a_page_takes_only_what_ended_before_a_time_and_is_of_a_type(store, clock, fields):
     began = clock.now
     await dead(store, clock, **fields)

@@ -110,7 +110,9 @@ async def test_a_new_limit_holds_for_what_is_there_in_bounded_steps(store, clock
         await acked(store, job)
     await store.configure(QUEUE, {"keep_succeeded_count": "5"})
 
-    assert [(10, True), (10, True), (5, False), (0, False)] == [await store.expire(QUEUE, limit=10) for _ in range(4)]
+    assert [(10, True), (10, True), (5, False), (0, False)] == [
+        await store.expire(QUEUE, limit=10) for _ in range(4)
+    ]
 
 
 async def test_a_limit_that_was_lifted_is_the_default_again(store, clock):
@@ -140,7 +142,9 @@ async def test_a_job_may_say_itself_how_long_it_stays(store, clock, state):
 
 
 @pytest.mark.parametrize("state", ENDED)
-async def test_with_a_retention_of_none_payload_and_result_go_at_once_and_the_id_stays_a_minute(store, clock, redis, state):
+async def test_with_a_retention_of_none_payload_and_result_go_at_once_and_the_id_stays_a_minute(
+    store, clock, redis, state
+):
     await end(store, state, "a", retention_ms=0, payload=b"[1]")
 
     job = await look(store)

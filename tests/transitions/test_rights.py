@@ -14,8 +14,18 @@ from tests.transitions.cases import CASES, world
 
 pytestmark = on_real_servers
 
-COMMANDS = sorted({"|".join(form[:2]).lower() if form[0] == "SCRIPT" else form[0].lower() for form in wanted(Keys("scheduler", QUEUE))})
-KEYS = [*(f"{{scheduler:*}}:{key.suffix}" for key in QUEUE_KEYS), "{scheduler}:queues", "{scheduler}:layout", "{scheduler}:wake:*"]
+COMMANDS = sorted(
+    {
+        "|".join(form[:2]).lower() if form[0] == "SCRIPT" else form[0].lower()
+        for form in wanted(Keys("scheduler", QUEUE))
+    }
+)
+KEYS = [
+    *(f"{{scheduler:*}}:{key.suffix}" for key in QUEUE_KEYS),
+    "{scheduler}:queues",
+    "{scheduler}:layout",
+    "{scheduler}:wake:*",
+]
 OURS = ("flushall", "client|setname")
 """What the tests and the client library send besides."""
 
@@ -27,7 +37,9 @@ async def login(servers, backend, redis, clock):
     """Connects as a user who may send these commands on these keys, and nothing else."""
     opened: list[Clients] = []
 
-    async def login(commands: Sequence[str] = COMMANDS, keys: Sequence[str] = KEYS, *, read: Sequence[str] = ()) -> Store:
+    async def login(
+        commands: Sequence[str] = COMMANDS, keys: Sequence[str] = KEYS, *, read: Sequence[str] = ()
+    ) -> Store:
         patterns = [*(f"~{key}" for key in keys), *(f"%R~{key}" for key in read)]
         rights = [command if command.startswith("-") else f"+{command}" for command in (*OURS, *commands)]
         await redis.execute_command("ACL", "SETUSER", "tester", "reset", "on", ">secret", *patterns, *rights)
@@ -88,7 +100,9 @@ async def test_everything_that_is_missing_is_named_at_once(login):
     with pytest.raises(StoreRefused) as raised:
         await login([other for other in COMMANDS if other not in {"zadd", "hset", "xadd"}])
 
-    assert ["HSET", "XADD", "ZADD"] == [name for name in ("HSET", "XADD", "ZADD") if name in str(raised.value)]
+    assert ["HSET", "XADD", "ZADD"] == [
+        name for name in ("HSET", "XADD", "ZADD") if name in str(raised.value)
+    ]
 
 
 async def test_a_wrong_password_is_refused(servers, backend, redis, clock):

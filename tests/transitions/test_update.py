@@ -39,7 +39,9 @@ async def test_priority_payload_and_tags_of_a_job_that_has_not_started_are_chang
 
 
 async def test_what_is_not_named_stays(store, redis):
-    await enqueued(store, "a", payload=b"[1]", tags=["t"], priority=3, timeout_ms=5, retention_ms=7, retry={"base": 1})
+    await enqueued(
+        store, "a", payload=b"[1]", tags=["t"], priority=3, timeout_ms=5, retention_ms=7, retry={"base": 1}
+    )
     before = await redis.hget(keys().at("jobs"), "a")
 
     assert "ready" == await store.update(QUEUE, "a")
@@ -117,7 +119,10 @@ async def test_a_job_that_runs_or_has_ended_is_not_changed(store, redis):
 
     for state in states:
         assert state == await store.update(QUEUE, state, priority=5, payload=b"[1]", delay_ms=5, tags=["t"])
-    assert ["missing", "missing"] == [await store.update(QUEUE, "nobody", priority=5), await store.update("nowhere", "a", tags=[])]
+    assert ["missing", "missing"] == [
+        await store.update(QUEUE, "nobody", priority=5),
+        await store.update("nowhere", "a", tags=[]),
+    ]
     assert before == await snapshot(redis)
 
 
@@ -130,7 +135,9 @@ async def test_a_job_that_waits_again_after_a_failure_can_be_changed(store):
 
 async def test_two_who_change_the_tags_at_once_lose_nothing(store, redis):
     await enqueued(store, "a", tags=["t"])
-    [answer] = await raw(store, "update", 1, "a", "", "", "", "", "", '{"tags":["other"]}', '{"tags":["new"]}')
+    [answer] = await raw(
+        store, "update", 1, "a", "", "", "", "", "", '{"tags":["other"]}', '{"tags":["new"]}'
+    )
 
     assert (b"changed", ("t",)) == (answer, (await look(store)).tags)
     [answer] = await raw(store, "update", 1, "a", "", "", "", "", "", '{"tags":["t"]}', '{"tags":["new"]}')
@@ -142,7 +149,9 @@ async def test_many_who_change_the_tags_at_once_all_have_their_turn(store, anoth
     await enqueued(store, "a")
     stores = [store, another_store]
 
-    answers = await race(*(stores[n % 2].update(QUEUE, "a", tags=[f"t{n}"]) for n in range(6)), return_exceptions=True)
+    answers = await race(
+        *(stores[n % 2].update(QUEUE, "a", tags=[f"t{n}"]) for n in range(6)), return_exceptions=True
+    )
     assert all(answer == "ready" or isinstance(answer, Changed) for answer in answers)
     assert "ready" in answers
 
@@ -182,7 +191,9 @@ async def test_a_change_is_reported(store, redis):
 async def test_an_update_repeated_changes_no_more(store, clock):
     await enqueued(store, "a", payload=b"[0]")
     for _ in range(2):
-        assert "scheduled" == await store.update(QUEUE, "a", priority=3, run_at_ms=clock.now + 1000, tags=["t"])
+        assert "scheduled" == await store.update(
+            QUEUE, "a", priority=3, run_at_ms=clock.now + 1000, tags=["t"]
+        )
         clock.advance(0.1)
 
     job = await look(store)

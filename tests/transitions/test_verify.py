@@ -62,7 +62,10 @@ async def test_a_repair_rings_for_what_it_made_ready(store, redis):
     assert 1 == await redis.llen(keys().at("bell"))
 
 
-@pytest.mark.parametrize(("stands", "besides"), [(a, b) for a in STATES for b in STATES if a != b and a in {"running", "succeeded"}])
+@pytest.mark.parametrize(
+    ("stands", "besides"),
+    [(a, b) for a in STATES for b in STATES if a != b and a in {"running", "succeeded"}],
+)
 async def test_of_two_sets_the_one_stays_that_the_records_speak_for(store, redis, clock, stands, besides):
     await in_state(store, stands)
     await redis.zadd(keys().at(besides), {"a": clock.now})

@@ -67,13 +67,14 @@ class Folder:
         return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scheduler", *arguments],
-            cwd=self.path,
-            env=self.environment,
-            stdout=(self.path / "out").open("ab"),
-            stderr=(self.path / "err").open("ab"),
-        )
+        with (self.path / "out").open("ab") as out, (self.path / "err").open("ab") as err:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scheduler", *arguments],
+                cwd=self.path,
+                env=self.environment,
+                stdout=out,
+                stderr=err,
+            )
         self.processes.append(process)
         return process
 
@@ -89,8 +90,10 @@ class Folder:
     def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
         return self.start("worker", "jobs:app", *QUICK, *arguments)
 
-    def enqueue(self, type: str, payload: dict[str, Any] | None = None, *options: str) -> str:  # noqa: A002
-        return self.run("enqueue", type, "--queue", "mail", "--payload", json.dumps(payload or {}), *options).strip()
+    def enqueue(self, type: str, payload: dict[str, Any] | None = None, *options: str) -> str:
+        return self.run(
+            "enqueue", type, "--queue", "mail", "--payload", json.dumps(payload or {}), *options
+        ).strip()
 
     def job(self, job_id: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.run("job", "show", job_id, "--json"))
@@ -138,7 +141,9 @@ def free_port() -> int:
 def http(method: str, url: str, body: Any = None) -> tuple[int, Any]:
     """One request; status and document."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, data=data, method=method, headers={"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=70) as answer:
             return answer.status, json.load(answer)

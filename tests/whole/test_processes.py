@@ -53,7 +53,7 @@ def test_a_killed_worker_loses_nothing_and_another_takes_over_in_time(folder: Fo
 def test_jobs_are_there_after_everything_was_killed(folder: Folder):
     worker = folder.worker()
     running = folder.enqueue("long")
-    folder.until(lambda: folder.log())
+    folder.until(folder.log)
     waiting = folder.enqueue("long", None, "--delay", "1h")
     worker.kill()
     worker.wait()
@@ -79,7 +79,11 @@ def test_a_handler_that_kills_its_process_ends_dead_by_crashes(folder: Folder):
     job = folder.enqueue("deadly")
     shown = folder.until(lambda: (found := folder.job(job))["state"] == "dead" and found, 40)
 
-    assert ("crashes", 3, ["LeaseExpired"] * 3) == (shown["reason"], shown["crashes"], [e["kind"] for e in shown["errors"]])
+    assert ("crashes", 3, ["LeaseExpired"] * 3) == (
+        shown["reason"],
+        shown["crashes"],
+        [e["kind"] for e in shown["errors"]],
+    )
     after = folder.enqueue("short", {"n": 1})
     folder.until(lambda: folder.job(after)["state"] == "succeeded")
 
@@ -101,7 +105,7 @@ def test_sigterm_lets_short_jobs_finish_and_gives_long_ones_back(folder: Folder)
 def test_a_second_signal_ends_at_once_still_releasing(folder: Folder):
     worker = folder.start("worker", "jobs:app", "--grace", "60s")
     job = folder.enqueue("long")
-    folder.until(lambda: folder.log())
+    folder.until(folder.log)
     worker.send_signal(signal.SIGTERM)
     time.sleep(0.2)
     worker.send_signal(signal.SIGTERM)
@@ -166,7 +170,9 @@ def test_a_worker_says_what_it_waits_for_and_begins_when_it_comes(folder: Folder
 
     program = binary("valkey") or binary("redis")
     assert program is not None
-    server = subprocess.Popen([program, "--port", str(port), "--save", ""], cwd=folder.path, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [program, "--port", str(port), "--save", ""], cwd=folder.path, stdout=subprocess.DEVNULL
+    )
     try:
         folder.until(lambda: "worker started" in folder.errors(), 6)
         job = folder.run("enqueue", "demo.echo", "--redis-url", url).strip()
@@ -179,7 +185,9 @@ def test_a_worker_says_what_it_waits_for_and_begins_when_it_comes(folder: Folder
 
 
 def _children(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
     return [int(line) for line in found.stdout.split()]
 
 

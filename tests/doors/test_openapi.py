@@ -1,0 +1,94 @@
+"""The document says what there is, and nothing else."""
+
+import re
+
+import msgspec
+import orjson
+import pytest
+
+from scheduler import fields
+from scheduler.api import ROUTES
+from scheduler.api.problems import CODES
+
+
+@pytest.fixture
+def backend():
+    return "fake"
+
+
+@pytest.fixture
+async def document(api):
+    answer = await api.get("/openapi.json")
+    assert "application/json" == answer.headers["Content-Type"]
+    return answer.doc
+
+
+async def test_every_route_is_in_it_once(document):
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+
+    assert described == {(route.method, route.path) for route in ROUTES}
+    assert len(ROUTES) == len(described)
+    names = [op["operationId"] for methods in document["paths"].values() for op in methods.values()]
+    assert len(set(names)) == len(names)
+
+
+async def test_what_it_describes_answers(api, document):
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            address = re.sub(r"{(\w+)}", lambda found: {"id": "mail:a"}.get(found[1], "x"), path)
+            answer = await api.call(method.upper(), address, {} if "requestBody" in operation else None)
+            assert str(answer.status) in operation["responses"], (method, path, answer.status, answer.raw)
+
+
+async def test_its_references_lead_somewhere(document):
+    text = orjson.dumps(document).decode()
+    for name in set(re.findall(r"#/components/schemas/(\w+)", text)):
+        assert name in document["components"]["schemas"]
+    assert "x-whole" not in text
+    assert "x-duration" not in text
+    assert "jsonSchemaDialect" not in document
+
+
+async def test_path_parameters_are_declared(document):
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            declared = {p["name"] for p in operation.get("parameters", ()) if p["in"] == "path"}
+            assert set(re.findall(r"{(\w+)}", path)) == declared
+
+
+async def test_numbers_that_are_whole_are_integers(document):
+    schemas = document["components"]["schemas"]
+
+    assert "integer" == schemas["NewJobFields"]["properties"]["priority"]["type"]
+    assert (-100, 100) == tuple(
+        schemas["NewJobFields"]["properties"]["priority"][n] for n in ("minimum", "maximum")
+    )
+    assert not schemas["NewJobFields"]["additionalProperties"]
+    assert ["type"] == schemas["NewJobFields"]["required"]
+
+
+async def test_every_problem_is_a_known_code(document):
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                if "application/problem+json" in answer.get("content", {}):
+                    codes = re.findall(r"`(\w+)`", answer["description"])
+                    assert codes
+                    assert {int(status)} == {CODES[code][0] for code in codes}
+
+
+async def test_a_key_is_asked_for_where_there_is_one(serving):
+    open_, closed = await serving(), await serving(api_key="k" * 20)
+    documents = [(await api.get("/openapi.json")).doc for api in (open_, closed)]
+    without, with_key = (document["paths"]["/v1/jobs"]["post"] for document in documents)
+
+    assert "security" not in without
+    assert "401" not in without["responses"]
+    assert [{"key": []}] == with_key["security"]
+    assert "401" in with_key["responses"]
+
+
+def test_every_type_of_the_table_is_described_in_words_of_its_own():
+    for kind in vars(fields).values():
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:
+            msgspec.json.schema(kind)
