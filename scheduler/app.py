@@ -13,7 +13,7 @@ import msgspec
 
 from . import retry as retry_policy
 from .clients import open_clients
-from .errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, WrongState
+from .errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, StoreRefused, WrongState
 from .events import Follower, wait_ended
 from .handlers import Handler, Handlers, make_handler
 from .job import Job, NewJob, State, check, new_key, split_id
@@ -171,6 +171,11 @@ class Scheduler:
         async with self._opening:
             if self._open is None or self._open[0] is not loop:
                 settings = self.settings
+                if settings.redis_url == "memory://":
+                    raise StoreRefused(
+                        "memory:// lives inside one process: a job put there by this one would never be seen by a "
+                        "worker. `dev` and `api` take it"
+                    )
                 clients = await open_clients(settings.redis_url, durability=settings.durability)
                 store = Store(clients, settings.namespace)
                 self._open = (loop, store, Follower(clients, settings.namespace))

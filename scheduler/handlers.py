@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from .job import TYPE_NAME
 from .keys import QUEUE_NAME
 from .retry import Retry
 from .times import duration_ms
-
-_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +108,24 @@ def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes]
 
     def decode(payload: bytes) -> dict[str, Any]:
         try:
-            if _LONG_NUMBER.search(payload):
-                # Numbers of 20 digits and more come as floats from the fast decoder.
-                whole = json.loads(payload)
-                made = msgspec.convert(whole, shape)
-            else:
-                whole = None
-                made = decoder.decode(payload)
+            made = decoder.decode(payload)
+            arguments = {name: getattr(made, name) for name in names}
+            if opened:
+                arguments = _everything(payload) | arguments
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise PayloadInvalid(f"the payload of {type} does not fit its handler: {error}") from error
-        arguments = {name: getattr(made, name) for name in names}
-        if opened:
-            everything = whole if whole is not None else msgspec.json.decode(payload)
-            arguments |= {name: value for name, value in everything.items() if name not in arguments}
         return arguments
 
     return decode
+
+
+def _everything(payload: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = msgspec.json.decode(payload, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        # A number beyond a double is JSON all the same: infinity here, and as it was sent in ctx.payload.
+        found = json.loads(payload)
+    return found
 
 
 def _default(value: Any) -> Any:

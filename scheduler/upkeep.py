@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from .errors import SchedulerError
+from .errors import SchedulerError, StoreUnavailable
 from .logs import get_logger
 from .settings import Settings
 from .store import Store
@@ -104,10 +104,28 @@ def watchdog(
     """Sweeps what is due of these queues."""
 
     async def do() -> float:
-        waits = [
-            await sweep(store, queue, settings, worker=worker, only_if_due=True) for queue in await queues()
-        ]  # fmt: skip
-        return max(0.05, min(waits, default=settings.watchdog_interval_ms) / 1000)
+        waits = [settings.watchdog_interval_ms]
+        failed: SchedulerError | None = None
+        for queue in await _names():
+            try:
+                waits.append(await sweep(store, queue, settings, worker=worker, only_if_due=True))
+            except StoreUnavailable as error:
+                # The embedded server's keeper starts it again; when that is gone too, we do.
+                await store.clients.revive()
+                raise error from None
+            except SchedulerError as error:
+                # One queue's trouble (a newer level, a right) is not the others'.
+                failed = error
+        if failed is not None:
+            raise failed
+        return max(0.05, min(waits) / 1000)
+
+    async def _names() -> list[str]:
+        try:
+            return await queues()
+        except StoreUnavailable:
+            await store.clients.revive()
+            raise
 
     return Duty("watchdog", settings.watchdog_interval_ms / 1000, do)
 

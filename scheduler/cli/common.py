@@ -20,6 +20,9 @@ from ..store import Store
 GIVE_UP = 5.0
 """Seconds after which a command that is no server stops waiting for Redis."""
 
+NOT_YET = ("wait_replicas", "postgres_url")
+"""Settings whose promise a later release keeps: refused until then."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -34,7 +37,14 @@ def with_settings(function: F) -> F:
             value = kwargs.pop(f"setting_{row.name}", None)
             if value is not None:
                 flags[row.name] = value
-        return function(*args, settings=load(flags), **kwargs)
+        settings = load(flags)
+        if later := [
+            row.variable for row in SETTINGS if row.name in NOT_YET and getattr(settings, row.attribute)
+        ]:
+            raise click.UsageError(
+                f"{', '.join(later)}: not in this release yet, and ignoring it would mislead"
+            )
+        return function(*args, settings=settings, **kwargs)
 
     made: Any = wrapped
     taken = {option for param in getattr(function, "__click_params__", ()) for option in param.opts}

@@ -20,7 +20,7 @@ from .. import __version__, shipped
 from ..app import Scheduler
 from ..clients import open_clients
 from ..doorbell import Doorbell
-from ..errors import SchedulerError, StoreRefused
+from ..errors import SchedulerError, StoreRefused, StoreUnavailable
 from ..events import Follower
 from ..keys import QUEUE_NAME
 from ..logs import configure, get_logger
@@ -159,6 +159,8 @@ async def work(
             waiting.cancel()
             return
         waiting.result()
+        for name in names[1:]:
+            await check_rights_of(parts.store, name)
         own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=names)
         on_signals(own.stop)
         if stop.is_set():
@@ -169,6 +171,12 @@ async def work(
         finally:
             if orphan is not None:
                 orphan.cancel()
+
+
+async def check_rights_of(store: Store, queue: str) -> None:
+    """Raises StoreRefused for a queue whose keys this user may not use, and for nothing else."""
+    with contextlib.suppress(StoreUnavailable):
+        await store.connect(queue=queue)
 
 
 async def _stop_when_orphaned(own: Worker, parent: int) -> None:

@@ -346,7 +346,7 @@ def check(servers: Any, backend: str, examples: int, steps: int) -> None:
 
 
 # The fake takes ten times as long for a step as a server does.
-@pytest.mark.parametrize(("backend", "examples"), [("fake", 20), ("valkey", 100)])
+@pytest.mark.parametrize(("backend", "examples"), [("fake", 8), ("valkey", 100)])
 def test_any_course_of_events_is_that_of_the_model(servers, backend, examples):
     check(servers, backend, examples, steps=40)
 

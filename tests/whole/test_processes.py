@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -62,6 +63,22 @@ def test_jobs_are_there_after_everything_was_killed(folder: Folder):
     folder.until(lambda: f"end {running} 2" in folder.log(), 25)
 
     assert "scheduled" == folder.job(waiting)["state"]
+
+
+def test_a_worker_goes_on_when_server_and_keeper_are_both_killed(folder: Folder):
+    folder.worker()
+    first = folder.enqueue("short", {"n": 1})
+    folder.until(lambda: folder.log() == ["short 1"])
+    server = _server_pid(folder)
+    keeper = _parent(server)
+    for pid in (keeper, server):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    folder.until(lambda: not _alive(server))
+    second = folder.enqueue("short", {"n": 2})
+    folder.until(lambda: folder.log() == ["short 1", "short 2"])
+
+    assert ["succeeded"] * 2 == [folder.job(job)["state"] for job in (first, second)]
 
 
 def test_the_server_is_gone_soon_after_its_last_user_was_killed(folder: Folder):
@@ -189,6 +206,11 @@ def _children(pid: int) -> list[int]:
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     )
     return [int(line) for line in found.stdout.split()]
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[1])
 
 
 def _alive(pid: int) -> bool:
