@@ -134,7 +134,11 @@ if #corrupt > 0 then redis.call("ZCARD", dead) end
 
 -- From here on everything is written.
 local told, left = {}, waiting - #records
-if #records > 0 then redis.call("ZREMRANGEBYRANK", ready, 0, #records - 1) end
+if #records > 0 then
+  redis.call("ZREMRANGEBYRANK", ready, 0, #records - 1)
+else
+  redis.call("HDEL", counters, "") -- a server that knows no flags lets HSET through after it
+end
 if #given > 0 then
   redis.call("ZADD", running, unpack(ends_of))
   redis.call("HSET", leases, unpack(lease_texts))

@@ -49,16 +49,15 @@ for i = 1, named do
     reply[#reply + 1] = its == "running" and "running" or "missing"
   end
 end
+local states, before = " ready scheduled retrying blocked succeeded cancelled dead expired ", tonumber(before_ms)
+if named == 0 and not string.find(states, " " .. state .. " ", 1, true) then return redis.error_reply("INVALID state") end
+if before_ms ~= "" and not (before and before >= 0) then return redis.error_reply("INVALID before_ms") end
 if named == 0 and state == "expired" then
   local went, more = expire(keys, now, limit)
   return { went, more }
 elseif named == 0 then
-  local states = " ready scheduled retrying blocked succeeded cancelled dead "
-  if not string.find(states, " " .. state .. " ", 1, true) then
-    return redis.error_reply("INVALID state")
-  end
   local micro = state == "ready" or state == "scheduled" or state == "retrying"
-  local last = before_ms == "" and "+inf" or string.format("%.0f", tonumber(before_ms) * (micro and 1000 or 1))
+  local last = before and string.format("%.0f", before * (micro and 1000 or 1)) or "+inf"
   local oldest = (last == "+inf" or micro) and "-inf" or "-" .. last
   local page = redis.call("ZRANGEBYSCORE", keys[state], oldest, last, "LIMIT", 0, limit)
   if #page == limit then reply[2] = 1 end

@@ -10,7 +10,6 @@
 -- @include lib/begin
 -- @include lib/refusal
 -- @include lib/state_of
--- @include lib/edited
 -- @include lib/revive
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, config, counters, bell, events = unpack(KEYS)
 local now, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
@@ -41,13 +40,17 @@ for i = 1, named do
   end
 end
 if named == 0 then
-  local most = tonumber(limit) or 100
-  local last = before_ms == "" and now or tonumber(before_ms)
+  local most, last, bytes = tonumber(limit) or 100, before_ms == "" and now or tonumber(before_ms), 0
+  if not (last and last >= 0) then return redis.error_reply("INVALID before_ms") end
   for _, range in ipairs({ { 0, last }, { -last, "(0" } }) do
     local page = redis.call("ZRANGEBYSCORE", dead, range[1], range[2], "LIMIT", 0, most)
     if #page == most then reply[2] = 1 end
     for _, id in ipairs(page) do
-      if #chosen < most and (type == "" or string.match(redis.call("HGET", jobs, id) or "", "^([^|\n]*)|") == type) then
+      local record = redis.call("HGET", jobs, id) or ""
+      if bytes > 4194304 then
+        reply[2] = 1
+      elseif #chosen < most and (type == "" or string.match(record, "^([^|\n]*)|") == type) then
+        bytes = bytes + #record
         chosen[#chosen + 1] = { id = id, payload = "", crc = "" }
       end
     end
@@ -55,8 +58,10 @@ if named == 0 then
 end
 reply[1] = #chosen
 for _, job in ipairs(chosen) do
-  job.record = redis.call("HGET", jobs, job.id) or ""
-  job.edits = redis.call("HGET", notes, job.id .. ":edits")
+  local record = redis.call("HGET", jobs, job.id) or ""
+  job.bytes = #record
+  job.rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
+  if job.payload ~= "" then job.record, job.edits = record, redis.call("HGET", notes, job.id .. ":edits") end
 end
 if #chosen == 0 then return reply end
 revive(keys, chosen, tonumber(step) or 60000000, now, micros)

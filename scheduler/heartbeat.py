@@ -8,23 +8,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 from redis import exceptions as redis_errors
 
 from .logs import get_logger
-from .store import BATCH, Call, Extend
+from .store import Call, Extend, Store
 from .tasks import cancel_all
-
-if TYPE_CHECKING:
-    from .worker import Worker
 
 log = get_logger(__name__)
 
 LOOP_DEAD = 60.0
 """Seconds without a turn of the event loop after which leases are not held any more: the process is lost."""
+
+Held = Callable[[], list[tuple[str, list[Extend]]]]
+"""The leases to hold, by queue, in batches. Called from the heartbeat's thread."""
+
+Heard = Callable[[str, Sequence[Extend], Sequence[str]], None]
+"""Told in the loop what each lease was answered."""
 
 
 class Heartbeat:
@@ -33,9 +37,9 @@ class Heartbeat:
     Two heartbeats may be lost before a job is anybody else's.
     """
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._period = worker.settings.lease_ms / 3000
+    def __init__(self, store: Store, lease_ms: int, *, held: Held, heard: Heard) -> None:
+        self._store, self._held, self._heard = store, held, heard
+        self._period = lease_ms / 3000
         self._ended = threading.Event()
         self._turned = monotonic()
         self._thread: threading.Thread | None = None
@@ -46,7 +50,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begins to beat: in a thread, or for the in-memory server, which belongs to the loop, in a task."""
-        if self._worker.store.clients.fake:
+        if self._store.clients.fake:
             self._task = asyncio.create_task(self._beat_in_loop(), name="heartbeat")
             return
         self._thread = threading.Thread(target=self._beat_in_thread, name="heartbeat", daemon=True)
@@ -62,17 +66,8 @@ class Heartbeat:
             self._client.close()
 
     def loop_turned(self) -> None:
+        """The event loop lives: to be called at least every few seconds."""
         self._turned = monotonic()
-
-    def held(self) -> list[tuple[str, list[Extend]]]:
-        """The leases of everything that runs now, in batches; what is finished is not among them."""
-        lease_ms = self._worker.settings.lease_ms
-        found = []
-        for queue, fetcher in self._worker.fetchers.items():
-            # A copy in one step: the loop goes on changing the dictionary while this thread looks.
-            items = [Extend(r.claimed.key, r.claimed.token, lease_ms) for r in list(fetcher.running.values())]
-            found += [(queue, items[n : n + BATCH]) for n in range(0, len(items), BATCH)]
-        return found
 
     def _beat_in_thread(self) -> None:
         pause = self._period
@@ -81,10 +76,10 @@ class Heartbeat:
                 log.error("the event loop stands still: leases are not held any more", seconds=LOOP_DEAD)
                 continue
             try:
-                for queue, held in self.held():
-                    reply = self._extend(self._worker.store.extend_call(queue, held))
-                    with contextlib.suppress(RuntimeError):
-                        self._loop.call_soon_threadsafe(self._worker.heard, queue, held, reply)
+                for queue, batch in self._held():
+                    reply = self._extend(self._store.extend_call(queue, batch))
+                    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
+                        self._loop.call_soon_threadsafe(self._heard, queue, batch, reply)
                 self.succeeded_at = monotonic()
                 pause = self._period
             except (redis_errors.RedisError, OSError) as error:
@@ -94,9 +89,9 @@ class Heartbeat:
 
     def _extend(self, call: Call[list[str]]) -> list[str]:
         if self._client is None:
-            self._client = self._worker.store.clients.blocking()
+            self._client = self._store.clients.blocking()
         client: Any = self._client
-        body, sha, keys = self._worker.store.prepared(call)
+        body, sha, keys = self._store.prepared(call)
         try:
             reply: Any = client.execute_command("EVALSHA", sha, len(keys), *keys, *call.args)
         except redis_errors.NoScriptError:
@@ -106,5 +101,5 @@ class Heartbeat:
     async def _beat_in_loop(self) -> None:
         while True:
             await asyncio.sleep(self._period)
-            for queue, held in self.held():
-                self._worker.heard(queue, held, await self._worker.store.extend(queue, held))
+            for queue, batch in self._held():
+                self._heard(queue, batch, await self._store.extend(queue, batch))

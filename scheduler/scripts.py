@@ -63,8 +63,6 @@ class Script:
             found |= {"HSCAN", "ZSCAN"}
         if "ZREVRANGEBYSCORE" in self.text:
             found |= {"ZREVRANGEBYSCORE", "ZRANGEBYSCORE"}
-        if "probe(" in self.text:
-            found |= set(re.findall(r'probe\("([A-Z]+)"', self.text))
         return frozenset(found)
 
     def _with(self, flags: tuple[str, ...]) -> bytes:

@@ -416,8 +416,11 @@ class Store:
             )
         return outcome
 
-    async def enqueue_shown(self, job: NewJob) -> tuple[Enqueued, Job]:
-        """One job with its key, and it as it stands. Raises Duplicate when the id belongs to another request."""
+    async def enqueue_told(self, job: NewJob) -> tuple[Enqueued, int, int]:
+        """One job with its key: what became of it, and its max_attempts and timeout (ms) that are in force.
+
+        Raises Duplicate when the id belongs to another request.
+        """
         enqueued, policies = await self.run_all(
             [self.enqueue_call(job.queue, [job]), self.policies_call(job.queue, [job.type])]
         )
@@ -431,9 +434,12 @@ class Store:
             raise Duplicate(
                 f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it"
             )
-        if not outcome.created:
-            return outcome, await self.job(job.queue, job.key)
-        return outcome, _fresh(job, outcome, *policies[job.type])
+        attempts, timeout = retry_policy.DEFAULTS["max_attempts"], retry_policy.DEFAULT_TIMEOUT_MS
+        for policy in (*reversed(policies[job.type]), TypePolicy(job.timeout_ms, job.retry)):
+            if policy is not None:
+                attempts = (policy.retry or {}).get("max_attempts", attempts)
+                timeout = timeout if policy.timeout_ms is None else policy.timeout_ms
+        return outcome, int(attempts), timeout
 
     async def register(self, queue: str) -> None:
         """Adds a queue to the namespace's set of queues."""
@@ -1001,43 +1007,6 @@ def _job(
         copied_from=kept.header.get("copied_from"),
         edits=tuple(_edits(edits)),
         header=header,
-    )
-
-
-def _fresh(job: NewJob, done: Enqueued, as_set: TypePolicy | None, declared: TypePolicy | None) -> Job:
-    """A job that was enqueued just now: nothing has happened to it yet."""
-    policies = [TypePolicy(job.timeout_ms, job.retry), *(policy for policy in (as_set, declared) if policy)]
-    attempts = [
-        policy.retry["max_attempts"] for policy in policies if policy.retry and "max_attempts" in policy.retry
-    ]
-    timeouts = [policy.timeout_ms for policy in policies if policy.timeout_ms is not None]
-    return Job(
-        id=done.id,
-        queue=job.queue,
-        type=job.type,
-        state=State(done.outcome),
-        reason=None,
-        payload=job.payload,
-        priority=job.priority,
-        group=job.group,
-        tags=tuple(job.tags),
-        attempt=0,
-        max_attempts=int(attempts[0] if attempts else retry_policy.DEFAULTS["max_attempts"]),
-        crashes=0,
-        snoozes=0,
-        token=0,
-        timeout_ms=timeouts[0] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS,
-        created_at=done.created_at,
-        run_at=done.run_at,
-        started_at=None,
-        finished_at=None,
-        lease_expires_at=None,
-        worker=None,
-        progress=None,
-        result=None,
-        errors=(),
-        traceparent=job.traceparent,
-        copied_from=job.copied_from,
     )
 
 

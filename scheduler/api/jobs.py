@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
 
@@ -13,7 +14,8 @@ from ..errors import Fault, Invalid, NotFound, WrongState
 from ..events import wait_ended
 from ..fields import JobShown, NewJobFields, Nothing, ReplayFields, RetryFields
 from ..job import Job, NewJob, State, faults_of, new_key, split_id
-from ..times import duration_ms, parse_rfc3339
+from ..store import Enqueued
+from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
@@ -32,20 +34,16 @@ WAIT = {"wait": Param({"type": "string", "examples": ["30", "2.5s"]}, "Hold unti
 async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
     """Enqueue a job. The same id and request again: 200, with `duplicate`. A 503 with `id`: repeat it so."""
     if "Idempotency-Key" in request.headers:
-        raise Invalid(
-            [
-                Fault(
-                    "/Idempotency-Key",
-                    "this header is not taken yet: give the job an `id` to repeat it safely",
-                )
-            ]
-        )
-    job = new_job(fields, max_payload=request.app[SETTINGS].max_payload)
+        raise Invalid([Fault("/Idempotency-Key", "not taken yet: give the job an `id` to repeat it safely")])
+    app = request.app
+    job = new_job(fields, max_payload=app[SETTINGS].max_payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
-    done, stands = await request.app[STORE].enqueue_shown(job)
+    done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     if not done.created:
+        stands = await app[STORE].job(job.queue, job.key)
         return json_answer({**stands.document(), "duplicate": True})
-    return json_answer(stands.document(), 201, {"Location": f"/v1/jobs/{stands.id}"})
+    headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
+    return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
 
 
 @table.add(
@@ -144,6 +142,36 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
     if faults:
         raise Invalid(faults)
     return job
+
+
+_FRESH = (
+    b'{"id":"%b","queue":"%b","type":"%b","state":"%b","reason":null,"payload":%b,"priority":%d,"group":%b,'
+    b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":null,'
+    b'"expires_at":null,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
+    b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
+    b'"schedule":null,"traceparent":null}'
+)
+
+
+def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
+    """The document of a job that was enqueued just now, as Job.document() has it, at a fifth of the cost.
+
+    Names were checked and need no escaping; the payload is the bytes that came.
+    """
+    return _FRESH % (
+        done.id.encode(),
+        job.queue.encode(),
+        job.type.encode(),
+        done.outcome.encode(),
+        job.payload,
+        job.priority,
+        b'"%b"' % job.group.encode() if job.group else b"null",
+        orjson.dumps(job.tags) if job.tags else b"[]",
+        attempts,
+        orjson.dumps(seconds(timeout_ms)),
+        rfc3339(done.created_at).encode(),
+        b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+    )
 
 
 def _check_size(payload: bytes, most: int) -> None:

@@ -313,7 +313,7 @@ async def test_a_cancelled_handler_that_finishes_all_the_same_has_succeeded(benc
 
 
 async def test_a_handler_that_swallows_its_cancellation_gives_its_slot_back(bench: Bench, monkeypatch):
-    monkeypatch.setattr("scheduler.worker.ABANDON_AFTER", 0.2)
+    monkeypatch.setattr("scheduler.fetcher.ABANDON_AFTER", 0.2)
     free = asyncio.Event()
 
     async def deaf(ctx) -> None:
@@ -330,7 +330,7 @@ async def test_a_handler_that_swallows_its_cancellation_gives_its_slot_back(benc
     other = await bench.enqueue("nothing")
 
     assert State.SUCCEEDED == (await bench.ended(other)).state
-    assert ("TimeoutError", 1) == ((await bench.ended(key)).errors[0].kind, worker.abandoned)
+    assert ("TimeoutError", 1) == ((await bench.ended(key)).errors[0].kind, worker.crew.abandoned)
     free.set()
 
 

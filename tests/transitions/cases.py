@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scheduler.scripts import script
 from scheduler.store import Note, Store, TypePolicy
@@ -39,11 +40,12 @@ async def world(store: Store, clock: Clock) -> Tokens:
     job = await claimed(store, "backed_off", retry={"immediate": 0})
     assert "retrying" == await nacked(store, job, retry_in_ms=10_000)
     tokens = dict(await in_every_state(store, [state for state in STATES if state != "ready"]))
-    for key, fields in {
+    own: dict[str, dict[str, Any]] = {
         "asked": {},
         "last": {"retry": {"max_attempts": 1}},
         "own": {"retention_ms": 0},
-    }.items():
+    }
+    for key, fields in own.items():
         job = await claimed(store, key, **fields)
         tokens[key] = job.token
         await store.note(
@@ -55,10 +57,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     [job] = await take(store, turn=1, worker="worker-2")
     tokens["remembered"] = job.token
     assert ["running"] == await store.cancel(QUEUE, ["asked"])
-    await store.reclaim(QUEUE)
-    for _ in range(5):
-        clock.advance(10)
-        await store.reclaim(QUEUE, limit=1, lease_ms=600_000, period_ms=1)
+    clock.advance(50)
     await enqueued(store, "due", delay_ms=0, run_at_ms=clock.now + 1)
     await enqueued(store, "corrupt", "ready")
     await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
@@ -70,9 +69,15 @@ async def world(store: Store, clock: Clock) -> Tokens:
 
 
 def enqueue(tokens: Tokens) -> list[object]:
-    rest = ["", "", "", "", "", "", "", ""]
-    later = ["", 5000, "", "", 0, "", "", ""]
-    items = [("new", rest), ("later", later), ("ready", rest), ("gone", rest), ("known", rest)]
+    rest: list[object] = [""] * 8
+    later: list[object] = ["", 5000, *[""] * 6]
+    items: list[tuple[str, list[object]]] = [
+        ("new", rest),
+        ("later", later),
+        ("ready", rest),
+        ("gone", rest),
+        ("known", rest),
+    ]
     return [len(items), *(part for key, more in items for part in (key, "send", "{}", *more))]
 
 

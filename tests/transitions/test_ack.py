@@ -25,7 +25,7 @@ from tests.helpers import (
 )
 
 
-async def ack(store, *items: tuple[str, int]) -> list[str]:
+async def ack(store, *items: tuple[str, int]):
     return await store.ack(QUEUE, [Ack(*item) for item in items], worker=WORKER)
 
 

@@ -29,7 +29,7 @@ from tests.helpers import (
 )
 
 
-async def cancel(store, key: str = "a") -> str:
+async def cancel(store, key: str = "a"):
     [answer] = await store.cancel(QUEUE, [key])
     return answer
 

@@ -19,6 +19,7 @@ from tests.helpers import (
     on_real_servers,
     race,
     raw,
+    record_of,
     released,
     snapshot,
     state_of,
@@ -36,7 +37,7 @@ async def test_a_claimed_job_runs_under_a_lease(store, clock):
         job.lease_ends_ms,
         job.timeout_ends_ms,
     )
-    assert (60_000, b"[1]", "send") == (job.timeout_ms, job.record.payload, job.record.type)
+    assert (60_000, b"[1]", "send") == (job.timeout_ms, record_of(job).payload, record_of(job).type)
     shown = await look(store)
     assert (State.RUNNING, "worker-1", clock.now, 1, job.token) == (
         shown.state,

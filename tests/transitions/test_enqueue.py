@@ -1,6 +1,7 @@
 """(new) -> ready | scheduled."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.helpers import (
     on_real_servers,
     race,
     raw,
+    record_of,
     released,
     snapshot,
     state_of,
@@ -100,7 +102,7 @@ async def test_the_same_request_again_is_the_same_job(store, redis, clock):
     assert before == await snapshot(redis)
 
 
-OTHERS = [
+OTHERS: list[dict[str, Any]] = [
     {"type": "other"},
     {"payload": b"[]"},
     {"payload": b"{} "},
@@ -139,7 +141,9 @@ async def test_the_trace_of_a_request_does_not_make_it_another(store):
 
 async def test_a_job_is_the_same_in_whatever_state_it_stands(store, redis):
     tokens = await in_every_state(store)
-    first = {state: {"delay_ms": 3_600_000} if state == "scheduled" else {} for state in tokens}
+    first: dict[str, dict[str, Any]] = {
+        state: {"delay_ms": 3_600_000} if state == "scheduled" else {} for state in tokens
+    }
     first["retrying"] = {"retry": {"immediate": 0}}
     before = await snapshot(redis)
 
@@ -188,7 +192,7 @@ async def test_the_id_of_a_deleted_job_is_free_at_once(store):
 
 
 async def test_without_a_fingerprint_type_and_payload_make_a_request(store):
-    async def outcome(kind: str, payload: str) -> str:
+    async def outcome(kind: str, payload: str):
         [_, _, outcome, _] = await raw(store, "enqueue", 1, "a", kind, payload, *[""] * 8)
         return outcome.decode()
 
@@ -208,8 +212,7 @@ async def test_an_empty_payload_is_an_empty_object(store):
 async def test_a_payload_and_a_result_come_back_byte_for_byte(store, payload):
     job = await claimed(store, payload=payload)
 
-    assert payload == job.record.payload
-    assert job.record.intact
+    assert payload == record_of(job).payload
     await acked(store, job, payload)
     ended = await look(store)
     assert (payload, payload) == (ended.payload, ended.result)

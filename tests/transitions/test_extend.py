@@ -17,7 +17,7 @@ from tests.helpers import (
 )
 
 
-async def extend(store, key: str, token: int, lease_ms: int = 30_000) -> str:
+async def extend(store, key: str, token: int, lease_ms: int = 30_000):
     [answer] = await store.extend(QUEUE, [Extend(key, token, lease_ms)])
     return answer
 

@@ -102,6 +102,15 @@ async def test_on_a_full_server_every_other_verb_goes_on(full, clock, redis):
     assert 6 == await swept(store, clock)
 
 
+async def test_an_idle_worker_of_a_full_server_waits_as_on_any_other(full, clock):
+    store, fill = full
+    await enqueued(store, "a", delay_ms=1000)
+    await fill()
+
+    found = await store.claim(QUEUE, worker=WORKER, turn=1)
+    assert ([], 1000, True) == (found.jobs, found.wait_ms, found.sweep)
+
+
 async def test_a_sweep_of_a_full_server_begins_and_ends_its_grace(full, clock, redis):
     """On a server that knows no flags its first write must be one that is never refused."""
     store, fill = full

@@ -36,7 +36,7 @@ async def failed_until(store, clock, attempts: int, key: str = "a") -> list[str]
     return states
 
 
-async def delay_after(store, clock) -> int:
+async def delay_after(store, clock):
     """Fails the next attempt, answers how long the job waits in ms, and waits so long."""
     assert "retrying" == await nacked(store, await taken(store))
     waits = (await look(store)).run_at - clock.now

@@ -19,7 +19,7 @@ from tests.helpers import (
 )
 
 
-async def note(store, job, field: str, value: bytes) -> str:
+async def note(store, job, field: str, value: bytes):
     [answer] = await store.note(QUEUE, [Note(job.key, job.token, field, value)])
     return answer
 

@@ -74,7 +74,7 @@ async def test_a_page_is_1_to_500_jobs(store, redis, name):
         await refused(store, redis, "BATCH limit is 1..500", name, *said)
 
 
-NEW_JOBS = [
+NEW_JOBS: list[tuple[dict[str, object], str]] = [
     ({"id": ""}, "id"),
     ({"id": "a b"}, "id"),
     ({"id": "a:b"}, "id"),
@@ -115,7 +115,7 @@ async def test_one_new_job_that_cannot_be_refuses_its_whole_batch(store, redis):
     await refused(store, redis, "INVALID type of item 2", "enqueue", 2, *new()[1:], *new(id="b", type="")[1:])
 
 
-CALLS = [
+CALLS: list[tuple[str, list[object], str]] = [
     ("claim", ["a|b", 1, 1, "", "", ""], "worker, key_id or turn"),
     ("claim", ["w", "a\nb", 1, "", "", ""], "worker, key_id or turn"),
     ("claim", ["w", 1, 1, "", "a|b", ""], "worker, key_id or turn"),
@@ -136,6 +136,10 @@ CALLS = [
     ("update", [1, "waits", "", "", "", "[]", "|", "", ""], "header of item 1"),
     ("update", [1, "waits", "", "", "", "", "", "", "{}\n"], "header of item 1"),
     ("purge", ["running", "", "", "", 0], "state"),
+    ("purge", ["dead", "", "nan", "", 0], "before_ms"),
+    ("purge", ["dead", "", "-1", "", 0], "before_ms"),
+    ("replay", ["", "x", "", 0], "before_ms"),
+    ("replay", ["", "nan", "", 0], "before_ms"),
     ("purge", ["known", "", "", "", 0], "state"),
     ("purge", ["jobs", "", "", "", 0], "state"),
     ("purge", ["", "", "", "", 0], "state"),
@@ -168,7 +172,7 @@ async def test_what_is_out_of_its_range_is_refused_by_name(store, redis):
         await refused(store, redis, f"INVALID {said}", name, *args)
 
 
-SETTLEMENTS = [
+SETTLEMENTS: list[tuple[str, list[object], str]] = [
     ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "nan"], "retry_in_ms"),
     ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "inf"], "retry_in_ms"),
     ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "-1"], "retry_in_ms"),

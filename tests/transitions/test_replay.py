@@ -16,6 +16,7 @@ from tests.helpers import (
     nacked,
     on_real_servers,
     race,
+    record_of,
     snapshot,
     state_of,
     states_of,
@@ -25,7 +26,7 @@ from tests.helpers import (
 )
 
 
-async def replay(store, key: str = "a", payload: bytes | None = None) -> str:
+async def replay(store, key: str = "a", payload: bytes | None = None):
     [answer] = await store.replay(QUEUE, [(key, payload)])
     return answer
 
@@ -72,7 +73,7 @@ async def test_a_replay_may_bring_another_payload_and_the_former_one_is_kept(sto
     assert "ready" == await replay(store, payload=b'{"to": "somebody"}\n')
 
     job = await taken(store)
-    assert (b'{"to": "somebody"}\n', True) == (job.record.payload, job.record.intact)
+    assert b'{"to": "somebody"}\n' == record_of(job).payload
     assert ((clock.now, b'{"to": "nobody"}'),) == (await look(store)).edits
 
 
@@ -147,6 +148,13 @@ async def test_a_page_takes_only_what_ended_before_a_time_and_is_of_a_type(store
     assert ["k1"] == [job.key for job in await take(store, 5)]
     assert (2, False) == await store.replay_page(QUEUE, before_ms=began + 2000)
     assert ["k0", "k2"] == sorted(job.key for job in await take(store, 5))
+
+
+async def test_large_payloads_end_a_page(store, clock):
+    for n in range(6):
+        await buried(store, await claimed(store, f"k{n}", payload=b"x" * 1024 * 1024))
+
+    assert [(4, True), (2, False)] == [await store.replay_page(QUEUE) for _ in range(2)]
 
 
 async def test_a_job_with_a_retention_of_its_own_is_not_let_go_after_it_was_replayed(store, clock):

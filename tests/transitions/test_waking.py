@@ -17,7 +17,7 @@ LONG = range(4000, 6001)
 """How long a worker waits that nobody wakes: 5 s, a fifth more or less."""
 
 
-async def waits(store, worker: str = "w1") -> int:
+async def waits(store, worker="w1"):
     """An idle worker's claim gives nothing and says when to come again, in ms."""
     found = await store.claim(QUEUE, worker=worker)
     assert [] == found.jobs

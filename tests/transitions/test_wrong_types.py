@@ -10,7 +10,7 @@ from tests.transitions.cases import CASES, touched, world
 
 
 def test_each_script_has_a_call_and_together_they_touch_each_of_its_keys():
-    found = {name: set() for name in names()}
+    found: dict[str, set[str]] = {name: set() for name in names()}
     for case in CASES:
         found[case.script] |= touched(case)
 

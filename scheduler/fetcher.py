@@ -1,0 +1,318 @@
+"""One queue's line in a worker: claims into free slots, runs what was claimed, tells what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any, TypeVar
+
+from .context import Context
+from .doorbell import Doorbell
+from .errors import SchedulerError, StoreFull
+from .execute import execute
+from .handlers import Handlers
+from .job import Claimed
+from .logs import get_logger
+from .settings import Settings
+from .store import BATCH, Ack, Bury, Call, Claim, Extend, Nack, Note, Release, Settlement, Store, batches
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+ABANDON_AFTER = 5.0
+"""Seconds of grace after its timeout for a handler that swallows its cancellation; then its slot is taken back."""
+
+
+class Crew:
+    """What the fetchers of one worker share: the store, the slots, and whether it is time to stop."""
+
+    def __init__(
+        self,
+        store: Store,
+        handlers: Handlers,
+        settings: Settings,
+        *,
+        doorbell: Doorbell,
+        name: str,
+        concurrency: int,
+        tell: Callable[[Claimed, str, Any], None],
+        sweep_soon: Callable[[str], None],
+    ) -> None:
+        self.store, self.handlers, self.settings, self.doorbell, self.name = (
+            store,
+            handlers,
+            settings,
+            doorbell,
+            name,
+        )
+        self.tell, self.sweep_soon = tell, sweep_soon
+        self.threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="handler")
+        self.fetchers: dict[str, Fetcher] = {}
+        self.free = concurrency
+        self.stopping = False
+        self.giving_up = asyncio.Event()
+        self.abandoned = 0
+        """Handlers that did not stop when they had to, since the start."""
+        self._in_trouble: set[str] = set()
+
+    def reserve(self) -> int:
+        """Takes free slots for a claim: all of them, or a fair share while other queues ask too."""
+        hungry = sum(1 for fetcher in self.fetchers.values() if fetcher.reserved == 0)
+        share = min(self.free, BATCH, max(1, self.free // max(1, hungry)) if self.free else 0)
+        self.free -= share
+        return share
+
+    def give_back(self, count: int) -> None:
+        """Frees slots, and wakes who waits for one."""
+        if count <= 0:
+            return
+        self.free += count
+        for fetcher in self.fetchers.values():
+            if fetcher.starved:
+                fetcher.changed.set()
+
+    def trouble(self, queue: str, error: SchedulerError) -> None:
+        """Says once that the store fails, not at every try."""
+        if queue not in self._in_trouble:
+            self._in_trouble.add(queue)
+            log.warning(
+                "the store fails; handlers run on, and outcomes are told when it is back",
+                queue=queue,
+                error=str(error),
+            )
+
+    def well(self, queue: str) -> None:
+        """Says once that it is back."""
+        if queue in self._in_trouble:
+            self._in_trouble.discard(queue)
+            log.info("the store is back", queue=queue)
+
+
+class Running:
+    """One attempt in this process."""
+
+    __slots__ = ("claimed", "context", "started", "task")
+
+    def __init__(self, claimed: Claimed, context: Context) -> None:
+        self.claimed = claimed
+        self.context = context
+        self.started = monotonic()
+        self.task: asyncio.Task[None] | None = None
+
+
+class Fetcher:
+    """One queue's line: what runs, what is finished and not yet told, and which claim is under way."""
+
+    def __init__(self, crew: Crew, queue: str) -> None:
+        self.crew = crew
+        self.queue = queue
+        self.running: dict[int, Running] = {}
+        """By token: a job whose lease was lost may be here twice, and each attempt ends on its own."""
+        self.settled: list[Settlement] = []
+        self.notes: list[Note | Extend] = []
+        self.changed = asyncio.Event()
+        self.starved = False
+        """It waits for a free slot, not for a job."""
+        self.turn = 1
+        self.reserved = 0
+        """Slots kept for the claim under way; its answer may be late, but not lost: the same turn is asked again."""
+
+    async def run(self) -> None:
+        """Fills slots and tells outcomes, until the worker stops and everything is told."""
+        pause = 0.05
+        while not self.done:
+            self.changed.clear()
+            if self.reserved == 0 and not self.crew.stopping:
+                self.reserved = self.crew.reserve()
+            settled, notes = self.settled, self.notes
+            self.starved = self.reserved == 0 and not self.crew.stopping
+            if not settled and not notes and self.reserved == 0:
+                await self.changed.wait()
+                continue
+            self.settled, self.notes = [], []
+            try:
+                claim = await self.take_turn(settled, notes)
+                pause = 0.05
+            except SchedulerError as error:
+                # Nothing is forgotten: every settlement is safe to repeat, and so is the claim by its turn.
+                self.settled = settled + self.settled
+                self.notes = notes + self.notes
+                self.crew.trouble(self.queue, error)
+                await self.nap(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, 1.0)
+                continue
+            self.crew.well(self.queue)
+            if claim is not None and not claim.jobs:
+                await self.idle(claim.wait_ms / 1000)
+
+    @property
+    def done(self) -> bool:
+        return self.crew.stopping and not (self.running or self.settled or self.reserved)
+
+    async def nap(self, seconds: float) -> None:
+        """A pause that stopping ends."""
+        if self.crew.giving_up.is_set():
+            await asyncio.sleep(min(seconds, 0.05))
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self.crew.giving_up.wait()
+        except TimeoutError:
+            pass
+
+    async def idle(self, seconds: float) -> None:
+        """Waits for the bell, for something finished, or for the time that the claim named."""
+        bell = asyncio.ensure_future(self.crew.doorbell.wait(self.queue, seconds))
+        changed = asyncio.ensure_future(self.changed.wait())
+        try:
+            await asyncio.wait({bell, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            bell.cancel()
+            changed.cancel()
+
+    async def take_turn(self, settled: list[Settlement], notes: list[Note | Extend]) -> Claim | None:
+        """One pipeline: what handlers told, what is finished, then a claim for the free slots."""
+        calls = self.calls_for(settled, notes)
+        claiming = self.reserved > 0
+        if claiming:
+            calls.append(
+                self.crew.store.claim_call(
+                    self.queue,
+                    worker=self.crew.name,
+                    turn=self.turn,
+                    count=self.reserved,
+                    lease_ms=self.crew.settings.lease_ms,
+                    period_ms=self.crew.settings.watchdog_interval_ms,
+                )
+            )
+        replies = await self.crew.store.run_all(calls)
+        failed: SchedulerError | None = None
+        for call, reply in zip(calls, replies, strict=True):
+            if isinstance(reply, SchedulerError):
+                if call.script == "note" and isinstance(reply, StoreFull):
+                    continue
+                failed = failed or reply
+        claim = replies[-1] if claiming else None
+        if isinstance(claim, Claim):
+            self.turn += 1
+            self.begin(claim)
+            self.crew.give_back(self.reserved - len(claim.jobs))
+            self.reserved = 0
+            if claim.sweep:
+                self.crew.sweep_soon(self.queue)
+        if failed is not None:
+            raise failed
+        return claim
+
+    def calls_for(self, settled: list[Settlement], notes: list[Note | Extend]) -> list[Call[Any]]:
+        store, worker = self.crew.store, self.crew.name
+        patience = self.crew.settings.no_handler_after_ms
+
+        def cut(items: Sequence[Any], kind: type[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+            return batches([item for item in items if isinstance(item, kind)], size)
+
+        calls: list[Call[Any]] = []
+        calls += [
+            store.note_call(self.queue, b) for b in cut(notes, Note, lambda note: len(note.value) + 100)
+        ]
+        calls += [store.extend_call(self.queue, b) for b in cut(notes, Extend, _light)]
+        calls += [
+            store.ack_call(self.queue, b, worker=worker)
+            for b in cut(settled, Ack, lambda ack: len(ack.result) + 100)
+        ]
+        calls += [store.nack_call(self.queue, b, worker=worker) for b in cut(settled, Nack, _weight)]
+        calls += [store.bury_call(self.queue, b, worker=worker) for b in cut(settled, Bury, _weight)]
+        calls += [
+            store.release_call(self.queue, b, worker=worker, no_handler_after_ms=patience)
+            for b in cut(settled, Release, _light)
+        ]
+        return calls
+
+    def begin(self, claim: Claim) -> None:
+        """Starts what was claimed, or gives it back at once when the worker stops by now."""
+        crew = self.crew
+        for claimed in claim.jobs:
+            if crew.stopping:
+                self.settled.append(Release(claimed.key, claimed.token))
+                crew.give_back(1)
+                continue
+            running = Running(claimed, Context(claimed, crew.tell))
+            self.running[claimed.token] = running
+            running.task = asyncio.create_task(self.attempt(running))
+
+    async def attempt(self, running: Running) -> None:
+        """One attempt: run it, hand its outcome to the next turn, free its slot."""
+        claimed, crew = running.claimed, self.crew
+        settlement: Settlement | None = None
+        try:
+            settlement = await execute(
+                claimed,
+                running.context,
+                crew.handlers,
+                crew.threads,
+                max_result=crew.settings.max_result,
+            )
+        except asyncio.CancelledError:
+            settlement = None if running.context.lost else Release(claimed.key, claimed.token)
+        except Exception as error:
+            log.exception("an attempt failed outside its handler", job=claimed.id)
+            settlement = Nack(
+                claimed.key, claimed.token, type(error).__name__, "the worker failed: see its log"
+            )
+        finally:
+            self.end(running, settlement)
+
+    def end(self, running: Running, settlement: Settlement | None) -> None:
+        """Takes an attempt out; one that was abandoned or lost before has nothing more to say."""
+        if self.running.pop(running.claimed.token, None) is None:
+            return
+        if settlement is not None:
+            self.settled.append(settlement)
+        self.crew.give_back(1)
+        self.changed.set()
+
+    def lose(self, token: int) -> None:
+        """The lease is somebody else's: stop the handler and tell nothing."""
+        running = self.running.get(token)
+        if running is None or running.context.lost:
+            return
+        log.warning("lease lost", job=running.claimed.id)
+        running.context.lost = running.context.cancelled = True
+        if running.task is not None:
+            running.task.cancel()
+
+    def stop_job(self, token: int) -> None:
+        """Somebody asked the job to stop."""
+        running = self.running.get(token)
+        if running is None or running.context.cancelled:
+            return
+        running.context.cancelled = True
+        if running.task is not None:
+            running.task.cancel()
+
+    def abandon_overdue(self, now: float) -> None:
+        """Takes back the slots of handlers that did not stop at their timeout, or when they were cancelled."""
+        for running in list(self.running.values()):
+            claimed = running.claimed
+            if now - running.started > claimed.timeout_ms / 1000 + ABANDON_AFTER:
+                log.error("abandoned a handler that does not stop", job=claimed.id)
+                self.crew.abandoned += 1
+                message = f"did not stop at its timeout of {claimed.timeout_ms / 1000:g} s; abandoned"
+                self.end(
+                    running,
+                    None
+                    if running.context.lost
+                    else Nack(claimed.key, claimed.token, "TimeoutError", message),
+                )
+
+
+def _light(_: object) -> int:
+    return 100
+
+
+def _weight(item: Nack | Bury) -> int:
+    return len(item.message) + len(item.trace) + 200
