@@ -58,7 +58,7 @@ for i, id in ipairs(ids) do
   end
 end
 if #mine == 0 then return reply end
-local beyond = excess(keys, "succeeded", { age, most, bytes }, now, #mine, weight)
+local beyond = excess(keys, "succeeded", { age, most, bytes }, now, #mine - #own / 2, weight)
 if beyond or #own > 0 then
   for _, key in ipairs({ expiries, logs }) do redis.call("ZCARD", key) end
   for _, key in ipairs({ jobs, attempts, known, notes }) do redis.call("HLEN", key) end

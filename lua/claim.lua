@@ -130,7 +130,11 @@ for i, record in ipairs(records) do
     reply[n + 6], reply[n + 7], reply[n + 8] = record, history, checkpoint_of(id, history)
   end
 end
-if #corrupt > 0 then redis.call("ZCARD", dead) end
+local sums = {}
+if #corrupt > 0 then
+  redis.call("ZCARD", dead)
+  sums = redis.call("HMGET", counters, "dead", "bytes_dead")
+end
 
 -- From here on everything is written.
 local told, left = {}, waiting - #records
@@ -162,6 +166,10 @@ for _, id in ipairs(corrupt) do
   redis.call("ZADD", dead, int(now), id)
   redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0")
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
+  sums[2] = (tonumber(sums[2]) or 0) + redis.call("HSTRLEN", jobs, id)
+end
+if #corrupt > 0 then
+  redis.call("HSET", counters, "dead", int((tonumber(sums[1]) or 0) + #corrupt), "bytes_dead", int(sums[2]))
 end
 if turn ~= "" and (#given > 0 or tonumber(turn)) then
   local kept = renew and int(now + spell) or kept_until

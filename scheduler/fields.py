@@ -17,13 +17,18 @@ from .keys import JOB_KEY, QUEUE_NAME
 _NAME = {"pattern": f"^{QUEUE_NAME.pattern}$"}
 _KEY = {"pattern": f"^{JOB_KEY.pattern}$"}
 _WHOLE = {"x-whole": True}
-# "30" is no duration in a document: the unit is always there, or the value is a number.
-_DURATION = {"x-duration": True, "examples": [30, "250ms", "5m", "2h"]}
+_WEEK = 7 * 86_400
+_TEN_YEARS = 3_652 * 86_400
 
 Name = Annotated[str, Meta(extra_json_schema=_NAME)]
 KeyText = Annotated[str, Meta(extra_json_schema=_KEY)]
 WorkerName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{WORKER_NAME.pattern}$"})]
-Duration = Annotated[int | float | str, Meta(extra_json_schema=_DURATION)]
+# "30" is no duration in a document: the unit is always there, or the value is a number. The bounds are seconds.
+Duration = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _TEN_YEARS)})]
+UpToAWeek = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _WEEK)})]
+Timeout = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _WEEK)})]
+WaitTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 60)})]
+LeaseTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (1, 12 * 3_600)})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Whole = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 2**53 - 1})]
 Count1000 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 1000})]
@@ -32,7 +37,8 @@ Priority = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": -100, "
 Most500 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 500})]
 Factor = Annotated[float, Meta(extra_json_schema={"minimum": 1, "maximum": 1000})]
 Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
-Kinds = Annotated[list[str], Meta(extra_json_schema={"maxItems": 100})]
+Kind = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]
+Kinds = Annotated[list[Kind], Meta(extra_json_schema={"maxItems": 100})]
 Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
 
 StateName = Literal["scheduled", "blocked", "ready", "running", "retrying", "succeeded", "cancelled", "dead"]
@@ -54,9 +60,9 @@ class RetryFields(Request):
 
     max_attempts: Count1000 | UnsetType | None = UNSET
     immediate: UpTo1000 | UnsetType | None = UNSET
-    base: Duration | UnsetType | None = UNSET
+    base: UpToAWeek | UnsetType | None = UNSET
     factor: Factor | UnsetType | None = UNSET
-    max_delay: Duration | UnsetType | None = UNSET
+    max_delay: UpToAWeek | UnsetType | None = UNSET
     jitter: Share | UnsetType | None = UNSET
     non_retryable: Kinds | UnsetType | None = UNSET
     max_crashes: Count1000 | UnsetType | None = UNSET
@@ -74,7 +80,7 @@ class NewJobFields(Request):
     run_at: Moment | None = None
     group: KeyText | None = None
     tags: Tags = []
-    timeout: Duration | None = None
+    timeout: Timeout | None = None
     retry: RetryFields | None = None
     retention: Duration | None = None
 
@@ -90,15 +96,15 @@ class LeaseFields(Request):
 
     worker: WorkerName
     max: Most500 = 1
-    wait: Duration = 0
-    lease: Duration | None = None
+    wait: WaitTime = 0
+    lease: LeaseTime | None = None
     request_id: WorkerName | None = None
 
 
 class ErrorFields(Request):
     """What went wrong in an attempt."""
 
-    kind: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]
+    kind: Kind
     message: str
     trace: str | None = None
 
@@ -115,7 +121,7 @@ class NackItem(Request):
     id: str
     token: Whole
     error: ErrorFields
-    retry_in: Duration | None = None
+    retry_in: UpToAWeek | None = None
     permanent: bool = False
 
 
@@ -128,7 +134,7 @@ class ReleaseItem(Request):
 class ExtendItem(Request):
     id: str
     token: Whole
-    lease: Duration | None = None
+    lease: LeaseTime | None = None
     progress: Raw | UnsetType = UNSET
     log: list[str] = []
 
@@ -168,7 +174,7 @@ class TypeFields(Request):
     """The policy of a type. By PATCH, what is left out stays as it is, and null lifts."""
 
     retry: RetryFields | UnsetType | None = UNSET
-    timeout: Duration | UnsetType | None = UNSET
+    timeout: Timeout | UnsetType | None = UNSET
 
 
 # -- given ---------------------------------------------------------------------------------------------------

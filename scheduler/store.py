@@ -287,11 +287,11 @@ class Store:
         body, sha = self._bodies["replay guarded" if call.guarded else call.script]
         return body, sha, Keys(self.namespace, call.queue).all(self._scripts[call.script].keys)
 
-    def _command(self, call: Call[Any]) -> list[Any]:
+    def _command(self, call: Call[Any], *, whole: bool = False) -> list[Any]:
         if call.plain:
             return list(call.plain)
-        _, sha, keys = self.prepared(call)
-        return ["EVALSHA", sha, len(keys), *keys, *call.args]
+        body, sha, keys = self.prepared(call)
+        return [*(("EVAL", body) if whole else ("EVALSHA", sha)), len(keys), *keys, *call.args]
 
     async def run(self, call: Call[T]) -> T:
         """Sends one call and reads its reply."""
@@ -311,14 +311,12 @@ class Store:
         try:
             replies = await self._send(calls)
             missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
-            for _ in range(3):
-                if not missing:
-                    break
+            if missing:
                 await self.load()
-                again = await self._send([calls[n] for n in missing])
+                # With their text: a server that loses them once more in between cannot miss that.
+                again = await self._send([calls[n] for n in missing], whole=True)
                 for n, reply in zip(missing, again, strict=True):
                     replies[n] = reply
-                missing = [n for n in missing if isinstance(replies[n], redis_errors.NoScriptError)]
         except (redis_errors.RedisError, OSError, TypeError, AttributeError) as error:
             # TypeError, AttributeError: a write to a transport that the peer closed, on some Pythons.
             if isinstance(error, TypeError | AttributeError) and "transport" not in repr(error).lower():
@@ -329,16 +327,16 @@ class Store:
             for call, reply in zip(calls, replies, strict=True)
         ]
 
-    async def _send(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    async def _send(self, calls: Sequence[Call[Any]], *, whole: bool = False) -> list[Any]:
         if len(calls) == 1:
             try:
                 client: Any = self.clients.commands
-                return [await client.execute_command(*self._command(calls[0]))]
+                return [await client.execute_command(*self._command(calls[0], whole=whole))]
             except redis_errors.ResponseError as error:
                 return [error]
         pipe = self.clients.commands.pipeline(transaction=False)
         for call in calls:
-            pipe.execute_command(*self._command(call))
+            pipe.execute_command(*self._command(call, whole=whole))
         return list(await pipe.execute(raise_on_error=False))
 
     def _translated(self, error: Exception, script: str) -> SchedulerError:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import AsyncIterator
 from functools import cache
 from time import perf_counter
-from uuid import uuid4
 
 import orjson
 from aiohttp import web
@@ -32,6 +29,8 @@ from .parts import (
     Behind,
     Deadlines,
     Polls,
+    request_id,
+    stamp,
 )
 from .routes import register
 from .server import Site, serve
@@ -44,8 +43,6 @@ ROUTES = tuple(
     route for module in (jobs, lease, settle, queues, types, health) for route in module.table.routes
 )
 """Every documented call."""
-
-_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def make_app(
@@ -83,27 +80,24 @@ def _described(*, keyed: bool) -> bytes:
 
 def _guard(gate: Gate, *, verbose: bool) -> Middleware:
     """The one middleware: the request's id, its key, its problem if it has one, its line in the log."""
-    # A part of this process and a number: unique enough to be found in a log, and cheap.
-    own, numbers = uuid4().hex[:12], itertools.count(1)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = perf_counter()
-        sent = request.headers.get("X-Request-Id")
-        request_id = sent if sent is not None and _GOOD_ID.fullmatch(sent) else f"{own}-{next(numbers)}"
-        request[REQUEST_ID] = request_id
+        its_id = request[REQUEST_ID] = request_id(request.headers.get("X-Request-Id"))
         try:
             gate.check(request)
             response = await handler(request)
+        except ConnectionError:
+            raise  # the caller is gone: there is nobody to answer
         except Exception as error:  # noqa: BLE001 - the table of problems has the last word on each
             response = problems.answer(error, request)
         if not response.prepared:
-            response.headers["X-Request-Id"] = request_id
-            response.headers["Server"] = "scheduler"
+            stamp(response, its_id)
         if verbose:
             log.debug(
                 "request", method=request.method, path=request.path[:200], status=response.status,
-                ms=round((perf_counter() - began) * 1000, 1), request_id=request_id,
+                ms=round((perf_counter() - began) * 1000, 1), request_id=its_id,
             )  # fmt: skip
         return response
 

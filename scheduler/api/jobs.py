@@ -24,7 +24,7 @@ from .server import hang_up_cancels
 table = Table()
 
 LONGEST_WAIT = 60
-WAIT = {"wait": Param({"type": "string", "examples": ["30", "2.5s"]}, "Hold until it has ended, 0 to 60 s.")}
+WAIT = {"wait": Param({"type": "string", "examples": ["5", "2.5s"]}, "Hold until it has ended, 0 to 60 s.")}
 
 
 @table.add(

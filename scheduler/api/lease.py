@@ -16,7 +16,7 @@ from ..logs import get_logger
 from ..store import Bury, Call, Claim, Release, Store, TypePolicy
 from ..times import duration_ms
 from ..upkeep import sweep
-from .parts import BEHIND, DOORBELL, POLLS, REQUEST_ID, SETTINGS, STORE
+from .parts import BEHIND, DOORBELL, POLLS, REQUEST_ID, SETTINGS, STORE, stamp
 from .routes import Table, json_answer, queue_name
 from .server import hang_up_cancels
 
@@ -143,7 +143,8 @@ async def _hand_over(request: web.Request, asked: Asked, jobs: list[Claimed]) ->
         shown = [
             leased(job, asked.worker, *policies[job.record.type]).document() for job in jobs if job.record
         ]
-        response = json_answer({"jobs": shown}, headers={"X-Request-Id": request[REQUEST_ID]})
+        response = json_answer({"jobs": shown})
+        stamp(response, request[REQUEST_ID])
         await response.prepare(request)
         await response.write_eof()
         await _flush(request, asked.lease_ms / 1000)

@@ -145,9 +145,9 @@ def _tidy(schema: Any) -> Any:
     made = {name: _tidy(value) for name, value in schema.items()}
     if made.pop("x-whole", False):
         made["type"] = "integer"
-    if made.pop("x-duration", False):
+    if bounds := made.pop("x-duration", None):
         made["anyOf"] = [
-            {"type": "number", "minimum": 0},
+            {"type": "number", "minimum": bounds[0], "maximum": bounds[1]},
             {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$"},
         ]
     return made

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from aiohttp import web
 
@@ -23,6 +26,20 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 ENQUEUED_ID = web.RequestKey("enqueued_id", str)
 """Under this a request keeps the id of the job that it is about to enqueue."""
+
+
+_OWN, _NUMBERS, _GOOD_ID = uuid4().hex[:12], itertools.count(1), re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def request_id(sent: str | None) -> str:
+    """What a request is called: as its caller calls it, else a part of this process and a number."""
+    return sent if sent is not None and _GOOD_ID.fullmatch(sent) else f"{_OWN}-{next(_NUMBERS)}"
+
+
+def stamp(response: web.StreamResponse, its_id: str | None = None) -> None:
+    """Puts on what every answer has."""
+    response.headers["X-Request-Id"] = its_id or request_id(None)
+    response.headers["Server"] = "scheduler"
 
 
 @dataclass(frozen=True, slots=True)

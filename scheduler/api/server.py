@@ -14,7 +14,7 @@ from ..logs import get_logger
 from ..settings import Settings
 from . import problems
 from .auth import check_host
-from .parts import DEADLINES, Deadlines
+from .parts import DEADLINES, Deadlines, request_id, stamp
 from .problems import Refusal
 
 log = get_logger(__name__)
@@ -78,14 +78,21 @@ class Connection(web.RequestHandler):
         if left > 0.001:
             self._clock = self._loop.call_later(left, self._look)
             return
-        if self._partial:
-            within = f"headers must be whole within {self._deadlines.headers:g} s"
-            self.transport.write(_bare(Refusal("request_timeout", within)))
-        self.force_close()
+        if not self._partial:
+            self.force_close()
+            return
+        within = f"headers must be whole within {self._deadlines.headers:g} s"
+        self.transport.write(_bare(Refusal("request_timeout", within)))
+        self.transport.write_eof()
+        self.close()
+        # Closed at once, what still comes in would reset the connection, and the answer with it.
+        self._clock = self._loop.call_later(self._deadlines.linger, self.force_close)
 
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Cancels the handler while it stands in this, when the caller hangs up."""
+        if self.transport is None:
+            raise ConnectionResetError("the caller hung up")
         self._held = asyncio.current_task()
         try:
             yield
@@ -100,6 +107,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it holds the bytes that could not be parsed
     ) -> web.StreamResponse:
         """Answers what could not be parsed, or failed outside the application. Nothing sent is repeated."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # the caller is gone
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun, there is no room for another")
         if status < 500:
@@ -109,6 +118,7 @@ class Connection(web.RequestHandler):
             )
         else:
             response = problems.answer(exc if isinstance(exc, Exception) else RuntimeError(str(exc)), request)
+        stamp(response)
         response.force_close()
         return response
 
@@ -118,13 +128,15 @@ class Connection(web.RequestHandler):
         """Sends the answer. What aiohttp refuses before it asks the application is a problem document too."""
         if isinstance(resp, web.HTTPException):
             resp = problems.answer(resp, request)
+            stamp(resp, request_id(request.headers.get("X-Request-Id")))
         return await super().finish_response(request, resp, start_time)
 
 
 def _bare(refusal: Refusal) -> bytes:
     body = problems.document(refusal)
     head = f"HTTP/1.1 {refusal.status} Request Timeout\r\nContent-Type: {problems.PROBLEM_JSON}\r\n"
-    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+    rest = f"X-Request-Id: {request_id(None)}\r\nServer: scheduler\r\nConnection: close\r\n\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n{rest}".encode() + body
 
 
 @contextmanager

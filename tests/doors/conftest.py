@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +14,10 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 from multidict import CIMultiDictProxy
 from redis.asyncio import Redis
+from structlog.contextvars import merge_contextvars
 from yarl import URL
 
+from scheduler import logs
 from scheduler.api import Deadlines, make_app, serve
 from scheduler.clients import Clients
 from scheduler.doorbell import Doorbell
@@ -148,6 +150,22 @@ async def until(happened: Callable[[], Awaitable[Any]], *, within: float = 5.0, 
 def held(job: Any) -> dict[str, Any]:
     """How a worker names what it holds."""
     return {"id": job["id"], "token": job["token"]}
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
+    """What the API has logged by now, as a library does: a former test may have configured the process."""
+    former = logs._processors[:]
+    logs._processors[:] = [merge_contextvars, logs._hand_over]
+    caplog.set_level("INFO")
+
+    def lines() -> str:
+        ours = [record for record in caplog.records if record.name.startswith(("scheduler.api", "aiohttp"))]
+        texts = [f"{record.getMessage()} {record.exc_info or ''}" for record in ours]
+        return "\n".join(text for text in texts if not text.startswith("serving "))
+
+    yield lines
+    logs._processors[:] = former
 
 
 @pytest.fixture(params=("fake", "valkey"))

@@ -111,7 +111,7 @@ async def test_a_silent_store_is_not_ready_and_is_named(serving, monkeypatch):
 
 
 @on_the_fake
-async def test_a_store_that_refuses_is_for_its_operator(serving, monkeypatch, caplog):
+async def test_a_store_that_refuses_is_for_its_operator(serving, monkeypatch, said):
     api = await serving()
 
     async def refuse(*_):
@@ -123,7 +123,7 @@ async def test_a_store_that_refuses_is_for_its_operator(serving, monkeypatch, ca
 
     assert (503, "store_unavailable") == (answer.status, answer.code)
     assert "secret-host" not in answer.doc["detail"]
-    assert "NOPERM" in caplog.text
+    assert "NOPERM" in said()
     assert 503 == ready.status
     assert "NOPERM" in ready.doc["detail"]
 

@@ -185,7 +185,7 @@ async def test_who_hangs_up_while_waiting_takes_nothing(api):
     assert ["mail:a"] == [job["id"] for job in await api.lease(worker="other", wait=2)]
 
 
-async def test_what_was_claimed_for_who_hung_up_is_released_at_once(serving, monkeypatch):
+async def test_what_was_claimed_for_who_hung_up_is_released_at_once(serving, monkeypatch, caplog):
     api = await serving()
     await api.enqueue()
     claimed, run = asyncio.Event(), api.store.run
@@ -206,9 +206,10 @@ async def test_what_was_claimed_for_who_hung_up_is_released_at_once(serving, mon
 
     job = (await api.get("/v1/jobs/mail:a")).doc
     assert ("ready", 0) == (job["state"], job["attempt"]), "and no attempt was used"
+    assert [] == caplog.records
 
 
-async def test_what_cannot_be_written_is_released(api):
+async def test_what_cannot_be_written_is_released(api, caplog):
     for n in range(20):
         await api.enqueue(f"k{n}", payload="x" * 1_000_000)
     _, writer = await begun(api, {"worker": "w", "max": 20})
@@ -221,6 +222,7 @@ async def test_what_cannot_be_written_is_released(api):
     writer.transport.abort()  # the answer is larger than what the sockets hold, so it cannot have gone out
 
     await lands(api, count=20)
+    assert [] == caplog.records
 
 
 async def test_a_lost_reply_of_a_claim_is_asked_for_again(serving, monkeypatch):

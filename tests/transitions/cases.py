@@ -68,6 +68,15 @@ async def world(store: Store, clock: Clock) -> Tokens:
     return tokens
 
 
+async def quiet(store: Store) -> Tokens:
+    """The same jobs on an ordinary day: nothing is due, overdue, bad, known to be gone, or has a word of its own."""
+    tokens = dict(await in_every_state(store, [state for state in STATES if state != "ready"]))
+    for key in ("last", "asked", "own"):
+        tokens[key] = (await claimed(store, key)).token
+    await enqueued(store, "ready")
+    return tokens
+
+
 def enqueue(tokens: Tokens) -> list[object]:
     rest: list[object] = [""] * 8
     later: list[object] = ["", 5000, *[""] * 6]

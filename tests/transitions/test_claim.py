@@ -212,8 +212,14 @@ async def test_a_bad_record_is_buried_as_corrupt_and_the_others_run(store, redis
     assert ("dead", "corrupt") == ((await look(store, "bad")).state, (await look(store, "bad")).reason)
     assert ["bad"] == await events(redis, "bury")
     assert ["bad"] == (await store.list(QUEUE, "dead"))[0]
+    census = await store.census(QUEUE)
+    assert ("1", await redis.hstrlen(keys().at("jobs"), "bad")) == (
+        census.counters["dead"],
+        int(census.counters["bytes_dead"]),
+    )
     clock.advance(1)
     assert ["gone"] == await store.purge(QUEUE, ["bad"])
+    assert "0" == (await store.census(QUEUE)).counters["bytes_dead"]
 
 
 async def test_a_bad_record_that_becomes_due_is_buried_too(store, redis, clock):

@@ -69,6 +69,19 @@ async def test_one_bad_call_of_a_pipeline_spoils_no_other(store):
     assert (True, ["ready"]) == (good[0], [job.outcome for job in good[1]])
 
 
+async def test_a_server_that_loses_its_scripts_between_loading_and_sending_is_not_noticed(store, redis):
+    class Unlucky(Store):
+        async def load(self) -> None:
+            await super().load()
+            await redis.script_flush()
+
+    unlucky = Unlucky(store.clients, now=store._now)
+    await unlucky.connect()
+
+    await enqueued(unlucky, "a", "b")
+    assert ["a", "b"] == [job.key for job in await take(unlucky, 5)]
+
+
 @on_real_servers
 async def test_flushed_by_each_other_all_the_time_nobody_fails(store, another_store, redis):
     async def work(each: Store, worker: str) -> int:

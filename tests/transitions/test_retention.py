@@ -142,6 +142,17 @@ async def test_a_job_may_say_itself_how_long_it_stays(store, clock, state):
 
 
 @pytest.mark.parametrize("state", ENDED)
+@pytest.mark.parametrize("own", [0, 10**9])
+async def test_a_job_with_a_word_of_its_own_pushes_no_other_out(store, state, own):
+    await store.configure(QUEUE, {f"keep_{state}_count": "1"})
+    await end(store, state, "other")
+    await end(store, state, "own", retention_ms=own)
+
+    assert [state, state] == await states_of(store, "other", "own")
+    assert b"{}" == (await look(store, "other")).payload
+
+
+@pytest.mark.parametrize("state", ENDED)
 async def test_with_a_retention_of_none_payload_and_result_go_at_once_and_the_id_stays_a_minute(
     store, clock, redis, state
 ):

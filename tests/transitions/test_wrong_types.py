@@ -6,7 +6,7 @@ from redis.exceptions import ResponseError
 from scheduler.keys import SUFFIXES
 from scheduler.scripts import names, script
 from tests.helpers import keys, raw, snapshot
-from tests.transitions.cases import CASES, touched, world
+from tests.transitions.cases import CASES, quiet, touched, world
 
 
 def test_each_script_has_a_call_and_together_they_touch_each_of_its_keys():
@@ -38,6 +38,25 @@ async def test_a_key_of_the_wrong_type_is_refused_and_changes_nothing(store, red
         assert before == await snapshot(redis), f"{case} fails after a write"
 
     assert [] == went_on
+
+
+@pytest.mark.unverified
+@pytest.mark.parametrize("suffix", SUFFIXES)
+async def test_a_call_that_looks_at_fewer_keys_fails_before_it_writes_or_not_at_all(
+    store, redis, clock, suffix
+):
+    """Where nothing is due, known, corrupt or beyond its retention, less is looked at; each call meets what the last left."""
+    tokens = await quiet(store)
+    await redis.unlink(keys().at(suffix))
+    await redis.set(keys().at(suffix), "of the wrong type")
+    turn = list(SUFFIXES).index(suffix)
+
+    for case in [*CASES[turn:], *CASES[:turn]]:
+        before = await snapshot(redis)
+        try:
+            await raw(store, case.script, *case.args(tokens))
+        except ResponseError:
+            assert before == await snapshot(redis), f"{case} fails after a write"
 
 
 @pytest.mark.unverified
