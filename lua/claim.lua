@@ -26,7 +26,9 @@ count = tonumber(count)
 lease_ms, period_ms = lease_ms == "" and 30000 or tonumber(lease_ms), period_ms == "" and 10000 or tonumber(period_ms)
 if not (lease_ms and lease_ms >= 1 and lease_ms <= 604800000) then return redis.error_reply("INVALID lease_ms") end
 if not (period_ms and period_ms >= 1 and period_ms <= 604800000) then return redis.error_reply("INVALID period_ms") end
-if string.find(worker .. key_id .. turn, "[|\n]") then return redis.error_reply("INVALID worker, key_id or turn") end
+if #worker > 128 or not string.find(worker, "^[%w._:@-]+$") or string.find(key_id .. turn, "[|\n]") then
+  return redis.error_reply("INVALID worker, key_id or turn")
+end
 local micros
 now, micros = clock(now)
 local reply = { 4000 + micros % 2001, 0, int(now) }
@@ -164,7 +166,8 @@ end
 if #told > 0 then redis.call("HSET", counters, unpack(told)) end
 for _, id in ipairs(corrupt) do
   redis.call("ZADD", dead, int(now), id)
-  redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0")
+  local errors = string.match(redis.call("HGET", attempts, id) or "", "\n.*$") or ""
+  redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0" .. errors)
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
   sums[2] = (tonumber(sums[2]) or 0) + redis.call("HSTRLEN", jobs, id)
 end

@@ -25,7 +25,6 @@ local sent = now
 now = begin(keys, now)
 if not created and named == 0 then return { 0, 0 } end
 
-step = tonumber(step) or 60000000
 if named == 0 then
   local ids, soonest = raise(keys, now, limit, step)
   if #ids > 0 then announce(keys, "promote", "", now, { ids = ids, runnable = true }) end

@@ -1,9 +1,9 @@
 -- purge: waiting or ended -> gone
 --
--- By ids; or the oldest of one `state` (not running) that match `type` and ended, or entered, before `before_ms`; or,
--- with the state "expired", what every retention rule of the queue lets go, with receipts and known ids whose
--- time is over. One page of at most `limit` a call. A purged id is free at once; one that retention lets go
--- stays known until 60 s after its end.
+-- By ids; or the oldest of one `state` (not running) that ended, became ready or are due by `before_ms`; or, with
+-- the state "expired", what every retention rule of the queue lets go, with receipts and known ids whose time is
+-- over. One page of at most `limit` a call. A purged id is free at once; one that retention lets go stays known
+-- until 60 s after its end.
 --
 -- Returns how many went and 1 when the page was full, then for each id "gone", "running" when it may not go,
 -- or "missing".
@@ -14,10 +14,10 @@
 -- @include lib/drop
 -- @include lib/expire
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, receipts, notes, logs, config, counters, bell, events = unpack(KEYS)
-local now, state, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
+local now, state, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
-local refused = refusal(level, count, 6, 1, limit)
+local refused = refusal(level, count, 5, 1, limit)
 if refused then return refused end
 local named = tonumber(count) or 0
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
@@ -31,7 +31,7 @@ limit = tonumber(limit) or 100
 
 local reply, leaving, total, done = { 0, 0 }, {}, 0, {}
 for i = 1, named do
-  local id = item(6, 1, i)
+  local id = item(5, 1, i)
   local its, _, ended = state_of(keys, id)
   if its and its ~= "running" and not done[id] then
     done[id] = true
@@ -58,16 +58,16 @@ if named == 0 and state == "expired" then
 elseif named == 0 then
   local micro = state == "ready" or state == "scheduled" or state == "retrying"
   local last = before and string.format("%.0f", before * (micro and 1000 or 1)) or "+inf"
-  local oldest = (last == "+inf" or micro) and "-inf" or "-" .. last
-  local page = redis.call("ZRANGEBYSCORE", keys[state], oldest, last, "LIMIT", 0, limit)
-  if #page == limit then reply[2] = 1 end
-  leaving[state] = {}
-  for _, id in ipairs(page) do
-    if type == "" or string.match(redis.call("HGET", jobs, id) or "", "^([^|\n]*)|") == type then
-      table.insert(leaving[state], id)
-      total = total + 1
-    end
+  local page
+  if string.find(" succeeded cancelled dead ", " " .. state .. " ", 1, true) then
+    page = redis.call("ZRANGEBYSCORE", keys[state], 0, last, "LIMIT", 0, limit)
+    local own = redis.call("ZREVRANGEBYSCORE", keys[state], "(0", last == "+inf" and "-inf" or "-" .. last, "LIMIT", 0, limit - #page)
+    for _, id in ipairs(own) do page[#page + 1] = id end
+  else
+    page = redis.call("ZRANGEBYSCORE", keys[state], "-inf", last, "LIMIT", 0, limit)
   end
+  reply[2] = #page == limit and 1 or 0
+  leaving[state], total = page, #page
 end
 
 local ids = {}

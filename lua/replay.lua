@@ -1,10 +1,10 @@
 -- replay: dead -> ready
 --
--- Runs dead jobs again: by ids, or the oldest that match `type` and ended before `before_ms`, one page of at
--- most `limit` a call. attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
+-- Runs dead jobs again: by ids, or the oldest that ended by `before_ms`, one page of at most `limit` a call.
+-- attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
 -- one is kept among the job's edits.
 --
--- Returns how many were replayed and 1 when the page was full, then for each id "ready", "already" when it was
+-- Returns how many were replayed and 1 when more are left, then for each id "ready", "already" when it was
 -- ready before, the state that refuses it, or "missing".
 -- @flags allow-oom
 -- @include lib/begin
@@ -12,10 +12,10 @@
 -- @include lib/state_of
 -- @include lib/revive
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, config, counters, bell, events = unpack(KEYS)
-local now, type, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
+local now, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
-local refused = refusal(level, count, 5, 3, limit)
+local refused = refusal(level, count, 4, 3, limit)
 if refused then return refused end
 local named = tonumber(count) or 0
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
@@ -28,7 +28,7 @@ local micros = select(2, clock(sent))
 
 local reply, chosen, done = { 0, 0 }, {}, {}
 for i = 1, named do
-  local id, payload, crc = item(5, 3, i)
+  local id, payload, crc = item(4, 3, i)
   local state, _, ended = state_of(keys, id)
   if state == "dead" and not done[id] then
     if string.find(crc, "[^%x]") then return redis.error_reply("INVALID crc of item " .. i) end
@@ -42,17 +42,18 @@ end
 if named == 0 then
   local most, last, bytes = tonumber(limit) or 100, before_ms == "" and now or tonumber(before_ms), 0
   if not (last and last >= 0) then return redis.error_reply("INVALID before_ms") end
-  for _, range in ipairs({ { 0, last }, { -last, "(0" } }) do
-    local page = redis.call("ZRANGEBYSCORE", dead, range[1], range[2], "LIMIT", 0, most)
-    if #page == most then reply[2] = 1 end
+  local oldest = {
+    redis.call("ZRANGEBYSCORE", dead, 0, last, "LIMIT", 0, most + 1),
+    redis.call("ZREVRANGEBYSCORE", dead, "(0", -last, "LIMIT", 0, most + 1),
+  }
+  for _, page in ipairs(oldest) do
     for _, id in ipairs(page) do
-      local record = redis.call("HGET", jobs, id) or ""
-      if bytes > 4194304 then
+      if #chosen == most or bytes > 4194304 then
         reply[2] = 1
-      elseif #chosen < most and (type == "" or string.match(record, "^([^|\n]*)|") == type) then
-        bytes = bytes + #record
-        chosen[#chosen + 1] = { id = id, payload = "", crc = "" }
+        break
       end
+      bytes = bytes + redis.call("HSTRLEN", jobs, id)
+      chosen[#chosen + 1] = { id = id, payload = "", crc = "" }
     end
   end
 end

@@ -604,7 +604,7 @@ class Store:
 
     async def expire(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
         """ended -> gone, what retention lets go: how many, and whether more is left."""
-        return await self.run(Call("purge", queue, [self._stamp(), "expired", "", "", limit, 0], _page))
+        return await self.run(Call("purge", queue, [self._stamp(), "expired", "", limit, 0], _page))
 
     # -- acting on jobs ---------------------------------------------------------------------------------------
 
@@ -618,23 +618,18 @@ class Store:
 
     async def replay(self, queue: str, items: Sequence[tuple[str, bytes | None]]) -> list[str]:
         """dead -> ready, with another payload where one is given: ready, already (it was), the state that refuses, or missing for each."""
-        args: list[Any] = [self._stamp(), "", "", "", len(items)]
+        args: list[Any] = [self._stamp(), "", "", len(items)]
         for key, payload in items:
             args += (key, payload or b"", checksum(payload) if payload else "")
         edits = any(payload for _, payload in items)
         return await self.run(Call("replay", queue, args, _after_page, guarded=edits))
 
     async def replay_page(
-        self,
-        queue: str,
-        *,
-        type: str = "",
-        before_ms: int | None = None,
-        limit: int = 100,
+        self, queue: str, *, before_ms: int | None = None, limit: int = 100
     ) -> tuple[int, bool]:
-        """dead -> ready, the oldest that match, one page: how many, and whether the page was full."""
+        """dead -> ready, the oldest that ended by then, one page: how many, and whether more are left."""
         before = "" if before_ms is None else before_ms
-        return await self.run(Call("replay", queue, [self._stamp(), type, before, limit, 0], _page))
+        return await self.run(Call("replay", queue, [self._stamp(), before, limit, 0], _page))
 
     async def update(
         self,
@@ -672,21 +667,15 @@ class Store:
     async def purge(self, queue: str, keys: Sequence[str]) -> list[str]:
         """waiting or ended -> gone: gone, running (which may not go) or missing for each."""
         return await self.run(
-            Call("purge", queue, [self._stamp(), "", "", "", "", len(keys), *keys], _after_page)
+            Call("purge", queue, [self._stamp(), "", "", "", len(keys), *keys], _after_page)
         )
 
     async def purge_page(
-        self,
-        queue: str,
-        state: str,
-        *,
-        type: str = "",
-        before_ms: int | None = None,
-        limit: int = 100,
+        self, queue: str, state: str, *, before_ms: int | None = None, limit: int = 100
     ) -> tuple[int, bool]:
-        """waiting or ended -> gone, the oldest of one state that match, one page: how many, and whether it was full."""
+        """waiting or ended -> gone, the oldest of one state, one page: how many, and whether it was full."""
         before = "" if before_ms is None else before_ms
-        return await self.run(Call("purge", queue, [self._stamp(), state, type, before, limit, 0], _page))
+        return await self.run(Call("purge", queue, [self._stamp(), state, before, limit, 0], _page))
 
     # -- configuration ----------------------------------------------------------------------------------------
 

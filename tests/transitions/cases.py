@@ -137,18 +137,18 @@ CASES = [
     ),
     Case("promote ids", "promote", lambda t: ["", *ids("scheduled", "retrying", "missing")]),
     Case("cancel", "cancel", lambda t: ids("ready", "running", "missing", "blocked")),
-    Case("replay", "replay", lambda t: ["", "", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
+    Case("replay", "replay", lambda t: ["", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
     Case(
-        "replay page", "replay", lambda t: ["send", "", 100, 0],
+        "replay page", "replay", lambda t: ["", 100, 0],
         frozenset({"jobs", "ready", "dead", "attempts", "expiries", "notes", "config", "counters", "bell", "events"}),
     ),
     Case("update", "update", lambda t: [2, "ready", 5, 1000, "", "[1]", "ff", "", "", "missing", *[""] * 7]),
-    Case("purge", "purge", lambda t: ["", "", "", "", *ids("dead", "succeeded", "ready", "gone", "missing")]),
+    Case("purge", "purge", lambda t: ["", "", "", *ids("dead", "succeeded", "ready", "gone", "missing")]),
     Case(
-        "purge page", "purge", lambda t: ["dead", "send", "", 100, 0],
+        "purge page", "purge", lambda t: ["dead", "", 100, 0],
         frozenset({"jobs", "dead", "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known"}),
     ),
-    Case("purge expired", "purge", lambda t: ["expired", "", "", 100, 0]),
+    Case("purge expired", "purge", lambda t: ["expired", "", 100, 0]),
     Case("configure", "configure", lambda t: ["", "", "", 2, "paused", "1", "keep_dead_count", "5"]),
     Case("configure a type", "configure", lambda t: ["send", "5|\n{}", "", 0]),
     Case(

@@ -128,13 +128,14 @@ async def test_a_page_of_a_state_leaves_the_others(store):
 
 
 @pytest.mark.parametrize("own", [{}, {"retention_ms": 600_000}], ids=["the queue's retention", "their own"])
-async def test_a_page_takes_only_what_ended_before_a_time_and_is_of_a_type(store, clock, own):
+async def test_a_page_takes_only_what_ended_before_a_time_oldest_first(store, clock, own):
     began = clock.now
     for n in range(5):
-        await buried(store, await claimed(store, f"k{n}", type="odd" if n % 2 else "even", **own))
+        await buried(store, await claimed(store, f"k{n}", **own))
         clock.advance(1)
 
-    assert (1, False) == await store.purge_page(QUEUE, "dead", type="odd", before_ms=began + 2000)
+    assert (1, True) == await store.purge_page(QUEUE, "dead", before_ms=began + 2000, limit=1)
+    assert [None, "dead"] == await states_of(store, "k0", "k1")
     assert (2, False) == await store.purge_page(QUEUE, "dead", before_ms=began + 2000)
     assert [None, None, None, "dead", "dead"] == await states_of(store, *(f"k{n}" for n in range(5)))
 
