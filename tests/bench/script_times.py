@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import statistics
 import subprocess
@@ -187,6 +188,46 @@ async def _reclaim(store: Store, batch: int) -> None:
         pass
 
 
+BARE = b"redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])"
+
+
+async def bare(store: Store) -> float:
+    """Microseconds of script time of HSET and ZADD in a script of their own."""
+    client = store.clients.commands
+    await client.flushdb()
+    sha = await client.script_load(BARE)
+    await client.config_resetstat()
+    for n in range(3_000):
+        await client.evalsha(sha, 2, "{b}h", "{b}z", new_key(), PAYLOAD, str(n))
+    stats: Any = await client.info("commandstats")
+    return float(stats["cmdstat_evalsha"]["usec"]) / 3_000
+
+
+async def whole_path(store: Store, batch: int, pid: int) -> tuple[float, float]:
+    """Microseconds of the server's CPU per job for enqueue, claim and ack; bytes per waiting job."""
+    await store.clients.commands.flushdb()
+    bench = Bench(store, batch)
+    bench.jobs = 20_000
+
+    async def memory() -> int:
+        info: Any = await store.clients.commands.info("memory")
+        return int(info["used_memory"])
+
+    empty, began = await memory(), _cpu(pid)
+    await bench.fill()
+    waiting = await memory() - empty
+    held = await bench.take()
+    await bench.each(
+        held, lambda b: store.ack_call(QUEUE, [Ack(j.key, j.token, b'"sent"') for j in b], worker="w")
+    )
+    return (_cpu(pid) - began) / bench.jobs, waiting / bench.jobs
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1e6 / os.sysconf("SC_CLK_TCK")
+
+
 async def main() -> None:
     kind = sys.argv[1] if len(sys.argv) > 1 else "valkey"
     program = binary(kind)
@@ -210,6 +251,8 @@ async def main() -> None:
                 rounds = [await measure(Bench(store, batch)) for _ in range(ROUNDS)]
                 for name in rounds[0]:
                     table.setdefault(name, {})[batch] = statistics.median(found[name] for found in rounds)
+            alone = await bare(store)
+            cpu = {batch: await whole_path(store, batch, server.pid) for batch in (10, 100)}
             await store.close()
         finally:
             server.kill()
@@ -223,6 +266,13 @@ async def main() -> None:
         print(f"| `{name}` | " + " | ".join(f"{table[name][batch]:.1f}" for batch in BATCHES) + " |")
     path = [sum(table[name][batch] for name in ("enqueue", "claim", "ack")) for batch in BATCHES]
     print("| **enqueue + claim + ack** | " + " | ".join(f"**{total:.1f}**" for total in path) + " |")
+
+    print(f"\na bare EVALSHA of HSET and ZADD: {alone:.1f} us of script")
+    print(f"bytes per waiting job with a payload of 100 bytes: {cpu[10][1]:.0f}")
+    for batch, (spent, _) in cpu.items():
+        print(
+            f"server CPU per job, enqueue + claim + ack, at {batch}: {spent:.1f} us"
+        )
 
 
 if __name__ == "__main__":
