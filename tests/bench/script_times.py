@@ -270,9 +270,7 @@ async def main() -> None:
     print(f"\na bare EVALSHA of HSET and ZADD: {alone:.1f} us of script")
     print(f"bytes per waiting job with a payload of 100 bytes: {cpu[10][1]:.0f}")
     for batch, (spent, _) in cpu.items():
-        print(
-            f"server CPU per job, enqueue + claim + ack, at {batch}: {spent:.1f} us"
-        )
+        print(f"server CPU per job, enqueue + claim + ack, at {batch}: {spent:.1f} us")
 
 
 if __name__ == "__main__":
