@@ -61,7 +61,8 @@ elseif named == 0 then
   local page
   if string.find(" succeeded cancelled dead ", " " .. state .. " ", 1, true) then
     page = redis.call("ZRANGEBYSCORE", keys[state], 0, last, "LIMIT", 0, limit)
-    local own = redis.call("ZREVRANGEBYSCORE", keys[state], "(0", last == "+inf" and "-inf" or "-" .. last, "LIMIT", 0, limit - #page)
+    local until_own = last == "+inf" and "-inf" or "-" .. last
+    local own = redis.call("ZREVRANGEBYSCORE", keys[state], "(0", until_own, "LIMIT", 0, limit - #page)
     for _, id in ipairs(own) do page[#page + 1] = id end
   else
     page = redis.call("ZRANGEBYSCORE", keys[state], "-inf", last, "LIMIT", 0, limit)
