@@ -51,7 +51,7 @@ for i, id in ipairs(ids) do
     scores[#scores + 1] = id
     records[#records + 1] = id
     records[#records + 1] = record
-    weight = weight + tonumber(size) + #record
+    if score > 0 then weight = weight + tonumber(size) + #record end
     reply[i] = "succeeded"
   else
     reply[i] = its == token and "succeeded" or settled(keys, id, token, "ack")

@@ -36,7 +36,10 @@ if not created then return reply end
 
 local marks = redis.call("HMGET", counters, "token", "keeper", "keeper_at", "swept_at", "sweep_told")
 local first, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros), marks[2], tonumber(marks[3])
-local receipt = redis.call("HGET", receipts, worker)
+-- A turn that is a number is a worker's own, its next one follows; any other has a receipt of its own, since
+-- several may be under way in one name.
+local name = (turn == "" or tonumber(turn)) and worker or worker .. "/" .. turn
+local receipt = redis.call("HGET", receipts, name)
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, counters = counters, bell = bell }
 keys.rung = redis.call("LLEN", bell)
 redis.call("ZCARD", running)
@@ -91,18 +94,20 @@ local line = paused and {} or redis.call("ZRANGE", ready, 0, count - 1, "WITHSCO
 local ids, scores = {}, {}
 for i = 1, #line, 2 do ids[#ids + 1], scores[#scores + 1] = line[i], line[i + 1] end
 
--- Records are read 25 at a time, so that a few large payloads end the batch and not the server's memory.
-local records, bytes = {}, 0
-for from = 1, #ids, 25 do
-  local page = redis.call("HMGET", jobs, unpack(ids, from, math.min(from + 24, #ids)))
-  for i = 1, math.min(25, #ids - from + 1) do
-    bytes = bytes + (page[i] and #page[i] or 0)
+-- Records are read a few at a time, then more, so that large ones end the batch and not the server's memory.
+local records, histories, bytes, from, size = {}, {}, 0, 1, 4
+for _ = 1, #ids do
+  if from > #ids or bytes > 4194304 then break end
+  local last_id = math.min(from + size - 1, #ids)
+  local page = redis.call("HMGET", jobs, unpack(ids, from, last_id))
+  local runs = seasoned and redis.call("HMGET", attempts, unpack(ids, from, last_id)) or {}
+  for i = 1, last_id - from + 1 do
+    bytes = bytes + (page[i] and #page[i] or 0) + (runs[i] and #runs[i] or 0)
     if bytes > 4194304 and #records > 0 then break end
-    records[#records + 1] = page[i]
+    records[#records + 1], histories[#records + 1] = page[i], runs[i]
   end
-  if bytes > 4194304 then break end
+  from, size = last_id + 1, math.min(2 * size, 100)
 end
-local histories = seasoned and #records > 0 and redis.call("HMGET", attempts, unpack(ids, 1, #records)) or {}
 local limits, given, tokens, lease_texts, ends_of, corrupt = {}, {}, {}, {}, {}, {}
 local token, from_now = first, "|" .. worker .. "|" .. int(now) .. "|"
 for i, record in ipairs(records) do
@@ -176,8 +181,8 @@ if #corrupt > 0 then
 end
 if turn ~= "" and (#given > 0 or tonumber(turn)) then
   local kept = renew and int(now + spell) or kept_until
-  redis.call("HSET", receipts, worker, turn .. "|" .. int(first) .. "|" .. kept .. "|" .. table.concat(given, " "))
-  if renew then redis.call("ZADD", expiries, int(now + spell), ":" .. worker) end
+  redis.call("HSET", receipts, name, turn .. "|" .. int(first) .. "|" .. kept .. "|" .. table.concat(given, " "))
+  if renew then redis.call("ZADD", expiries, int(now + spell), ":" .. name) end
 end
 if #given > 0 then
   if not paused and left > 0 or keeper == worker then ring(keys, now, true) end

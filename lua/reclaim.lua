@@ -35,13 +35,15 @@ if only_if_due == "1" and swept_at and swept_at <= now and now - swept_at < peri
   return { 0, 0, int(swept_at + period_ms - now), 0, 0 }
 end
 grace_until = math.min(tonumber(grace_until) or 0, now + pause)
-local busy = redis.call("ZCARD", running)
+local busy, before = redis.call("ZCARD", running), grace_until
 if busy > 0 and (not swept_at or swept_at > now or now - swept_at > 1.5 * period_ms) then grace_until = now + pause end
+-- What had run out at the last sweep has had its grace: else a sweeper that comes seldom would never reclaim.
+local upto = now >= grace_until and now or now >= before and swept_at and swept_at <= now and swept_at
 local uneven = redis.call("HLEN", leases) ~= busy and 1 or 0
 
 math.randomseed(tonumber(seed) or now % 2147483647)
 local moves, lost, overdue = {}, {}, {}
-if now >= grace_until then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(now), "WITHSCORES", "LIMIT", 0, limit) end
+if upto then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(upto), "WITHSCORES", "LIMIT", 0, limit) end
 for i = 1, #overdue, 2 do
   local id, until_ms = overdue[i], tonumber(overdue[i + 1])
   local lease = lease_of(redis.call("HGET", leases, id))

@@ -15,6 +15,7 @@ from . import retry as retry_policy
 from .clients import open_clients
 from .errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, StoreRefused, WrongState
 from .events import Follower, wait_ended
+from .execute import no_json_number
 from .handlers import Handler, Handlers, make_handler
 from .job import Job, NewJob, State, check, new_key, split_id
 from .retry import Retry
@@ -146,6 +147,8 @@ class Scheduler:
             encoded = msgspec.json.encode(payload)
         except (TypeError, ValueError, OverflowError) as error:
             raise PayloadInvalid(f"the payload of {type} is no JSON: {error}") from error
+        if b"null" in encoded and no_json_number(payload):
+            raise PayloadInvalid(f"the payload of {type} is no JSON: it holds NaN or an infinity")
         handler = self.handlers.get(type)
         if handler is not None:
             handler.decode(encoded)
@@ -170,6 +173,7 @@ class Scheduler:
             self._opening = asyncio.Lock()
         async with self._opening:
             if self._open is None or self._open[0] is not loop:
+                self._abandon()
                 settings = self.settings
                 if settings.redis_url == "memory://":
                     raise StoreRefused(
@@ -180,6 +184,12 @@ class Scheduler:
                 store = Store(clients, settings.namespace)
                 self._open = (loop, store, Follower(clients, settings.namespace))
             return self._open[1], self._open[2]
+
+    def _abandon(self) -> None:
+        # What another loop left open cannot be closed by its own means any more; its files and its lock can.
+        if self._open is not None:
+            self._open[1].clients.abandon()
+            self._open = None
 
     async def store(self) -> Store:
         return (await self.connection())[0]
@@ -244,8 +254,18 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
                 made["retry"] = retry_policy.stored(
                     value.document() if isinstance(value, Retry) else Retry(**value).document()
                 )
+            elif name == "tags":
+                if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
+                    raise ValueError("a list of texts")
+                made["tags"] = tuple(value)
+            elif name == "priority":
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise ValueError("a whole number from -100 to 100")
+                made["priority"] = value
+            elif not isinstance(value, str):
+                raise ValueError("a text")
             else:
-                made[name] = tuple(value) if name == "tags" else value
+                made[name] = value
         except (ValueError, TypeError) as error:
             faults.append(Fault(f"/{name}", str(error)))
     if faults:

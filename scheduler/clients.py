@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,25 @@ class Clients:
         """Starts the embedded server again if it is gone; nothing for another server."""
         if self.local is not None:
             await asyncio.to_thread(self.local.ensure)
+
+    def abandon(self) -> None:
+        """Lets go of what belongs to an event loop that is gone: sockets, and the hold on the embedded server."""
+        for client in (self.commands, self.reads, self.waits):
+            pool = client.connection_pool
+            held: Any = [
+                *getattr(pool, "_available_connections", ()),
+                *getattr(pool, "_in_use_connections", ()),
+            ]
+            for connection in held:
+                writer = getattr(connection, "_writer", None)
+                if writer is not None:
+                    with contextlib.suppress(RuntimeError):  # its loop is closed
+                        writer.transport.abort()
+                    if (socket := getattr(writer.transport, "_sock", None)) is not None:
+                        socket.close()
+                connection._writer = connection._reader = None  # noqa: SLF001 - or its destructor warns
+        if self.local is not None:
+            self.local.close()
 
     async def close(self) -> None:
         for client in (self.commands, self.reads, self.waits):

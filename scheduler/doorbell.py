@@ -50,7 +50,7 @@ class Doorbell:
             return future.done() and not future.cancelled()
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and not self._ring(queue):
-                passing = asyncio.create_task(self._pass_on(Keys(self._namespace, queue).at("bell").encode()))
+                passing = asyncio.create_task(self.pass_on(queue))
                 self._passing.add(passing)
                 passing.add_done_callback(self._passing.discard)
             raise
@@ -87,7 +87,7 @@ class Doorbell:
                 async with asyncio.timeout(BLOCK + 10):
                     heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)
                 pause = 0.05
-            except (redis_errors.RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, others wait for this loop
                 log.debug("doorbell lost", error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
@@ -95,7 +95,8 @@ class Doorbell:
             finally:
                 self._watched = frozenset()
             if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]]):
-                await self._pass_on(heard[0])
+                # Nobody here waits for this queue any more.
+                await self.pass_on(bells[heard[0]])
 
     def _ring(self, queue: str) -> bool:
         waiting = self._waiters.get(queue)
@@ -106,8 +107,9 @@ class Doorbell:
                 return True
         return False
 
-    async def _pass_on(self, bell: bytes) -> None:
-        # Nobody here waits for this queue any more: the ring is for another process.
+    async def pass_on(self, queue: str) -> None:
+        """Gives a ring back, for another process: whoever heard it here cannot use it."""
+        bell = Keys(self._namespace, queue).at("bell")
         with contextlib.suppress(redis_errors.RedisError, OSError):
             pipe = self._clients.commands.pipeline(transaction=False)
             pipe.rpush(bell, "1")

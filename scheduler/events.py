@@ -23,6 +23,8 @@ log = get_logger(__name__)
 
 BLOCK_MS = 20_000
 PAGE = 100
+LOOK_EVERY = 10.0
+"""Seconds after which a waiter reads its job without having been told."""
 
 
 class Follower:
@@ -94,7 +96,7 @@ class Follower:
                         {**streams, self._wake_key: self._wake_position}, count=PAGE, block=BLOCK_MS
                     )
                 pause = 0.05
-            except (redis_errors.RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, others wait for this loop
                 log.debug("events lost", error=str(error))
                 self._tell_all()
                 await asyncio.sleep(pause)
@@ -138,9 +140,16 @@ async def wait_ended(store: Store, follower: Follower, queue: str, key: str, sec
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not job.state.ended:
-                    await happened.wait()
+                    # The stream is a hint, and bounded: what fell out of it unseen is found by looking now and then.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK_EVERY):
+                            await happened.wait()
                     happened.clear()
-                    job = await store.job(queue, key)
+                    try:
+                        job = await store.job(queue, key)
+                    except StoreUnavailable:
+                        await asyncio.sleep(0.2)
+                        happened.set()
         return job
 
 

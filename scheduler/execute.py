@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import math
 import traceback
-from concurrent.futures import Executor
 from typing import Any
 
 import msgspec
@@ -17,6 +15,7 @@ from .errors import PayloadInvalid, Permanent, RetryAfter, Snooze
 from .handlers import Handler, Handlers
 from .job import Claimed
 from .store import Ack, Bury, Nack, Release, Settlement
+from .threads import Threads
 
 LONGEST_TEXT = 65_536
 """Bytes of an error's message or trace that are kept."""
@@ -33,7 +32,7 @@ class ResultTooLarge(Exception):
 
 
 async def execute(
-    claimed: Claimed, context: Context, handlers: Handlers, threads: Executor, *, max_result: int
+    claimed: Claimed, context: Context, handlers: Handlers, threads: Threads, *, max_result: int
 ) -> Settlement | None:
     """Runs one claimed job and answers what to tell the store; None when the lease is lost and nothing may be told."""
     record = claimed.record
@@ -74,14 +73,11 @@ async def execute(
         return failure(claimed, error)
 
 
-async def run(handler: Handler, context: Context, arguments: dict[str, Any], threads: Executor) -> Any:
+async def run(handler: Handler, context: Context, arguments: dict[str, Any], threads: Threads) -> Any:
     """The handler's own code: in the loop for `async def`, in a thread for `def`."""
     if handler.is_async:
         return await handler.function(context, **arguments)
-    call = contextvars.copy_context().run
-    return await asyncio.get_running_loop().run_in_executor(
-        threads, lambda: call(handler.function, context, **arguments)
-    )
+    return await threads.run(handler.function, context, **arguments)
 
 
 def encode_result(result: Any, max_result: int) -> bytes:
@@ -94,21 +90,21 @@ def encode_result(result: Any, max_result: int) -> bytes:
         encoded = json.dumps(result, separators=(",", ":")).encode()
     except Exception as error:
         raise ResultInvalid(f"the result is no JSON: {error}") from error
-    if b"null" in encoded and _has_no_number(result):
+    if b"null" in encoded and no_json_number(result):
         raise ResultInvalid("the result is no JSON: it holds NaN or an infinity")
     if len(encoded) > max_result:
         raise ResultTooLarge(f"the result has {len(encoded)} bytes, at most {max_result} are kept")
     return encoded
 
 
-def _has_no_number(value: Any) -> bool:
+def no_json_number(value: Any) -> bool:
     # The encoder writes NaN and the infinities as null without a word.
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):
-        return any(_has_no_number(item) for item in value.values())
+        return any(no_json_number(item) for item in value.values())
     if isinstance(value, list | tuple | set | frozenset):
-        return any(_has_no_number(item) for item in value)
+        return any(no_json_number(item) for item in value)
     return False
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from .context import Context
 from .doorbell import Doorbell
-from .errors import SchedulerError, StoreFull
+from .errors import SchedulerError, StoreFull, StoreUnavailable
 from .execute import execute
 from .handlers import Handlers
 from .job import Claimed
 from .logs import get_logger
 from .settings import Settings
 from .store import BATCH, Ack, Bury, Call, Claim, Extend, Nack, Note, Release, Settlement, Store, batches
+from .threads import Threads
 
 log = get_logger(__name__)
-
-T = TypeVar("T")
 
 ABANDON_AFTER = 5.0
 """Seconds of grace after its timeout for a handler that swallows its cancellation; then its slot is taken back."""
@@ -50,7 +48,7 @@ class Crew:
             name,
         )
         self.tell, self.sweep_soon = tell, sweep_soon
-        self.threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="handler")
+        self.threads = Threads()
         self.fetchers: dict[str, Fetcher] = {}
         self.free = concurrency
         self.stopping = False
@@ -95,12 +93,13 @@ class Crew:
 class Running:
     """One attempt in this process."""
 
-    __slots__ = ("claimed", "context", "started", "task")
+    __slots__ = ("claimed", "context", "lost_at", "started", "task")
 
     def __init__(self, claimed: Claimed, context: Context) -> None:
         self.claimed = claimed
         self.context = context
         self.started = monotonic()
+        self.lost_at: float | None = None
         self.task: asyncio.Task[None] | None = None
 
 
@@ -117,37 +116,55 @@ class Fetcher:
         self.changed = asyncio.Event()
         self.starved = False
         """It waits for a free slot, not for a job."""
+        self.refusal: SchedulerError | None = None
+        """What a call of the last turn was refused with."""
         self.turn = 1
         self.reserved = 0
         """Slots kept for the claim under way; its answer may be late, but not lost: the same turn is asked again."""
 
     async def run(self) -> None:
         """Fills slots and tells outcomes, until the worker stops and everything is told."""
-        pause = 0.05
+        pause, rung = 0.05, False
         while not self.done:
             self.changed.clear()
             if self.reserved == 0 and not self.crew.stopping:
                 self.reserved = self.crew.reserve()
-            settled, notes = self.settled, self.notes
             self.starved = self.reserved == 0 and not self.crew.stopping
+            if rung and self.reserved == 0:
+                # Heard, but no slot is free by now: the ring is for another process.
+                await self.crew.doorbell.pass_on(self.queue)
+            rung = False
+            settled, notes = self.settled, self.notes
             if not settled and not notes and self.reserved == 0:
                 await self.changed.wait()
                 continue
             self.settled, self.notes = [], []
             try:
                 claim = await self.take_turn(settled, notes)
-                pause = 0.05
-            except SchedulerError as error:
+            except Exception as error:
                 # Nothing is forgotten: every settlement is safe to repeat, and so is the claim by its turn.
-                self.settled = settled + self.settled
-                self.notes = notes + self.notes
-                self.crew.trouble(self.queue, error)
-                await self.nap(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, 1.0)
+                self.settled, self.notes = settled + self.settled, notes + self.notes
+                if not isinstance(error, SchedulerError):
+                    log.exception("a turn failed", queue=self.queue)
+                    error = StoreUnavailable(repr(error), unknown=True)
+                pause = await self.back_off(error, pause)
                 continue
+            if self.refusal is not None:
+                pause = await self.back_off(self.refusal, pause)
+                continue
+            pause = 0.05
             self.crew.well(self.queue)
             if claim is not None and not claim.jobs:
-                await self.idle(claim.wait_ms / 1000)
+                rung = await self.idle(claim.wait_ms / 1000)
+
+    async def back_off(self, error: SchedulerError, pause: float) -> float:
+        """Waits before the next try, longer each time. What was surely not claimed needs no slots meanwhile."""
+        self.crew.trouble(self.queue, error)
+        if not (isinstance(error, StoreUnavailable) and error.unknown):
+            self.crew.give_back(self.reserved)
+            self.reserved = 0
+        await self.nap(pause * random.uniform(0.5, 1.0))
+        return min(pause * 2, 1.0)
 
     @property
     def done(self) -> bool:
@@ -164,19 +181,21 @@ class Fetcher:
         except TimeoutError:
             pass
 
-    async def idle(self, seconds: float) -> None:
-        """Waits for the bell, for something finished, or for the time that the claim named."""
+    async def idle(self, seconds: float) -> bool:
+        """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
         bell = asyncio.ensure_future(self.crew.doorbell.wait(self.queue, seconds))
         changed = asyncio.ensure_future(self.changed.wait())
         try:
             await asyncio.wait({bell, changed}, return_when=asyncio.FIRST_COMPLETED)
+            return bell.done() and bell.result()
         finally:
             bell.cancel()
             changed.cancel()
 
     async def take_turn(self, settled: list[Settlement], notes: list[Note | Extend]) -> Claim | None:
         """One pipeline: what handlers told, what is finished, then a claim for the free slots."""
-        calls = self.calls_for(settled, notes)
+        planned = self.calls_for(settled, notes)
+        calls = [call for call, _ in planned]
         claiming = self.reserved > 0
         if claiming:
             calls.append(
@@ -190,13 +209,13 @@ class Fetcher:
                 )
             )
         replies = await self.crew.store.run_all(calls)
-        failed: SchedulerError | None = None
-        for call, reply in zip(calls, replies, strict=True):
-            if isinstance(reply, SchedulerError):
-                if call.script == "note" and isinstance(reply, StoreFull):
-                    continue
-                failed = failed or reply
+        self.refusal = None
+        for (call, items), reply in zip(planned, replies[: len(planned)], strict=True):
+            self.hear(call, items, reply)
         claim = replies[-1] if claiming else None
+        if isinstance(claim, SchedulerError):
+            self.refusal = self.refusal or claim
+            return None
         if isinstance(claim, Claim):
             self.turn += 1
             self.begin(claim)
@@ -204,33 +223,57 @@ class Fetcher:
             self.reserved = 0
             if claim.sweep:
                 self.crew.sweep_soon(self.queue)
-        if failed is not None:
-            raise failed
         return claim
 
-    def calls_for(self, settled: list[Settlement], notes: list[Note | Extend]) -> list[Call[Any]]:
-        store, worker = self.crew.store, self.crew.name
+    def hear(self, call: Call[Any], items: list[Any], reply: Any) -> None:
+        """What one call of a turn was answered: what it refused is kept for the next turn, and only that."""
+        if isinstance(reply, SchedulerError):
+            if call.script == "note" and isinstance(reply, StoreFull):
+                return
+            self.refusal = reply
+            if call.script in {"note", "extend"}:
+                self.notes = items + self.notes
+            else:
+                self.settled = items + self.settled
+            return
+        if call.script in {"note", "extend"}:
+            return
+        for item, state in zip(items, reply, strict=True):
+            if state in {"stale", "missing"}:
+                log.warning(
+                    "an outcome came too late: the job was given to another worker, or is gone",
+                    job=f"{self.queue}:{item.key}", outcome=call.script, answer=state,
+                )  # fmt: skip
+
+    def calls_for(
+        self, settled: list[Settlement], notes: list[Note | Extend]
+    ) -> list[tuple[Call[Any], list[Any]]]:
+        """The calls that tell all this, each with the items it carries."""
+        store, queue, worker = self.crew.store, self.queue, self.crew.name
         patience = self.crew.settings.no_handler_after_ms
+        made: list[tuple[Call[Any], list[Any]]] = []
 
-        def cut(items: Sequence[Any], kind: type[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-            return batches([item for item in items if isinstance(item, kind)], size)
+        def add(
+            items: Sequence[Any],
+            kind: type,
+            size: Callable[[Any], int],
+            call: Callable[[list[Any]], Call[Any]],
+        ) -> None:
+            cut = batches([item for item in items if isinstance(item, kind)], size)
+            made.extend((call(batch), batch) for batch in cut)
 
-        calls: list[Call[Any]] = []
-        calls += [
-            store.note_call(self.queue, b) for b in cut(notes, Note, lambda note: len(note.value) + 100)
-        ]
-        calls += [store.extend_call(self.queue, b) for b in cut(notes, Extend, _light)]
-        calls += [
-            store.ack_call(self.queue, b, worker=worker)
-            for b in cut(settled, Ack, lambda ack: len(ack.result) + 100)
-        ]
-        calls += [store.nack_call(self.queue, b, worker=worker) for b in cut(settled, Nack, _weight)]
-        calls += [store.bury_call(self.queue, b, worker=worker) for b in cut(settled, Bury, _weight)]
-        calls += [
-            store.release_call(self.queue, b, worker=worker, no_handler_after_ms=patience)
-            for b in cut(settled, Release, _light)
-        ]
-        return calls
+        add(notes, Note, lambda note: len(note.value) + 100, lambda b: store.note_call(queue, b))
+        add(notes, Extend, _light, lambda b: store.extend_call(queue, b))
+        add(
+            settled, Ack, lambda ack: len(ack.result) + 100, lambda b: store.ack_call(queue, b, worker=worker)
+        )
+        add(settled, Nack, _weight, lambda b: store.nack_call(queue, b, worker=worker))
+        add(settled, Bury, _weight, lambda b: store.bury_call(queue, b, worker=worker))
+        add(
+            settled, Release, _light,
+            lambda b: store.release_call(queue, b, worker=worker, no_handler_after_ms=patience),
+        )  # fmt: skip
+        return made
 
     def begin(self, claim: Claim) -> None:
         """Starts what was claimed, or gives it back at once when the worker stops by now."""
@@ -282,6 +325,7 @@ class Fetcher:
             return
         log.warning("lease lost", job=running.claimed.id)
         running.context.lost = running.context.cancelled = True
+        running.lost_at = monotonic()
         if running.task is not None:
             running.task.cancel()
 
@@ -298,7 +342,8 @@ class Fetcher:
         """Takes back the slots of handlers that did not stop at their timeout, or when they were cancelled."""
         for running in list(self.running.values()):
             claimed = running.claimed
-            if now - running.started > claimed.timeout_ms / 1000 + ABANDON_AFTER:
+            overdue = now - running.started > claimed.timeout_ms / 1000 + ABANDON_AFTER
+            if overdue or (running.lost_at is not None and now - running.lost_at > ABANDON_AFTER):
                 log.error("abandoned a handler that does not stop", job=claimed.id)
                 self.crew.abandoned += 1
                 message = f"did not stop at its timeout of {claimed.timeout_ms / 1000:g} s; abandoned"

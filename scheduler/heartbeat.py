@@ -6,7 +6,6 @@ So a handler that blocks the event loop does not lose them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -15,6 +14,7 @@ from typing import Any
 import redis
 from redis import exceptions as redis_errors
 
+from .errors import SchedulerError
 from .logs import get_logger
 from .store import Call, Extend, Store
 from .tasks import cancel_all
@@ -75,17 +75,26 @@ class Heartbeat:
             if monotonic() - self._turned > LOOP_DEAD:
                 log.error("the event loop stands still: leases are not held any more", seconds=LOOP_DEAD)
                 continue
+            # After a lost one, sooner than the next regular one: the leases go on running out.
+            pause = self._period if self._beat() else min(0.5, self._period)
+
+    def _beat(self) -> bool:
+        """Extends what is held; a queue that fails is not the others' trouble. Whether all went well."""
+        well = True
+        try:
+            held = self._held()
+        except RuntimeError:  # the loop changed what was being copied: again in a moment
+            return False
+        for queue, batch in held:
             try:
-                for queue, batch in self._held():
-                    reply = self._extend(self._store.extend_call(queue, batch))
-                    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
-                        self._loop.call_soon_threadsafe(self._heard, queue, batch, reply)
-                self.succeeded_at = monotonic()
-                pause = self._period
-            except (redis_errors.RedisError, OSError) as error:
-                log.debug("heartbeat lost", error=str(error))
-                # Sooner than the next regular one: the leases go on running out.
-                pause = min(0.5, self._period)
+                reply = self._extend(self._store.extend_call(queue, batch))
+                self._loop.call_soon_threadsafe(self._heard, queue, batch, reply)
+            except Exception as error:  # noqa: BLE001 - this thread must outlive everything
+                well = False
+                log.debug("heartbeat lost", queue=queue, error=str(error))
+        if well:
+            self.succeeded_at = monotonic()
+        return well
 
     def _extend(self, call: Call[list[str]]) -> list[str]:
         if self._client is None:
@@ -102,4 +111,7 @@ class Heartbeat:
         while True:
             await asyncio.sleep(self._period)
             for queue, batch in self._held():
-                self._heard(queue, batch, await self._store.extend(queue, batch))
+                try:
+                    self._heard(queue, batch, await self._store.extend(queue, batch))
+                except SchedulerError as error:
+                    log.debug("heartbeat lost", queue=queue, error=str(error))

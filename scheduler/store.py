@@ -52,6 +52,18 @@ RETRYABLE = (
 )  # fmt: skip
 
 
+PASSING = (
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.TryAgainError,
+    redis_errors.MasterDownError,
+    redis_errors.ClusterDownError,
+    redis_errors.MovedError,
+    redis_errors.AskError,
+)
+"""Refusals of a moment, whose code redis-py takes off the text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ack:
     """The attempt did its work. `result` is JSON, or empty for none."""
@@ -317,9 +329,10 @@ class Store:
                 again = await self._send([calls[n] for n in missing], whole=True)
                 for n, reply in zip(missing, again, strict=True):
                     replies[n] = reply
-        except (redis_errors.RedisError, OSError, TypeError, AttributeError) as error:
-            # TypeError, AttributeError: a write to a transport that the peer closed, on some Pythons.
-            if isinstance(error, TypeError | AttributeError) and "transport" not in repr(error).lower():
+        except (redis_errors.RedisError, OSError, TypeError, AttributeError, RuntimeError) as error:
+            # The last three: a write to a transport that the peer closed, on some Pythons and on uvloop.
+            ours = isinstance(error, redis_errors.RedisError | OSError)
+            if not ours and "transport" not in repr(error).lower():
                 raise
             raise self._translated(error, calls[0].script) from error
         return [
@@ -348,8 +361,7 @@ class Store:
             return StoreRefused(where)
         if isinstance(error, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
             return StoreFull(where)
-        retryable = redis_errors.BusyLoadingError | redis_errors.ReadOnlyError | redis_errors.TryAgainError
-        if isinstance(error, retryable) or text.startswith(RETRYABLE) or "non local key" in text:
+        if isinstance(error, PASSING) or text.startswith(RETRYABLE) or "non local key" in text:
             return StoreUnavailable(where)
         if isinstance(error, redis_errors.NoScriptError):
             return StoreUnavailable(where)

@@ -107,7 +107,7 @@ class Worker:
         finally:
             await cancel_all([*duties, *fetchers, *self._sweeps.values()])
             await self.heartbeat.stop()
-            self.crew.threads.shutdown(wait=False, cancel_futures=True)
+            self.crew.threads.close()
             log.info("worker stopped", worker=self.name)
 
     async def _queues(self) -> list[str]:

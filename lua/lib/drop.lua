@@ -7,8 +7,10 @@ local function drop(keys, state, ids, now, forget)
   local ended = redis.call("ZMSCORE", keys[state], unpack(ids))
   local tombs, times, fields, bytes = {}, {}, {}, 0
   for i, id in ipairs(ids) do
-    bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id)
-    local at = math.abs(tonumber(ended[i]) or 0)
+    local score = tonumber(ended[i]) or 0
+    local at = math.abs(score)
+    -- What the queue's retention does not decide is not in its count of bytes.
+    if score >= 0 then bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id) end
     if not forget and at + 60000 > now then
       local run = redis.call("HGET", keys.results, id) or redis.call("HGET", keys.attempts, id) or ""
       local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*") or ""

@@ -13,7 +13,7 @@ local function retire(keys, state, list, now)
     redis.call("ZADD", keys[state], string.format("%.0f", score), job.id)
     if expiry then redis.call("ZADD", keys.expiries, string.format("%.0f", expiry), job.id) end
     if expiry and expiry <= now then gone[#gone + 1] = job.id end
-    bytes = bytes + job.bytes
+    if not expiry then bytes = bytes + job.bytes end
   end
   tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes })
   drop(keys, state, gone, now)

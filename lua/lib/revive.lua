@@ -10,7 +10,7 @@ local function revive(keys, list, step, now, micros)
   local ids, bytes = {}, 0
   for i, job in ipairs(list) do
     ids[i] = job.id
-    bytes = bytes + job.bytes
+    if tonumber(redis.call("ZSCORE", keys.dead, job.id)) >= 0 then bytes = bytes + job.bytes end
     redis.call("ZREM", keys.dead, job.id)
     redis.call("ZREM", keys.expiries, job.id)
     if job.payload ~= "" then

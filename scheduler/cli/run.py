@@ -151,14 +151,8 @@ async def work(
         stop = asyncio.Event()
         on_signals(stop.set)
         names = list(queues) or app.handlers.queues() or ["default"]
-        waiting = asyncio.ensure_future(wait_for(parts.store, queue=names[0], say=log.warning))
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not waiting.done():
-            waiting.cancel()
+        if not await ready_unless_stopped(parts.store, stop, queue=names[0]):
             return
-        waiting.result()
         for name in names[1:]:
             await check_rights_of(parts.store, name)
         own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=names)
@@ -171,6 +165,19 @@ async def work(
         finally:
             if orphan is not None:
                 orphan.cancel()
+
+
+async def ready_unless_stopped(store: Store, stop: asyncio.Event, *, queue: str = "default") -> bool:
+    """Waits for the store, and says so; False when it is time to stop before it came."""
+    waiting = asyncio.ensure_future(wait_for(store, queue=queue, say=log.warning))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if waiting.done():
+        waiting.result()
+        return True
+    await cancel_all([waiting])
+    return False
 
 
 async def check_rights_of(store: Store, queue: str) -> None:
@@ -261,11 +268,10 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
             async with serve(web_app, settings):
                 duties = [asyncio.create_task(_upkeep(parts, settings), name="upkeep")]
                 own: Worker | None = None
-                if app is not None:
-                    await wait_for(parts.store, say=log.warning)
+                if app is not None and await ready_unless_stopped(parts.store, stop):
                     own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
                     duties.append(asyncio.create_task(own.run(), name="worker"))
-                say()
+                    say()
                 try:
                     await stop.wait()
                 finally:

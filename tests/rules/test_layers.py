@@ -13,7 +13,7 @@ LAYERS = {
     "words": "errors times kinds keys settings tasks retry job fields",
     "seeing": "logs",
     "Redis": "scripts _keeper local_server clients rights store doorbell events",
-    "running": "handlers context execute heartbeat upkeep fetcher worker shipped",
+    "running": "threads handlers context execute heartbeat upkeep fetcher worker shipped",
     "doors": "api client",
     "process": "testing app cli __main__",
 }

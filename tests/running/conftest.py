@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ class Bench:
         concurrency: int = 10,
         store: Store | None = None,
         handlers: Handlers | None = None,
+        queues: Sequence[str] = (QUEUE,),
         **settings: Any,
     ) -> Worker:
         worker = Worker(
@@ -50,7 +51,7 @@ class Bench:
             handlers or self.handlers,
             replace(self.settings, **settings),
             doorbell=self.doorbell,
-            queues=[QUEUE],
+            queues=queues,
             concurrency=concurrency,
         )
         self.workers.append((worker, asyncio.create_task(worker.run())))

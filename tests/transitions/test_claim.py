@@ -296,3 +296,24 @@ async def test_a_released_job_can_be_taken_by_another(store):
     again = await taken(store, worker="worker-2")
 
     assert ("worker-2", 1) == ((await look(store)).worker, again.attempt)
+
+
+async def test_two_requests_in_one_name_are_each_answered_again(store):
+    await enqueued(store, "a", "b")
+    one = (await store.claim(QUEUE, worker="rest", turn="request-1")).jobs
+    two = (await store.claim(QUEUE, worker="rest", turn="request-2")).jobs
+
+    assert one == (await store.claim(QUEUE, worker="rest", turn="request-1")).jobs
+    assert two == (await store.claim(QUEUE, worker="rest", turn="request-2")).jobs
+
+
+async def test_long_stories_of_errors_end_a_batch_too(store, clock):
+    for n in range(6):
+        job = await claimed(store, f"k{n}", retry={"immediate": 1000, "max_attempts": 1000})
+        for _ in range(10):
+            await nacked(store, job, message="x" * 65_000, trace="y" * 65_000)
+            [job] = await take(store)
+        await released(store, job, delay_ms=1000)
+    clock.advance(2)
+
+    assert 3 == len(await take(store, 6))

@@ -237,3 +237,13 @@ async def test_letting_go_is_bounded_and_says_whether_more_is_left(store, clock)
     clock.advance(61)
 
     assert [(10, True), (10, True), (5, False)] == [await store.expire(QUEUE, limit=10) for _ in range(3)]
+
+
+async def test_a_job_with_its_own_retention_weighs_nothing_in_the_queue_s(store):
+    await store.configure(QUEUE, {"keep_succeeded_bytes": "5000"})
+    own = await claimed(store, "own", payload=b'"' + b"y" * 20_000 + b'"', retention_ms=600_000)
+    await acked(store, own)
+    for n in range(3):
+        await acked(store, await claimed(store, f"k{n}"))
+
+    assert ["succeeded"] * 4 == await states_of(store, "own", "k0", "k1", "k2")

@@ -1,0 +1,79 @@
+"""Threads for handlers that are plain functions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+Work = Callable[[], None]
+
+
+class Threads:
+    """Runs functions in daemon threads, which are used again.
+
+    The standard library's pool would wait for a hung handler at the end of the process, and would never give its
+    place to another one; here a thread that hangs is only missing.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Work | None]] = []
+        self._lock = threading.Lock()
+        self._ended = False
+
+    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The function's result, from a thread that has the caller's context variables."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def tell(value: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+        def work() -> None:
+            value: Any = None
+            error: BaseException | None = None
+            try:
+                value = context.run(function, *args, **kwargs)
+            except StopIteration as stop:
+                # A future cannot carry one: its waiter would wait for ever.
+                error = RuntimeError(f"the handler raised StopIteration: {stop}")
+            except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the handler's outcome
+                error = raised
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell, value, error)
+
+        self._start(work)
+        return await future
+
+    def _start(self, work: Work) -> None:
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = SimpleQueue()
+            threading.Thread(target=self._live, args=(inbox,), name="handler", daemon=True).start()
+        inbox.put(work)
+
+    def _live(self, inbox: SimpleQueue[Work | None]) -> None:
+        while (work := inbox.get()) is not None:
+            work()
+            with self._lock:
+                if self._ended:
+                    return
+                self._idle.append(inbox)
+
+    def close(self) -> None:
+        """Lets idle threads end; the others end with their work, or with the process."""
+        with self._lock:
+            self._ended = True
+            idle, self._idle = self._idle, []
+        for inbox in idle:
+            inbox.put(None)
