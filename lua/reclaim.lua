@@ -41,6 +41,16 @@ if busy > 0 and (not swept_at or swept_at > now or now - swept_at > 1.5 * period
 local upto = now >= grace_until and now or now >= before and swept_at and swept_at <= now and swept_at
 local uneven = redis.call("HLEN", leases) ~= busy and 1 or 0
 
+-- The clock went back: leases that were given before would last longer by that much. They are moved along (the
+-- latest 500 of them), so that a dead worker's jobs do not wait for the old time to come again.
+local moved = {}
+if swept_at and swept_at > now then
+  local latest = redis.call("ZREVRANGEBYSCORE", running, "+inf", "(" .. int(swept_at), "WITHSCORES", "LIMIT", 0, 500)
+  for i = 1, #latest, 2 do
+    moved[i], moved[i + 1] = int(tonumber(latest[i + 1]) - (swept_at - now)), latest[i]
+  end
+end
+
 math.randomseed(tonumber(seed) or now % 2147483647)
 local moves, lost, overdue = {}, {}, {}
 if upto then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(upto), "WITHSCORES", "LIMIT", 0, limit) end
@@ -66,6 +76,7 @@ for i = 1, #overdue, 2 do
   end
 end
 
+if #moved > 0 then redis.call("ZADD", running, "XX", unpack(moved)) end
 if #lost > 0 then
   redis.call("ZREM", running, unpack(lost))
   redis.call("HDEL", leases, unpack(lost))

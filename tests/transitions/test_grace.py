@@ -144,3 +144,17 @@ async def test_a_sweeper_that_comes_seldom_still_reclaims(store, clock):
 
     # The first one after the gap gives grace, the next one finds what had run out before it.
     assert [0, 1, 0, 0, 0] == seen
+
+
+async def test_a_clock_that_goes_back_does_not_make_leases_longer(store, clock):
+    await store.reclaim(QUEUE)
+    await claimed(store)
+    await store.reclaim(QUEUE)
+    clock.advance(-3600)
+    seen = []
+    for _ in range(5):
+        seen.append((await store.reclaim(QUEUE)).reclaimed)
+        clock.advance(PERIOD)
+
+    assert 1 == sum(seen)
+    assert "ready" == await state_of(store)
