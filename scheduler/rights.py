@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from uuid import uuid4
 
 import redis.asyncio as aioredis
-from redis.exceptions import NoPermissionError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
 from .errors import StoreRefused
 from .keys import QUEUE_KEYS, Keys, layout_key, queues_key
@@ -105,6 +105,3 @@ async def check_layout(client: aioredis.Redis, namespace: str, layout: int) -> N
         raise StoreRefused(
             f"{key} says layout {shown}, this release knows layout {layout}: use the release that wrote it, or another SCHEDULER_NAMESPACE"
         )
-
-
-__all__ = ["RedisError", "check_layout", "check_rights", "wanted"]

@@ -13,7 +13,7 @@ import click
 import orjson
 
 from ..clients import open_clients
-from ..errors import NotFound, SchedulerError, StoreRefused, StoreUnavailable
+from ..errors import NotFound, StoreRefused, StoreUnavailable
 from ..settings import SETTINGS, Settings, load
 from ..store import Store
 
@@ -109,11 +109,6 @@ def print_json(document: Any) -> None:
     """One document on stdout."""
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     sys.stdout.flush()
-
-
-def fail(message: str) -> None:
-    """Ends the command: one line on stderr, exit 1."""
-    raise SchedulerError(message)
 
 
 def missing(job_id: str) -> NotFound:

@@ -14,7 +14,7 @@ from ..errors import Fault, Invalid, WrongState
 from ..job import Job, NewJob, check, new_key, split_id
 from ..settings import Settings
 from ..store import Store
-from ..times import duration_ms, parse_rfc3339, typed_duration_ms
+from ..times import parse_rfc3339, typed_duration_ms
 from .common import connected, missing, print_json, run, with_settings
 
 
@@ -35,10 +35,6 @@ def read_payload(text: str) -> bytes:
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"no JSON: {error}", param_hint="--payload") from error
     return raw.strip()
-
-
-def _time(text: str) -> int:
-    return parse_rfc3339(text)
 
 
 def _option(read: Any, text: str | None, hint: str) -> int | None:
@@ -81,7 +77,7 @@ def enqueue(
         key=key,
         priority=priority,
         delay_ms=_option(typed_duration_ms, delay, "--delay"),
-        run_at_ms=_option(_time, run_at, "--run-at"),
+        run_at_ms=_option(parse_rfc3339, run_at, "--run-at"),
         group=group,
         tags=tags,
         timeout_ms=_option(typed_duration_ms, timeout, "--timeout"),
@@ -217,6 +213,3 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
             return await _shown(store, queue, key)
 
     _print(run(work()), as_json=as_json)
-
-
-__all__ = ["duration_ms", "enqueue", "job"]
