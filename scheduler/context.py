@@ -10,6 +10,7 @@ import msgspec
 
 from .errors import Snooze
 from .job import Claimed
+from .settings import Settings
 
 SHORTEST_SNOOZE = 0.1
 """Seconds: below that a snooze would be a busy loop through the server."""
@@ -18,11 +19,15 @@ SHORTEST_SNOOZE = 0.1
 class Context:
     """One attempt of one job, as its handler sees it."""
 
-    __slots__ = ("_tell", "cancelled", "claimed", "lost", "stopping")
+    __slots__ = ("_tell", "cancelled", "claimed", "lost", "settings", "stopping")
 
-    def __init__(self, claimed: Claimed, tell: Callable[[Claimed, str, Any], None]) -> None:
+    def __init__(
+        self, claimed: Claimed, tell: Callable[[Claimed, str, Any], None], settings: Settings
+    ) -> None:
         self.claimed = claimed
         self._tell = tell
+        self.settings = settings
+        """Those of the worker."""
         self.cancelled = False
         """Somebody asked the job to stop, its lease was lost, or the worker ends: finish soon."""
         self.lost = False

@@ -283,7 +283,7 @@ class Fetcher:
                 self.settled.append(Release(claimed.key, claimed.token))
                 crew.give_back(1)
                 continue
-            running = Running(claimed, Context(claimed, crew.tell))
+            running = Running(claimed, Context(claimed, crew.tell, crew.settings))
             self.running[claimed.token] = running
             running.task = asyncio.create_task(self.attempt(running))
 
