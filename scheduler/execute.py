@@ -14,7 +14,7 @@ from .context import Context
 from .errors import PayloadInvalid, Permanent, RetryAfter, Snooze
 from .handlers import Handler, Handlers
 from .job import Claimed
-from .store import Ack, Bury, Nack, Release, Settlement
+from .outcomes import Ack, Bury, Nack, Release, Settlement
 from .threads import Threads
 
 LONGEST_TEXT = 65_536

@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
+from .calling import BATCH, batches
 from .context import Context
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreFull, StoreUnavailable
 from .execute import execute
 from .handlers import Handlers
 from .job import Claimed
+from .joining import Call
 from .logs import get_logger
+from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement
 from .settings import Settings
-from .store import BATCH, Ack, Bury, Call, Claim, Extend, Nack, Note, Release, Settlement, Store, batches
+from .store import Store
 from .threads import Threads
 
 log = get_logger(__name__)

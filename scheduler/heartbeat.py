@@ -15,8 +15,10 @@ import redis
 from redis import exceptions as redis_errors
 
 from .errors import SchedulerError
+from .joining import Call
 from .logs import get_logger
-from .store import Call, Extend, Store
+from .outcomes import Extend
+from .store import Store
 from .tasks import cancel_all
 
 log = get_logger(__name__)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
+from .calling import BATCH
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreUnavailable
 from .fetcher import Crew, Fetcher
@@ -18,8 +19,9 @@ from .handlers import Handlers
 from .heartbeat import Heartbeat
 from .job import Claimed
 from .logs import get_logger
+from .outcomes import Extend, Note, Release, TypePolicy
 from .settings import Settings
-from .store import BATCH, Extend, Note, Release, Store, TypePolicy
+from .store import Store
 from .tasks import cancel_all
 from .upkeep import Upkeep, sweep, watchdog
 

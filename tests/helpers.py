@@ -12,8 +12,10 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from scheduler.job import Claimed, Job, NewJob, Record
+from scheduler.joining import Call
 from scheduler.keys import Keys, queue_of
-from scheduler.store import Ack, Bury, Call, Nack, Release, Store
+from scheduler.outcomes import Ack, Bury, Nack, Release
+from scheduler.store import Store
 
 QUEUE = "mail"
 WORKER = "worker-1"

@@ -14,7 +14,7 @@ from ..errors import Fault, Invalid, NotFound, WrongState
 from ..events import wait_ended
 from ..fields import JobShown, NewJobFields, Nothing, ReplayFields, RetryFields
 from ..job import Job, NewJob, State, faults_of, new_key, split_id
-from ..store import Enqueued
+from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SETTINGS, STORE
 from .problems import Refusal

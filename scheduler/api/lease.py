@@ -12,8 +12,10 @@ from .. import retry as retry_policy
 from ..errors import Fault, Invalid, SchedulerError, StoreUnavailable
 from ..fields import LeaseFields, LeaseShown
 from ..job import WORKER_NAME, Claimed, Job, State, parse_course
+from ..joining import Call
 from ..logs import get_logger
-from ..store import Bury, Call, Claim, Release, Store, TypePolicy
+from ..outcomes import Bury, Claim, Release, TypePolicy
+from ..store import Store
 from ..times import duration_ms
 from ..upkeep import sweep
 from .parts import BEHIND, DOORBELL, POLLS, REQUEST_ID, SETTINGS, STORE, stamp
@@ -177,7 +179,8 @@ async def _policies(
     """What is set for the types of these jobs. Claimed as they are, they are shown without an answer too."""
     types = list({job.record.type for job in jobs if job.record})
     try:
-        return await store.run(store.policies_call(queue, types))
+        found = await store.run(store.policies_call(queue, types))
+        return dict(zip(types, found, strict=True))
     except SchedulerError as error:
         log.debug("policies unknown", error=str(error))
         return dict.fromkeys(types, (None, None))

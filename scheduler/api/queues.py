@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from ..errors import Changed, Fault, Invalid
 from ..fields import KeepFields, Nothing, QueueFields, QueueShown, QueuesShown, RetentionFields
 from ..job import LONGEST_DELAY_MS
-from ..store import Census
+from ..outcomes import Census
 from ..times import duration_ms, seconds
 from .parts import STORE
 from .routes import PAGE, Table, json_answer, page_of, queue_name

@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 from aiohttp import web
 from msgspec import Raw
 
+from ..calling import batches
 from ..errors import Fault, Invalid, SchedulerError, StoreFull
 from ..fields import AckItem, ExtendItem, NackItem, ReleaseItem, SettledShown, SettleFields
 from ..job import LONGEST_DELAY_MS, split_id
+from ..joining import Call
+from ..outcomes import Ack, Bury, Extend, Nack, Note, Release
 from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
-from ..store import Ack, Bury, Call, Extend, Nack, Note, Release, Store, batches
+from ..store import Store
 from .lease import LEASE_MS, check_worker, within
 from .parts import SETTINGS, STORE
 from .routes import SETTLE_LIMIT, Table, json_answer, queue_name

@@ -11,7 +11,8 @@ from msgspec import UnsetType
 from .. import retry as retry_policy
 from ..errors import Changed, Fault, Invalid, NotFound
 from ..fields import RetryFields, TypeFields, TypeShown, TypesShown
-from ..store import Census, Store, TypePolicy
+from ..outcomes import Census, TypePolicy
+from ..store import Store
 from ..times import seconds
 from .jobs import retry_of
 from .lease import within
@@ -122,8 +123,7 @@ async def _maybe_standing(
     census = await store.run(store.census_call(queue))
     if census is None:
         return None, None, _NOBODY
-    policies = await store.run(store.policies_call(queue, [name]))
-    as_set, declared = policies[name]
+    [(as_set, declared)] = await store.run(store.policies_call(queue, [name]))
     return census, as_set, declared or _NOBODY
 
 

@@ -7,8 +7,8 @@ import sys
 import click
 
 from .. import scripts as catalogue
+from ..outcomes import Fault
 from ..settings import Settings
-from ..store import Fault
 from .common import connected, print_json, run, with_settings
 
 

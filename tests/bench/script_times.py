@@ -19,7 +19,9 @@ from typing import Any
 
 from scheduler.clients import Clients, make_client
 from scheduler.job import Claimed, NewJob, new_key
-from scheduler.store import Ack, Bury, Call, Extend, Nack, Note, Release, Store
+from scheduler.joining import Call
+from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release
+from scheduler.store import Store
 from tests.conftest import binary, start
 
 BATCHES = (1, 10, 100)

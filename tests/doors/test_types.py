@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from scheduler.fields import TypeShown
-from scheduler.store import TypePolicy
+from scheduler.outcomes import TypePolicy
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 

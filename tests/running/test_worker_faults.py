@@ -11,7 +11,8 @@ import pytest
 
 from scheduler.errors import StoreUnavailable
 from scheduler.job import State
-from scheduler.store import Call, Store
+from scheduler.joining import Call
+from scheduler.store import Store
 from tests.running.conftest import QUEUE, Bench
 
 pytestmark = pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.outcomes import Note, TypePolicy
 from scheduler.scripts import script
-from scheduler.store import Note, Store, TypePolicy
+from scheduler.store import Store
 from tests.helpers import (
     QUEUE,
     STATES,

@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import State
-from scheduler.store import Ack, Note
+from scheduler.outcomes import Ack, Note
 from tests.helpers import (
     QUEUE,
     STATES,

@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import State
-from scheduler.store import Bury
+from scheduler.outcomes import Bury
 from tests.helpers import (
     QUEUE,
     STATES,

@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import State
-from scheduler.store import Extend, Note
+from scheduler.outcomes import Extend, Note
 from tests.helpers import (
     ENDED,
     QUEUE,

@@ -2,8 +2,9 @@
 
 import pytest
 
+from scheduler.calling import BATCH
 from scheduler.job import State
-from scheduler.store import BATCH, Extend, Note, TypePolicy
+from scheduler.outcomes import Extend, Note, TypePolicy
 from tests.helpers import (
     QUEUE,
     STATES,

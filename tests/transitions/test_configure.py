@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.errors import Changed
-from scheduler.store import TypePolicy
+from scheduler.outcomes import TypePolicy
 from tests.helpers import QUEUE, enqueued, events, keys, on_real_servers, race, rings, snapshot
 
 

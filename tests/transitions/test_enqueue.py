@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from scheduler.calling import BATCH
 from scheduler.errors import Duplicate
 from scheduler.job import State
 from scheduler.keys import Keys
-from scheduler.store import BATCH, Nack
+from scheduler.outcomes import Nack
 from tests.helpers import (
     QUEUE,
     WORKER,
@@ -86,7 +87,7 @@ async def test_the_first_job_makes_the_queue_and_registers_it(store):
 
 async def test_the_first_enqueue_says_that_the_queue_is_new_and_no_later_one(store):
     assert [True, False] == [
-        (await store.run(store.enqueue_call(QUEUE, [new(key)])))[0] for key in ("a", "b")
+        (await store.run(store.enqueue_call(QUEUE, [new(key)])))[0].new_queue for key in ("a", "b")
     ]
 
 

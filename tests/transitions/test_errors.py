@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scheduler.store import Bury, Nack
+from scheduler.outcomes import Bury, Nack
 from tests.helpers import QUEUE, WORKER, claimed, enqueued, look, nacked, on_real_servers, raw, take, taken
 
 CUT = " [cut at 64 KiB]"

@@ -1,6 +1,6 @@
 """running stays running, its lease ends later: the heartbeat of a whole batch."""
 
-from scheduler.store import Extend
+from scheduler.outcomes import Extend
 from tests.helpers import (
     QUEUE,
     STATES,

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from scheduler.job import Claimed
-from scheduler.store import Ack, Bury, Extend, Nack, Note, Release, Store
+from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release
+from scheduler.store import Store
 from tests.helpers import (
     QUEUE,
     Clock,

@@ -3,7 +3,8 @@
 import pytest
 
 from scheduler.errors import StoreFull
-from scheduler.store import Bury, Extend, Nack, Note, Release, Store
+from scheduler.outcomes import Bury, Extend, Nack, Note, Release
+from scheduler.store import Store
 from tests.helpers import (
     QUEUE,
     WORKER,

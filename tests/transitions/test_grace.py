@@ -1,6 +1,6 @@
 """When nobody could extend (server frozen, restarted, failed over, clock stepped), nobody loses a lease for it."""
 
-from scheduler.store import Extend
+from scheduler.outcomes import Extend
 from tests.helpers import QUEUE, claimed, enqueued, keys, snapshot, state_of, take
 
 PERIOD = 10

@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.errors import NotFound
-from scheduler.store import TypePolicy
+from scheduler.outcomes import TypePolicy
 from tests.helpers import (
     QUEUE,
     STATES,

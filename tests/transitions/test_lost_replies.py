@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.store import Ack, Bury, Extend, Nack, Note, Release, Store, TypePolicy
+from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release, TypePolicy
+from scheduler.store import Store
 from tests.helpers import (
     QUEUE,
     WORKER,

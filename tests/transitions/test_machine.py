@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from scheduler.clients import Clients
 from scheduler.keys import STATES
-from scheduler.store import Ack, Bury, Extend, Nack, Note, Release, Store
+from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release
+from scheduler.store import Store
 from tests.helpers import QUEUE, Clock, faults, new, snapshot
 from tests.helpers import keys as queue_keys
 from tests.transitions.model import ENDED, Model, ModelJob, Policy

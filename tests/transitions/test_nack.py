@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import State
-from scheduler.store import Nack, TypePolicy
+from scheduler.outcomes import Nack, TypePolicy
 from tests.helpers import (
     QUEUE,
     STATES,

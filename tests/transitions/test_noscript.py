@@ -3,8 +3,9 @@
 import pytest
 
 from scheduler.errors import StoreRefused
+from scheduler.outcomes import Ack
 from scheduler.scripts import all_scripts
-from scheduler.store import Ack, Store
+from scheduler.store import Store
 from tests.helpers import (
     QUEUE,
     WORKER,
@@ -43,7 +44,7 @@ async def test_every_script_of_a_pipeline_is_sent_again_and_none_twice(store, re
         store.claim_call(QUEUE, worker=WORKER, turn=1, count=5, lease_ms=30_000),
     ])  # fmt: skip
     assert ["succeeded", "succeeded"] == acks
-    assert ["ready"] == [job.outcome for job in new_job[1]]
+    assert ["ready"] == [job.outcome for job in new_job]
     assert ["c", "d"] == [job.key for job in claim.jobs]
 
 
@@ -66,7 +67,7 @@ async def test_one_bad_call_of_a_pipeline_spoils_no_other(store):
     )
 
     assert isinstance(bad, StoreRefused)
-    assert (True, ["ready"]) == (good[0], [job.outcome for job in good[1]])
+    assert [("ready", True)] == [(job.outcome, job.new_queue) for job in good]
 
 
 async def test_a_server_that_loses_its_scripts_between_loading_and_sending_is_not_noticed(store, redis):

@@ -1,6 +1,6 @@
 """running stays running; what its handler tells of it is kept."""
 
-from scheduler.store import Note
+from scheduler.outcomes import Note
 from tests.helpers import (
     QUEUE,
     STATES,

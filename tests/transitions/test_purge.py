@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.store import Note
+from scheduler.outcomes import Note
 from tests.helpers import (
     QUEUE,
     STATES,

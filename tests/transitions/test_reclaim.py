@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import State
-from scheduler.store import Extend, TypePolicy
+from scheduler.outcomes import Extend, TypePolicy
 from tests.helpers import (
     QUEUE,
     STATES,

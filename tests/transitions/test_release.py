@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.job import State
-from scheduler.store import Release
+from scheduler.outcomes import Release
 from tests.helpers import (
     QUEUE,
     STATES,

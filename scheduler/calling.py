@@ -1,0 +1,210 @@
+"""Calls of scripts: prepared, sent in one pipeline, their errors made decisions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from redis import exceptions as redis_errors
+
+from .clients import Clients
+from .errors import Fault, Invalid, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
+from .joining import Call, Joiner
+from .keys import LAYOUT, Keys
+from .rights import check_layout, check_rights
+from .scripts import Script, all_scripts, digest
+
+T = TypeVar("T")
+
+BATCH = 500
+"""Most items in one call of a script."""
+
+BATCH_BYTES = 4 * 1024 * 1024
+"""Most bytes in one call, unless a single item is larger."""
+
+RETRYABLE = (
+    "BUSY", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK", "NOREPLICAS", "MISCONF", "UNBLOCKED",
+)  # fmt: skip
+
+
+PASSING = (
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.TryAgainError,
+    redis_errors.MasterDownError,
+    redis_errors.ClusterDownError,
+    redis_errors.MovedError,
+    redis_errors.AskError,
+)
+"""Refusals of a moment, whose code redis-py takes off the text."""
+
+
+class Caller:
+    """Sends calls to a server that holds the scripts."""
+
+    def __init__(
+        self, clients: Clients, namespace: str = "scheduler", *, now: Callable[[], int] | None = None
+    ) -> None:
+        self.clients = clients
+        self.namespace = namespace
+        self._now = now
+        self._bodies: dict[str, tuple[bytes, str]] = {}
+        self._scripts: Mapping[str, Script] = all_scripts()
+        self._loading = asyncio.Lock()
+        self._joiner = Joiner(self._send_joined)
+
+    # -- connection -------------------------------------------------------------------------------------------
+
+    async def connect(self, *, queue: str = "default") -> None:
+        """Checks layout and rights (on the keys of `queue`), and loads the scripts."""
+        try:
+            await check_layout(self.clients.commands, self.namespace, LAYOUT)
+            if not self.clients.fake:
+                await check_rights(self.clients.commands, Keys(self.namespace, queue))
+            await self.load()
+        except (redis_errors.RedisError, OSError) as error:
+            raise self._translated(error, "connect") from error
+
+    async def load(self) -> None:
+        """Loads every script into the server, with flags where the server knows them."""
+        async with self._loading:
+            flagged = not self.clients.fake and await self._knows_flags()
+            bodies: dict[str, tuple[bytes, str]] = {}
+            for name, script in self._scripts.items():
+                body = script.flagged if flagged else script.plain
+                bodies[name] = (body, digest(body))
+            guarded = self._scripts["replay"].guarded if flagged else self._scripts["replay"].plain
+            bodies["replay guarded"] = (guarded, digest(guarded))
+            pipe = self.clients.commands.pipeline(transaction=False)
+            for body, _ in bodies.values():
+                pipe.script_load(body)
+            await pipe.execute()
+            self._bodies = bodies
+
+    async def _knows_flags(self) -> bool:
+        try:
+            await self.clients.commands.script_load(b"#!lua flags=no-writes\nreturn 1")
+        except redis_errors.NoPermissionError:
+            raise
+        except redis_errors.ResponseError:
+            return False
+        return True
+
+    @property
+    def flagged(self) -> bool:
+        """The scripts stand in this server with their `#!lua` line."""
+        return bool(self._bodies) and self._bodies["claim"][0].startswith(b"#!lua")
+
+    async def close(self) -> None:
+        await self._joiner.close()
+        await self.clients.close()
+
+    # -- calling ----------------------------------------------------------------------------------------------
+
+    def _stamp(self) -> str:
+        return "" if self._now is None else str(self._now())
+
+    def prepared(self, call: Call[Any]) -> tuple[bytes, str, list[str]]:
+        """Text, digest and keys of a call, for who sends it on a connection of his own."""
+        body, sha = self._bodies["replay guarded" if call.guarded else call.script]
+        return body, sha, Keys(self.namespace, call.queue).all(self._scripts[call.script].keys)
+
+    def _command(self, call: Call[Any], *, whole: bool = False) -> list[Any]:
+        if call.plain:
+            return list(call.plain)
+        body, sha, keys = self.prepared(call)
+        return [*(("EVAL", body) if whole else ("EVALSHA", sha)), len(keys), *keys, *call.args]
+
+    async def run(self, call: Call[T]) -> T:
+        """Sends one call and reads its reply; with what other tasks ask meanwhile, where it can be joined."""
+        [reply] = await (self.run_all([call]) if call.of is None else self._joiner.ask([call]))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply  # type: ignore[no-any-return]
+
+    async def run_joined(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Several calls that can be joined, with what other tasks ask meanwhile. Raises the first one's error."""
+        replies = await self._joiner.ask(calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _send_joined(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        return await self.run_all(calls)
+
+    async def run_all(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Sends calls in one pipeline, in order. A call's own error stands in its place; a lost connection is raised.
+
+        A server that has lost the scripts (restart, failover, SCRIPT FLUSH) gets them again, and what it did not
+        run is sent once more.
+        """
+        if not self._bodies:
+            await self.connect()
+        try:
+            replies = await self._send(calls)
+            missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+            if missing:
+                await self.load()
+                # With their text: a server that loses them once more in between cannot miss that.
+                again = await self._send([calls[n] for n in missing], whole=True)
+                for n, reply in zip(missing, again, strict=True):
+                    replies[n] = reply
+        except (redis_errors.RedisError, OSError, TypeError, AttributeError, RuntimeError) as error:
+            # The last three: a write to a transport that the peer closed, on some Pythons and on uvloop.
+            ours = isinstance(error, redis_errors.RedisError | OSError)
+            if not ours and "transport" not in repr(error).lower():
+                raise
+            raise self._translated(error, calls[0].script) from error
+        return [
+            self._translated(reply, call.script) if isinstance(reply, Exception) else call.read(reply)
+            for call, reply in zip(calls, replies, strict=True)
+        ]
+
+    async def _send(self, calls: Sequence[Call[Any]], *, whole: bool = False) -> list[Any]:
+        if len(calls) == 1:
+            try:
+                client: Any = self.clients.commands
+                return [await client.execute_command(*self._command(calls[0], whole=whole))]
+            except redis_errors.ResponseError as error:
+                return [error]
+        pipe = self.clients.commands.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command(*self._command(call, whole=whole))
+        return list(await pipe.execute(raise_on_error=False))
+
+    def _translated(self, error: Exception, script: str) -> SchedulerError:
+        text = str(error)
+        where = f"{self.clients.where}: {script}: {text}"
+        # What is refused while a connection is made arrives wrapped, as a lost connection.
+        rights = redis_errors.AuthenticationError | redis_errors.NoPermissionError
+        if isinstance(error, rights) or isinstance(error.__cause__, rights):
+            return StoreRefused(where)
+        if isinstance(error, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
+            return StoreFull(where)
+        if isinstance(error, PASSING) or text.startswith(RETRYABLE) or "non local key" in text:
+            return StoreUnavailable(where)
+        if isinstance(error, redis_errors.NoScriptError):
+            return StoreUnavailable(where)
+        if text.startswith("INVALID time"):
+            # Only the server's clock knows what lies too far ahead.
+            return Invalid([Fault("/run_at", "at most 10 years from now")])
+        if isinstance(error, redis_errors.ResponseError):
+            return StoreRefused(where)
+        return StoreUnavailable(where or f"{self.clients.where}: {type(error).__name__}", unknown=True)
+
+
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cuts items into lists of at most BATCH and BATCH_BYTES; one item may be larger alone."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        weight = size(item)
+        if batch and (len(batch) == BATCH or total + weight > BATCH_BYTES):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += weight
+    if batch:
+        yield batch

@@ -1,0 +1,137 @@
+"""Jobs as scripts answer them, read into values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import retry as retry_policy
+from .job import Claimed, Job, Record, State, parse_course, parse_record
+from .outcomes import parse_type
+
+
+def read_claimed(
+    queue: str,
+    now: int,
+    key: bytes,
+    token: bytes,
+    attempt: Any,
+    until: bytes,
+    ends: bytes,
+    record: bytes,
+    former: bytes,
+    checkpoint: bytes,
+) -> Claimed:
+    ends_ms = int(ends)
+    return Claimed(
+        queue,
+        key.decode(),
+        int(token),
+        int(attempt),
+        int(until),
+        ends_ms,
+        ends_ms - now,
+        parse_record(record),
+        former,
+        checkpoint,
+    )
+
+
+_NOTHING = Record("", None, "", 0, 0, "", "", {}, None)
+
+
+def read_job(
+    queue: str, key: str, state: bytes, score: bytes, record: bytes, former: bytes, run: bytes, lease: bytes,
+    progress: bytes, edits: bytes, tomb: bytes, set_policy: bytes, declared: bytes,
+) -> Job | None:  # fmt: skip
+    course, finished, header = parse_course(former), None, b""
+    result: bytes | None = None
+    if not state:
+        if not tomb:
+            return None
+        first, _, record = tomb.partition(b"\n")
+        at, ended, line = first.split(b"|", 2)
+        course, finished, its_state = parse_course(line), int(at), State(ended.decode())
+    else:
+        its_state = State(state.decode())
+    kept = parse_record(record)
+    if kept is None:
+        kept = Record("", None, "", 0, 0, "", "", {}, record)
+    header = record.split(b"\n", 2)[1] if record.count(b"\n") else b""
+    policies = parse_type(declared), parse_type(set_policy)
+    policy = retry_policy.in_force(*(p.retry or {} for p in policies), kept.header.get("retry") or {})
+    timeouts = [t for t in (policies[0].timeout_ms, policies[1].timeout_ms, kept.timeout_ms) if t is not None]
+
+    attempt, crashes, token, worker, started, until = (
+        course.attempt,
+        course.crashes,
+        course.token,
+        None,
+        None,
+        None,
+    )
+    run_at = None
+    if state and its_state in {State.SCHEDULED, State.RETRYING}:
+        run_at = int(score) // 1000
+    elif its_state is State.RUNNING:
+        until = int(score)
+        parts = lease.decode(errors="replace").split("|")
+        if len(parts) >= 10:
+            token, worker, started, attempt = int(parts[0]), parts[1] or None, int(parts[2]), int(parts[5])
+    elif its_state.ended:
+        finished = finished if finished is not None else abs(int(score))
+        if run:
+            line, _, body = run.partition(b"\n")
+            last = parse_course(line)
+            attempt, token, worker, started, crashes = (
+                last.attempt,
+                last.token,
+                last.worker,
+                last.started_ms,
+                0,
+            )
+            result = body or None
+        else:
+            worker, started = course.worker, course.started_ms
+    return Job(
+        id=f"{queue}:{key}",
+        queue=queue,
+        type=kept.type,
+        state=its_state,
+        reason=course.reason if its_state in {State.DEAD, State.CANCELLED} else None,
+        payload=kept.payload,
+        priority=kept.priority,
+        group=kept.header.get("group"),
+        tags=tuple(kept.header.get("tags", ())),
+        attempt=attempt,
+        max_attempts=int(policy["max_attempts"]),
+        crashes=crashes,
+        snoozes=course.snoozes,
+        token=token,
+        timeout_ms=timeouts[-1] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS,
+        created_at=kept.created_ms,
+        run_at=run_at,
+        started_at=started,
+        finished_at=finished,
+        lease_expires_at=until,
+        worker=worker,
+        progress=progress or None,
+        result=result,
+        errors=course.errors,
+        traceparent=kept.header.get("traceparent"),
+        copied_from=kept.header.get("copied_from"),
+        edits=tuple(_edits(edits)),
+        header=header,
+    )
+
+
+def _edits(text: bytes) -> list[tuple[int, bytes]]:
+    found, at = [], 0
+    while at < len(text):
+        line, newline, _ = text[at:].partition(b"\n")
+        when, _, length = line.partition(b" ")
+        if not newline or not length.isdigit():
+            break
+        start = at + len(line) + 1
+        found.append((int(when), text[start : start + int(length)]))
+        at = start + int(length)
+    return found
