@@ -7,11 +7,11 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
@@ -59,8 +59,7 @@ def split_id(job_id: str) -> tuple[str, str] | None:
     return queue, key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job somebody wants done. It has no state yet. Durations and times are milliseconds."""
 
     type: str
@@ -112,8 +111,7 @@ def checksum(payload: bytes) -> str:
     return f"{zlib.crc32(payload):08x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True, gc=False):
     """A job as it is stored."""
 
     type: str
@@ -160,8 +158,7 @@ def parse_record(text: bytes) -> Record | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True, gc=False):
     """One line of a job's errors: the attempt, what went wrong, when (ms), what came next."""
 
     attempt: int
@@ -172,8 +169,7 @@ class Attempt:
     trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(Struct, frozen=True, gc=False):
     """What is kept of a job's former runs."""
 
     attempt: int = 0
@@ -222,8 +218,7 @@ def _attempts(text: bytes) -> list[Attempt]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True, gc=False):
     """A job in a worker's hands."""
 
     queue: str
@@ -245,8 +240,7 @@ class Claimed:
         return f"{self.queue}:{self.key}"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """Everything that is known of one job. Times are ms since 1970, durations ms."""
 
     id: str
@@ -276,7 +270,7 @@ class Job:
     traceparent: str | None
     copied_from: str | None
     edits: tuple[tuple[int, bytes], ...] = ()
-    header: bytes = field(default=b"", repr=False)
+    header: bytes = b""
 
     def document(
         self, *, include: frozenset[str] = frozenset({"payload", "result", "trace"})

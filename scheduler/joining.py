@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 from .errors import Invalid, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
@@ -19,12 +21,17 @@ MOST_ITEMS = 500
 MOST_BYTES = 1024 * 1024
 """Bytes that close a gathering."""
 
+PATIENCE = 0.02
+"""Seconds that a gathering waits for the call under way to come back, unless its size closes it before.
+
+The longer a call takes, the more join the next one; beyond this, a connection that is stuck holds up nobody else.
+"""
+
 SOON = 2.0
 """Seconds within which an unknown outcome is asked for again; after that its caller is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(Struct, Generic[T], frozen=True):
     """One prepared call of a script: it can be sent alone or with others in one pipeline."""
 
     script: str
@@ -78,7 +85,7 @@ class Joint:
 
 
 class Joiner:
-    """Gathers what tasks ask within one turn of the loop.
+    """Gathers what tasks ask while a call is under way, and sends it when that is back.
 
     With nothing under way there is nobody to wait for: then a call goes out at once. An item that is refused
     spoils no other: what a joint call was refused with is found out by sending each part alone.
@@ -90,6 +97,7 @@ class Joiner:
         self._gathered: list[Asked] = []
         self._items = self._bytes = 0
         self._flights: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def ask(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """The reply to each call; a call's own error stands in its place. A lost connection is raised."""
@@ -98,11 +106,11 @@ class Joiner:
             try:
                 return await self._repeated(calls)
             finally:
-                self._under_way -= 1
+                self._landed()
         loop = asyncio.get_running_loop()
         asked = Asked(calls, loop.create_future())
         if not self._gathered:
-            loop.call_soon(self._close)
+            self._timer = loop.call_later(PATIENCE, self._close)
         self._gathered.append(asked)
         for call in calls:
             self._items += len(call.items)
@@ -114,6 +122,9 @@ class Joiner:
     def _close(self) -> None:
         gathered, self._gathered = self._gathered, []
         self._items = self._bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if gathered:
             self._under_way += 1
             flight = asyncio.ensure_future(self._fly(gathered))
@@ -139,7 +150,13 @@ class Joiner:
                 if not asked.replies.done():
                     asked.replies.set_result(its)
         finally:
-            self._under_way -= 1
+            self._landed()
+
+    def _landed(self) -> None:
+        self._under_way -= 1
+        if self._gathered:
+            # At the end of this turn: who waits for what has just come back may ask for more in it.
+            asyncio.get_running_loop().call_soon(self._close)
 
     async def _together(self, gathered: list[Asked]) -> list[list[Any]]:
         joints: list[Joint] = []

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from msgspec import Struct
 
 from .job import Claimed
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(Struct, frozen=True, gc=False):
     """The attempt did its work. `result` is JSON, or empty for none."""
 
     key: str
@@ -20,8 +19,7 @@ class Ack:
     result: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Nack:
+class Nack(Struct, frozen=True, gc=False):
     """The attempt failed. `retry_in_ms` overrules the policy's delay."""
 
     key: str
@@ -32,8 +30,7 @@ class Nack:
     retry_in_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(Struct, frozen=True, gc=False):
     """The attempt must not be repeated: dead at once by `reason`."""
 
     key: str
@@ -44,8 +41,7 @@ class Bury:
     reason: str = "permanent"
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True, gc=False):
     """The job is given back unfinished. `why` is empty, snooze or no_handler."""
 
     key: str
@@ -54,8 +50,7 @@ class Release:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(Struct, frozen=True, gc=False):
     """The attempt goes on."""
 
     key: str
@@ -63,8 +58,7 @@ class Extend:
     lease_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True, gc=False):
     """What a handler tells: `field` is progress, checkpoint or log."""
 
     key: str
@@ -76,8 +70,7 @@ class Note:
 Settlement = Ack | Nack | Bury | Release
 
 
-@dataclass(frozen=True, slots=True)
-class Enqueued:
+class Enqueued(Struct, frozen=True, gc=False):
     """What became of a new job. `outcome` is ready, scheduled, exists or conflict."""
 
     id: str
@@ -92,8 +85,7 @@ class Enqueued:
         return self.outcome in {"ready", "scheduled"}
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """What a claim gave, how long to wait before the next one, and whether the queue's sweep is due."""
 
     jobs: list[Claimed]
@@ -101,8 +93,7 @@ class Claim:
     sweep: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Swept:
+class Swept(Struct, frozen=True):
     """What a sweep did, and in how many ms to come back. `done` is False when none was due."""
 
     reclaimed: int
@@ -112,8 +103,7 @@ class Swept:
     done: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
+class Census(Struct, frozen=True):
     """A queue at a glance. Times are ms."""
 
     now: int
@@ -127,8 +117,7 @@ class Census:
         return int(self.config.get("version", 0))
 
 
-@dataclass(frozen=True, slots=True)
-class TypePolicy:
+class TypePolicy(Struct, frozen=True):
     """What is set for a type of a queue. `retry` is as stored (ms)."""
 
     timeout_ms: int | None = None
@@ -154,8 +143,7 @@ def parse_type(record: bytes) -> TypePolicy:
         return TypePolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """A finding of verify: which id, what is wrong with it, whether it was put right."""
 
     id: str

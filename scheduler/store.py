@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 from redis import exceptions as redis_errors
 
 from . import retry as retry_policy
@@ -411,11 +411,13 @@ class Store(Caller):
         self, queue: str, names: Sequence[str]
     ) -> Call[list[tuple[TypePolicy | None, TypePolicy | None]]]:
         """The policy of each of these types, as set and as declared; None where nobody said anything."""
-        fields = [field for name in names for field in (name, f":{name}")]
+        each = dict.fromkeys(names)
+        fields = [field for name in each for field in (name, f":{name}")]
 
         def read(reply: list[Any]) -> list[tuple[TypePolicy | None, TypePolicy | None]]:
             found = [None if record is None else parse_type(record) for record in reply]
-            return list(zip(found[::2], found[1::2], strict=True))
+            policies = dict(zip(each, zip(found[::2], found[1::2], strict=True), strict=True))
+            return [policies[name] for name in names]
 
         def of(others: Sequence[str]) -> Call[list[tuple[TypePolicy | None, TypePolicy | None]]]:
             return self.policies_call(queue, others)

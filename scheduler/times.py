@@ -4,6 +4,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import lru_cache
 
 _MS_PER = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
@@ -53,6 +54,7 @@ def seconds(ms: int) -> int | float:
     return ms / 1_000 if rest else whole
 
 
+@lru_cache(maxsize=256)  # jobs of one call were made in one millisecond
 def rfc3339(ms: int) -> str:
     """A time as documents show it: UTC, with milliseconds and Z. Takes milliseconds since 1970."""
     return (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")[:-6] + "Z"

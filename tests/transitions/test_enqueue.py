@@ -1,9 +1,9 @@
 """(new) -> ready | scheduled."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler.calling import BATCH
 from scheduler.errors import Duplicate
