@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -53,28 +53,53 @@ class Crew:
         self.tell, self.sweep_soon = tell, sweep_soon
         self.threads = Threads()
         self.fetchers: dict[str, Fetcher] = {}
-        self.free = concurrency
+        self.free = self.concurrency = concurrency
         self.stopping = False
         self.giving_up = asyncio.Event()
         self.abandoned = 0
         """Handlers that did not stop when they had to, since the start."""
         self._in_trouble: set[str] = set()
 
-    def reserve(self) -> int:
-        """Takes free slots for a claim: all of them, or a fair share while other queues ask too."""
-        hungry = sum(1 for fetcher in self.fetchers.values() if fetcher.reserved == 0)
-        share = min(self.free, BATCH, max(1, self.free // max(1, hungry)) if self.free else 0)
-        self.free -= share
-        return share
+    def reserve(self, fetcher: Fetcher) -> int:
+        """Takes free slots for a claim: what is left of this queue's share of all slots.
+
+        Queues that have nothing to do have no share meanwhile. Of queues that wait for the same few slots, the one
+        comes first that has begun the fewest jobs for its weight (stride scheduling, Waldspurger and Weihl 1995).
+        """
+        busy = [other for other in self.fetchers.values() if other is fetcher or not other.idling]
+        share = -(-self.concurrency * fetcher.weight // sum(other.weight for other in busy))
+        wanted = min(self.free, BATCH, share - fetcher.used)
+        if wanted > 0 and len(busy) > 1:
+            behind = [other for other in busy if other.starved and other.pace < fetcher.pace]
+            wanted = min(wanted, max(0, self.free - len(behind)))
+            if wanted == 0:
+                self._wake(behind)
+        wanted = max(0, wanted)
+        self.free -= wanted
+        return wanted
 
     def give_back(self, count: int) -> None:
         """Frees slots, and wakes who waits for one."""
         if count <= 0:
             return
         self.free += count
-        for fetcher in self.fetchers.values():
-            if fetcher.starved:
-                fetcher.changed.set()
+        self._wake(fetcher for fetcher in self.fetchers.values() if fetcher.starved)
+
+    def idle(self, fetcher: Fetcher) -> None:
+        """This queue has nothing to do: its share is the others'."""
+        fetcher.idling = True
+        self._wake(other for other in self.fetchers.values() if other.starved)
+
+    def busy(self, fetcher: Fetcher) -> None:
+        """This queue has work again; what it did not use while it had none is not made up for."""
+        fetcher.idling = False
+        others = [other.pace for other in self.fetchers.values() if other is not fetcher and not other.idling]
+        fetcher.pace = max(fetcher.pace, min(others, default=0.0))
+
+    @staticmethod
+    def _wake(fetchers: Iterable[Fetcher]) -> None:
+        for fetcher in fetchers:
+            fetcher.changed.set()
 
     def trouble(self, queue: str, error: SchedulerError) -> None:
         """Says once that the store fails, not at every try."""
@@ -109,9 +134,15 @@ class Running:
 class Fetcher:
     """One queue's line: what runs, what is finished and not yet told, and which claim is under way."""
 
-    def __init__(self, crew: Crew, queue: str) -> None:
+    def __init__(self, crew: Crew, queue: str, weight: int = 1) -> None:
         self.crew = crew
         self.queue = queue
+        self.weight = weight
+        """Its share of the slots, beside those of the other queues that have work."""
+        self.pace = 0.0
+        """Jobs begun, divided by the weight."""
+        self.idling = False
+        """It was told that there is nothing to do, and waits for the bell."""
         self.running: dict[int, Running] = {}
         """By token: a job whose lease was lost may be here twice, and each attempt ends on its own."""
         self.settled: list[Settlement] = []
@@ -131,7 +162,7 @@ class Fetcher:
         while not self.done:
             self.changed.clear()
             if self.reserved == 0 and not self.crew.stopping:
-                self.reserved = self.crew.reserve()
+                self.reserved = self.crew.reserve(self)
             self.starved = self.reserved == 0 and not self.crew.stopping
             if rung and self.reserved == 0:
                 # Heard, but no slot is free by now: the ring is for another process.
@@ -166,8 +197,15 @@ class Fetcher:
         if not (isinstance(error, StoreUnavailable) and error.unknown):
             self.crew.give_back(self.reserved)
             self.reserved = 0
+        self.crew.idle(self)
         await self.nap(pause * random.uniform(0.5, 1.0))
+        self.crew.busy(self)
         return min(pause * 2, 1.0)
+
+    @property
+    def used(self) -> int:
+        """Slots that it has now."""
+        return len(self.running) + self.reserved
 
     @property
     def done(self) -> bool:
@@ -186,12 +224,14 @@ class Fetcher:
 
     async def idle(self, seconds: float) -> bool:
         """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
+        self.crew.idle(self)
         bell = asyncio.ensure_future(self.crew.doorbell.wait(self.queue, seconds))
         changed = asyncio.ensure_future(self.changed.wait())
         try:
             await asyncio.wait({bell, changed}, return_when=asyncio.FIRST_COMPLETED)
             return bell.done() and bell.result()
         finally:
+            self.crew.busy(self)
             bell.cancel()
             changed.cancel()
 
@@ -281,6 +321,7 @@ class Fetcher:
     def begin(self, claim: Claim) -> None:
         """Starts what was claimed, or gives it back at once when the worker stops by now."""
         crew = self.crew
+        self.pace += len(claim.jobs) / self.weight
         for claimed in claim.jobs:
             if crew.stopping:
                 self.settled.append(Release(claimed.key, claimed.token))

@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -46,7 +46,7 @@ class Worker:
         settings: Settings,
         *,
         doorbell: Doorbell,
-        queues: Sequence[str] = (),
+        queues: Sequence[str] | Mapping[str, int] = (),
         concurrency: int | None = None,
     ) -> None:
         self.store = store
@@ -54,7 +54,9 @@ class Worker:
         self.settings = settings
         self.name = worker_name()
         self.concurrency = concurrency or settings.concurrency
-        self.queues = list(queues) or handlers.queues() or ["default"]
+        weights = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, 1)
+        weights = weights or dict.fromkeys(handlers.queues() or ["default"], 1)
+        self.queues = list(weights)
         self.crew = Crew(
             store,
             handlers,
@@ -66,7 +68,7 @@ class Worker:
             sweep_soon=self.sweep_soon,
         )
         self.fetchers = self.crew.fetchers
-        self.fetchers.update({queue: Fetcher(self.crew, queue) for queue in self.queues})
+        self.fetchers.update({queue: Fetcher(self.crew, queue, weight) for queue, weight in weights.items()})
         self.heartbeat = Heartbeat(store, settings.lease_ms, held=self.held, heard=self.heard)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()

@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,9 @@ def on_signals(stop: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop)
 
 
-def parse_queues(text: str | None) -> list[str]:
-    """`mail:5,reports:1` as queue names; weights are for the worker's fair share."""
-    names = []
+def parse_queues(text: str | None) -> dict[str, int]:
+    """`mail:5,reports:1` as queue names with their weights; 1 where none is given."""
+    weights: dict[str, int] = {}
     for part in (text or "").split(","):
         name, _, weight = part.strip().partition(":")
         if not name:
@@ -105,8 +105,8 @@ def parse_queues(text: str | None) -> list[str]:
                 f"{part.strip()!r}: write queue or queue:weight, with a whole weight from 1 on",
                 param_hint="--queue",
             )
-        names.append(name)
-    return names
+        weights[name] = int(weight or 1)
+    return weights
 
 
 async def upkeep_of_all(store: Store, settings: Settings) -> None:
@@ -144,7 +144,7 @@ def worker(
 
 
 async def work(
-    app: Scheduler, settings: Settings, queues: Sequence[str], *, parent: int | None = None
+    app: Scheduler, settings: Settings, queues: Mapping[str, int], *, parent: int | None = None
 ) -> None:
     """One worker process, until a signal."""
     async with opened(settings, name="scheduler-worker") as parts:
@@ -155,7 +155,7 @@ async def work(
             return
         for name in names[1:]:
             await check_rights_of(parts.store, name)
-        own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=names)
+        own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
         on_signals(own.stop)
         if stop.is_set():
             own.stop()

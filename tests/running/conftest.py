@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Bench:
         concurrency: int = 10,
         store: Store | None = None,
         handlers: Handlers | None = None,
-        queues: Sequence[str] = (QUEUE,),
+        queues: Sequence[str] | Mapping[str, int] = (QUEUE,),
         **settings: Any,
     ) -> Worker:
         worker = Worker(
