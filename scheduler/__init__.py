@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from .app import Handle, JobFunction, Scheduler
+    from .app import JobFunction, Scheduler
     from .context import Context
     from .errors import (
         Duplicate,
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
         StoreUnavailable,
         WrongState,
     )
-    from .job import Job, State
+    from .handlers import Middleware
+    from .handles import Handle, SyncHandle
+    from .job import Job, NewJob, State
     from .retry import Retry
     from .settings import Settings
 
 _HOMES = {
-    "Handle": "app", "JobFunction": "app", "Scheduler": "app", "Context": "context", "Job": "job", "State": "job",
+    "Handle": "handles", "JobFunction": "app", "Scheduler": "app", "SyncHandle": "handles", "Context": "context", "Job": "job", "State": "job",
+    "NewJob": "job", "Middleware": "handlers",
     "Retry": "retry", "Settings": "settings",
 } | dict.fromkeys(
     ("Duplicate", "Invalid", "JobCancelled", "JobDead", "NotFound", "PayloadInvalid", "Permanent", "RetryAfter",
@@ -38,9 +41,9 @@ _HOMES = {
 )  # fmt: skip
 
 __all__ = [
-    "Context", "Duplicate", "Handle", "Invalid", "Job", "JobCancelled", "JobDead", "JobFunction", "NotFound",
+    "Context", "Duplicate", "Handle", "Invalid", "Job", "JobCancelled", "JobDead", "JobFunction", "Middleware", "NewJob", "NotFound",
     "PayloadInvalid", "Permanent", "Retry", "RetryAfter", "Scheduler", "SchedulerError", "Settings", "State",
-    "StoreFull", "StoreRefused", "StoreUnavailable", "WrongState", "__version__",
+    "StoreFull", "StoreRefused", "StoreUnavailable", "SyncHandle", "WrongState", "__version__",
 ]  # fmt: skip
 
 

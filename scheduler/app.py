@@ -4,67 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
-from types import ModuleType, TracebackType
+from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 import msgspec
 
 from . import retry as retry_policy
-from .clients import open_clients
-from .errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, StoreRefused, WrongState
-from .events import Follower, wait_ended
+from .errors import Duplicate, Fault, Invalid, PayloadInvalid
+from .events import Follower
 from .execute import no_json_number
-from .handlers import Handler, Handlers, make_handler
-from .job import Job, NewJob, State, check, new_key, split_id
+from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
+from .handles import Connection, Handle, SyncHandle
+from .job import NewJob, check, new_key
+from .loop_thread import LoopThread
 from .retry import Retry
 from .settings import Settings, load
 from .store import Store
+from .testing import AppTest, tested
 from .times import duration_ms
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Handle:
-    """A job that was enqueued: where it is, and what came of it."""
-
-    def __init__(self, app: Scheduler, job_id: str, *, duplicate: bool = False) -> None:
-        self._app = app
-        self.id = job_id
-        self.duplicate = duplicate
-        """The same request had been enqueued before."""
-
-    def __repr__(self) -> str:
-        return f"<job {self.id}>"
-
-    async def refresh(self) -> Job:
-        """The job as it is now. Raises NotFound once its retention is over."""
-        queue, key = _parts(self.id)
-        return await (await self._app.store()).job(queue, key)
-
-    async def cancel(self) -> Job:
-        """Cancels it, or asks it to stop when it runs. Raises WrongState when it has succeeded or died."""
-        queue, key = _parts(self.id)
-        store = await self._app.store()
-        [state] = await store.cancel(queue, [key])
-        if state not in {"cancelled", "running"}:
-            raise WrongState(f"job {self.id} is {state}: it cannot be cancelled", state)
-        return await store.job(queue, key)
-
-    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the word of the standard library
-        """What the handler returned. Raises JobDead, JobCancelled, or TimeoutError after so many seconds."""
-        queue, key = _parts(self.id)
-        store, follower = await self._app.connection()
-        job = await wait_ended(store, follower, queue, key, 10 * 365 * 86_400 if timeout is None else timeout)
-        if job.state is State.DEAD:
-            raise JobDead(job)
-        if job.state is State.CANCELLED:
-            raise JobCancelled(job)
-        if job.state is not State.SUCCEEDED:
-            raise TimeoutError(f"job {self.id} is {job.state} after {timeout} s")
-        return msgspec.json.decode(job.result) if job.result else None
+M = TypeVar("M")
+L = TypeVar("L", bound=Callable[..., AsyncIterator[None]])
 
 
 class JobFunction(Generic[P, R]):
@@ -85,8 +51,21 @@ class JobFunction(Generic[P, R]):
         Raises PayloadInvalid when the arguments do not fit the handler, Invalid for a wrong option, Duplicate when
         `id_` belongs to another request, StoreUnavailable and StoreFull.
         """
-        options = {name[:-1]: payload.pop(name) for name in list(payload) if name.endswith("_")}
+        options = _taken_out(payload)
         return await self._app.enqueue(self.handler.type, payload, **options)
+
+    async def enqueue_many(self, payloads: Iterable[Mapping[str, Any]]) -> list[Handle]:
+        """Many jobs of this type, each with its arguments and options as `enqueue` takes them; handles, in order."""
+        asked = []
+        for payload in payloads:
+            arguments = dict(payload)
+            options = _taken_out(arguments)
+            asked.append({**options, "type": self.handler.type, "payload": arguments})
+        return await self._app.enqueue_many(asked)
+
+    def enqueue_sync(self, **payload: Any) -> SyncHandle:
+        """`enqueue` for code without an event loop."""
+        return self._app.sync(self.enqueue(**payload))
 
 
 class Scheduler:
@@ -95,8 +74,11 @@ class Scheduler:
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings
         self.handlers = Handlers()
-        self._open: tuple[asyncio.AbstractEventLoop, Store, Follower] | None = None
-        self._opening: asyncio.Lock | None = None
+        self.state = SimpleNamespace()
+        """What `lifespan` opens for handlers: a database pool, an HTTP session."""
+        self._lifespans: list[Callable[[Scheduler], AbstractAsyncContextManager[None]]] = []
+        self._connections: dict[asyncio.AbstractEventLoop, Connection] = {}
+        self._thread: LoopThread | None = None
 
     @property
     def settings(self) -> Settings:
@@ -118,11 +100,15 @@ class Scheduler:
         queue: str = "default",
         retry: Retry | None = None,
         timeout: float | str | None = None,
+        process: bool = False,
     ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
-        """Makes a function the handler of a type. It may be `async def`, or `def`, which runs in a thread."""
+        """Makes a function the handler of a type. It may be `async def`, or `def`, which runs in a thread.
+
+        With `process` it runs in a process of its own, which is killed at the timeout; its module is imported there.
+        """
 
         def declare(function: Callable[P, R]) -> JobFunction[P, R]:
-            handler = make_handler(type, function, queue=queue, retry=retry, timeout=timeout)
+            handler = make_handler(type, function, queue=queue, retry=retry, timeout=timeout, process=process)
             self.handlers.add(handler)
             return JobFunction(self, handler, function)
 
@@ -133,13 +119,122 @@ class Scheduler:
         for handler in module.HANDLERS:
             self.handlers.add(handler)
 
+    def middleware(self, added: M) -> M:
+        """Puts something around each attempt and each enqueueing; what was added first is outermost.
+
+        Takes a Middleware, a class of one, or `async def around(ctx, call_next)`, which goes around attempts.
+        """
+        made: Middleware
+        if isinstance(added, Middleware):
+            made = added
+        elif isinstance(added, type) and issubclass(added, Middleware):
+            made = added()
+        elif inspect.iscoroutinefunction(added):
+            made = RunMiddleware(added)
+        else:
+            raise TypeError(
+                f"middleware is a Middleware, a class of one, or an async function, not {added!r}"
+            )
+        self.handlers.middleware.append(made)
+        return added
+
+    def lifespan(self, function: L) -> L:
+        """What a worker needs as long as it works: `async def resources(app)` with one `yield`.
+
+        It is opened before the first claim and closed after the last job is told or given back; several nest in the
+        order of their declaration. What it puts into `app.state` is there for handlers.
+        """
+        checked: Any = function
+        if not inspect.isasyncgenfunction(checked):
+            raise TypeError("a lifespan is `async def …(app)` with one `yield` in it")
+        self._lifespans.append(asynccontextmanager(checked))
+        return function
+
+    @asynccontextmanager
+    async def at_work(self, store: Store, follower: Follower) -> AsyncIterator[None]:
+        """What a worker runs in: all lifespans, entered. What the app enqueues meanwhile goes by this store.
+
+        Closing the two is left to who made them.
+        """
+        loop = asyncio.get_running_loop()
+        before = self._connections.get(loop)
+        self._connections[loop] = Connection((store, follower))
+        try:
+            async with AsyncExitStack() as stack:
+                for lifespan in self._lifespans:
+                    await stack.enter_async_context(lifespan(self))
+                yield
+        finally:
+            del self._connections[loop]
+            if before is not None:
+                self._connections[loop] = before
+
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
     async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
-        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention."""
-        job = self.new_job(type, {} if payload is None else payload, options)
+        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention.
+
+        Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request,
+        StoreUnavailable (the same `id` again is safe) and StoreFull.
+        """
+        return await self._send(self.new_job(type, {} if payload is None else payload, options))
+
+    async def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Handle]:
+        """Many jobs, each as `{"type": …, "payload": …}` with options beside them; their handles, in order.
+
+        Raises Invalid with the number of the item before anything is sent. Sent in calls of 500 jobs; an id that
+        belongs to another request raises Duplicate when all the others are in.
+        """
+        made: list[NewJob] = []
+        for number, asked in enumerate(jobs):
+            options = dict(asked)
+            try:
+                if "type" not in options:
+                    raise Invalid([Fault("/type", "this field is required")])
+                made.append(self.new_job(options.pop("type"), options.pop("payload", {}), options))
+            except Invalid as error:
+                raise Invalid([Fault(f"/{number}{f.path}", f.message) for f in error.faults]) from None
+            except PayloadInvalid as error:
+                raise PayloadInvalid(f"item {number}: {error}") from None
+        return await self.send_many(made)
+
+    async def send_many(self, jobs: Sequence[NewJob]) -> list[Handle]:
+        """Jobs that were made by `new_job`, in calls of 500."""
+        if self.handlers.middleware:
+            return list(await asyncio.gather(*(self._send(job) for job in jobs)))
+        store = await self.store()
+        by_queue: dict[str, list[int]] = {}
+        for number, job in enumerate(jobs):
+            by_queue.setdefault(job.queue, []).append(number)
+        handles: list[Handle | None] = [None] * len(jobs)
+        taken: list[str] = []
+        for queue, numbers in by_queue.items():
+            outcomes = await store.enqueue(queue, [jobs[number] for number in numbers])
+            for number, outcome in zip(numbers, outcomes, strict=True):
+                handles[number] = Handle(self.connection, outcome.id, duplicate=not outcome.created)
+                if outcome.outcome == "conflict":
+                    taken.append(outcome.id)
+        if taken:
+            raise Duplicate(f"ids of other requests: {', '.join(taken[:20])}; all others are enqueued")
+        return [handle for handle in handles if handle is not None]
+
+    async def _send(self, job: NewJob, past: int = 0) -> Handle:
+        if past < len(self.handlers.middleware):
+            around = self.handlers.middleware[past]
+            handle: Handle = await around.enqueue(job, functools.partial(self._send, past=past + 1))
+            return handle
         outcome = await (await self.store()).enqueue_one(job)
-        return Handle(self, outcome.id, duplicate=not outcome.created)
+        return Handle(self.connection, outcome.id, duplicate=not outcome.created)
+
+    def enqueue_sync(self, type: str, payload: Any = None, **options: Any) -> SyncHandle:
+        """`enqueue` for code without an event loop. It is carried out by a loop in a thread of its own."""
+        return self.sync(self.enqueue(type, payload, **options))
+
+    def sync(self, asked: Coroutine[Any, Any, Handle]) -> SyncHandle:
+        """Waits for a handle in a thread that has no event loop, and gives it a face without one."""
+        if self._thread is None or not self._thread.alive:
+            self._thread = LoopThread()
+        return SyncHandle(self._thread.run(asked), self._thread)
 
     def new_job(self, type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:
         """The job that these arguments describe. Raises PayloadInvalid or Invalid; nothing is sent."""
@@ -162,45 +257,40 @@ class Scheduler:
         check(job, max_payload=self.settings.max_payload)
         return job
 
+    # -- testing --------------------------------------------------------------------------------------------------
+
+    def test(self, *, now: datetime | None = None) -> AbstractAsyncContextManager[AppTest]:
+        """For tests of handlers: the real scripts in this process, no server, no waiting.
+
+        `async with app.test() as t:` everything that is enqueued runs with `await t.drain()`, and time passes by
+        `t.advance(60)`, from `now` on (the present, when it is not given).
+        """
+        return tested(self, now)
+
     # -- connecting -----------------------------------------------------------------------------------------------
 
     async def connection(self) -> tuple[Store, Follower]:
         """The connection of the running loop, opened at the first use."""
         loop = asyncio.get_running_loop()
-        if self._open is not None and self._open[0] is loop:
-            return self._open[1], self._open[2]
-        if self._opening is None or (self._open is not None and self._open[0] is not loop):
-            self._opening = asyncio.Lock()
-        async with self._opening:
-            if self._open is None or self._open[0] is not loop:
-                self._abandon()
-                settings = self.settings
-                if settings.redis_url == "memory://":
-                    raise StoreRefused(
-                        "memory:// lives inside one process: a job put there by this one would never be seen by a "
-                        "worker. `dev` and `api` take it"
-                    )
-                clients = await open_clients(settings.redis_url, durability=settings.durability)
-                store = Store(clients, settings.namespace)
-                self._open = (loop, store, Follower(clients, settings.namespace))
-            return self._open[1], self._open[2]
+        connection = self._connections.get(loop)
+        if connection is None:
+            self._abandon_closed()
+            connection = self._connections[loop] = Connection()
+        return await connection.opened(self.settings)
 
-    def _abandon(self) -> None:
-        # What another loop left open cannot be closed by its own means any more; its files and its lock can.
-        if self._open is not None:
-            self._open[1].clients.abandon()
-            self._open = None
+    def _abandon_closed(self) -> None:
+        # What a loop left open that is gone cannot be closed by its own means any more; its files and its lock can.
+        for loop in [loop for loop in self._connections if loop.is_closed()]:
+            self._connections.pop(loop).abandon()
 
     async def store(self) -> Store:
         return (await self.connection())[0]
 
     async def close(self) -> None:
         """Closes what was opened by this loop."""
-        if self._open is not None and self._open[0] is asyncio.get_running_loop():
-            _, store, follower = self._open
-            self._open = None
-            await follower.close()
-            await store.close()
+        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        if connection is not None:
+            await connection.close()
 
     async def __aenter__(self) -> Self:
         await self.connection()
@@ -212,11 +302,9 @@ class Scheduler:
         await self.close()
 
 
-def _parts(job_id: str) -> tuple[str, str]:
-    parts = split_id(job_id)
-    if parts is None:
-        raise Invalid([Fault("/id", f"{job_id!r} is no job id: it is <queue>:<key>")])
-    return parts
+def _taken_out(payload: dict[str, Any]) -> dict[str, Any]:
+    """Takes the options, whose names end in _, out of arguments."""
+    return {name[:-1]: payload.pop(name) for name in list(payload) if name.endswith("_")}
 
 
 _OPTIONS = (

@@ -70,6 +70,10 @@ class Context:
         """What the attempt before left by `checkpoint`, or None."""
         return msgspec.json.decode(self.claimed.checkpoint) if self.claimed.checkpoint else None
 
+    def pass_on(self, field: str, value: Any) -> None:
+        """Tells what another process has made ready to be told."""
+        self._tell(self.claimed, field, value)
+
     def progress(self, value: Any) -> None:
         """Shows how far the job is: any JSON, the newest stands."""
         self._tell(self.claimed, "progress", msgspec.json.encode(value))

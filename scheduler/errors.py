@@ -110,6 +110,19 @@ class RetryAfter(Exception):
         super().__init__(message or f"asked to be tried again in {seconds} s")
 
 
+class HandlerFailed(Exception):
+    """A handler's failure as it came from a process of its own.
+
+    `verb` says what it means for the job: nack, bury or release (a snooze); `seconds` is a delay it asked for.
+    """
+
+    def __init__(
+        self, kind: str, message: str, trace: str = "", verb: str = "nack", seconds: float | None = None
+    ) -> None:
+        self.kind, self.message, self.trace, self.verb, self.seconds = kind, message, trace, verb, seconds
+        super().__init__(f"{kind}: {message}")
+
+
 class Snooze(BaseException):
     """Ends an attempt without using it: the job is scheduled again in `seconds`."""
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from .context import Context
-from .errors import PayloadInvalid, Permanent, RetryAfter, Snooze
-from .handlers import Handler, Handlers
+from .errors import HandlerFailed, PayloadInvalid, Permanent, RetryAfter, Snooze
+from .handlers import Handler, Handlers, Middleware
 from .job import Claimed
 from .outcomes import Ack, Bury, Nack, Release, Settlement
+from .processes import Processes
 from .threads import Threads
 
 LONGEST_TEXT = 65_536
@@ -32,7 +35,7 @@ class ResultTooLarge(Exception):
 
 
 async def execute(
-    claimed: Claimed, context: Context, handlers: Handlers, threads: Threads, *, max_result: int
+    claimed: Claimed, context: Context, handlers: Handlers, places: Places, *, max_result: int
 ) -> Settlement | None:
     """Runs one claimed job and answers what to tell the store; None when the lease is lost and nothing may be told."""
     record = claimed.record
@@ -49,7 +52,7 @@ async def execute(
     limit = asyncio.timeout(max(0.001, claimed.timeout_ms / 1000))
     try:
         async with limit:
-            result = await run(handler, context, arguments, threads)
+            result = await run(handler, context, arguments, places, handlers.middleware, max_result)
         return Ack(claimed.key, claimed.token, encode_result(result, max_result))
     except asyncio.CancelledError:
         # The worker cancels for one of three reasons; a handler that cancels itself has failed.
@@ -73,11 +76,38 @@ async def execute(
         return failure(claimed, error)
 
 
-async def run(handler: Handler, context: Context, arguments: dict[str, Any], threads: Threads) -> Any:
-    """The handler's own code: in the loop for `async def`, in a thread for `def`."""
+class Places:
+    """Where handlers run: in the loop, in threads, in processes of their own."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        self.threads = Threads()
+        self.processes = Processes(self.threads, processes)
+
+    def close(self) -> None:
+        """Kills the processes, and lets idle threads end."""
+        self.processes.close()
+        self.threads.close()
+
+
+async def run(
+    handler: Handler,
+    context: Context,
+    arguments: dict[str, Any],
+    places: Places,
+    middleware: Sequence[Middleware] = (),
+    max_result: int = 1024 * 1024,
+) -> Any:
+    """The handler's own code, within what goes around it: in the loop for `async def`, in a thread for `def`."""
+    if middleware:
+        first, rest = middleware[0], middleware[1:]
+        return await first.run(
+            context, functools.partial(run, handler, context, arguments, places, rest, max_result)
+        )
+    if handler.process:
+        return await places.processes.run(handler, context, max_result)
     if handler.is_async:
         return await handler.function(context, **arguments)
-    return await threads.run(handler.function, context, **arguments)
+    return await places.threads.run(handler.function, context, **arguments)
 
 
 def encode_result(result: Any, max_result: int) -> bytes:
@@ -110,13 +140,22 @@ def no_json_number(value: Any) -> bool:
 
 def failure(claimed: Claimed, error: BaseException) -> Settlement:
     """What an exception of a handler means for its job."""
+    failed = error if isinstance(error, HandlerFailed) else failure_of(error)
+    delay_ms = None if failed.seconds is None else round(failed.seconds * 1000)
+    if failed.verb == "release":
+        return Release(claimed.key, claimed.token, delay_ms=delay_ms or 0, why="snooze")
+    if failed.verb == "bury":
+        return Bury(claimed.key, claimed.token, failed.kind, failed.message, failed.trace)
+    return Nack(claimed.key, claimed.token, failed.kind, failed.message, failed.trace, delay_ms)
+
+
+def failure_of(error: BaseException) -> HandlerFailed:
+    """What an exception says of its job: what went wrong, and what is to come of it."""
     if isinstance(error, Snooze):
-        return Release(claimed.key, claimed.token, delay_ms=round(error.seconds * 1000), why="snooze")
-    kind, message = type(error).__name__, readable(error)
-    if isinstance(error, Permanent | ResultInvalid | ResultTooLarge):
-        return Bury(claimed.key, claimed.token, kind, message, trace_of(error))
-    retry_in = round(error.seconds * 1000) if isinstance(error, RetryAfter) else None
-    return Nack(claimed.key, claimed.token, kind, message, trace_of(error), retry_in)
+        return HandlerFailed("", "", verb="release", seconds=error.seconds)
+    verb = "bury" if isinstance(error, Permanent | ResultInvalid | ResultTooLarge) else "nack"
+    seconds = error.seconds if isinstance(error, RetryAfter) else None
+    return HandlerFailed(type(error).__name__, readable(error), trace_of(error), verb, seconds)
 
 
 def readable(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from .calling import BATCH, batches
 from .context import Context
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreFull, StoreUnavailable
-from .execute import execute
+from .execute import Places, execute
 from .handlers import Handlers
 from .job import Claimed
 from .joining import Call
@@ -20,7 +20,6 @@ from .logs import get_logger
 from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement
 from .settings import Settings
 from .store import Store
-from .threads import Threads
 
 log = get_logger(__name__)
 
@@ -51,7 +50,7 @@ class Crew:
             name,
         )
         self.tell, self.sweep_soon = tell, sweep_soon
-        self.threads = Threads()
+        self.places = Places()
         self.fetchers: dict[str, Fetcher] = {}
         self.free = self.concurrency = concurrency
         self.stopping = False
@@ -340,7 +339,7 @@ class Fetcher:
                 claimed,
                 running.context,
                 crew.handlers,
-                crew.threads,
+                crew.places,
                 max_result=crew.settings.max_result,
             )
         except asyncio.CancelledError:

@@ -6,15 +6,16 @@ import functools
 import inspect
 import json
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from . import retry as retry_policy
+from .context import Context
 from .errors import HandlerMissing, PayloadInvalid
-from .job import TYPE_NAME
+from .job import TYPE_NAME, NewJob
 from .keys import QUEUE_NAME
 from .retry import Retry
 from .times import duration_ms
@@ -32,6 +33,13 @@ class Handler:
     retry: Mapping[str, Any] | None
     """As stored: durations in ms."""
     decode: Callable[[bytes], dict[str, Any]] = field(repr=False)
+    process: bool = False
+    """It runs in a process of its own."""
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """Module and name by which another process finds the function."""
+        return self.function.__module__, self.function.__qualname__
 
 
 def make_handler(
@@ -41,6 +49,7 @@ def make_handler(
     queue: str = "default",
     retry: Retry | None = None,
     timeout: float | str | None = None,
+    process: bool = False,
 ) -> Handler:
     """A handler for a function whose first parameter is the context. Raises ValueError for what cannot be one."""
     if not TYPE_NAME.fullmatch(type):
@@ -54,6 +63,11 @@ def make_handler(
     timeout_ms = None if timeout is None else duration_ms(timeout)
     if timeout_ms is not None and not 1 <= timeout_ms <= retry_policy.LONGEST_TIMEOUT_MS:
         raise ValueError(f"the timeout of {type} is more than 0 and at most 7 days")
+    if process and "<" in function.__qualname__:
+        raise ValueError(
+            f"the handler of {type} cannot have a process of its own: {function.__qualname__} is defined within "
+            "another function, and cannot be imported there"
+        )
     bare = inspect.unwrap(function)
     is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(function)
     return Handler(
@@ -64,6 +78,7 @@ def make_handler(
         timeout_ms=timeout_ms,
         retry=retry_policy.stored(retry.document()) if retry is not None else None,
         decode=payload_decoder(type, bare),
+        process=process,
     )
 
 
@@ -132,11 +147,34 @@ def _default(value: Any) -> Any:
     return value
 
 
+class Middleware:
+    """What goes around each attempt, and around each enqueueing. Override what you need; each goes on by `call_next`."""
+
+    async def run(self, ctx: Context, call_next: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ARG002 - theirs to use
+        """Around a handler, within its timeout. Returns the handler's result, or another one."""
+        return await call_next()
+
+    async def enqueue(self, job: NewJob, call_next: Callable[[NewJob], Awaitable[Any]]) -> Any:
+        """Around the sending of a job, or of another one in its place. Returns the job's handle."""
+        return await call_next(job)
+
+
+class RunMiddleware(Middleware):
+    """A function that goes around each attempt."""
+
+    def __init__(self, function: Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> None:
+        self._function = function
+
+    async def run(self, ctx: Context, call_next: Callable[[], Awaitable[Any]]) -> Any:
+        return await self._function(ctx, call_next)
+
+
 class Handlers:
-    """The handlers of an app, by type."""
+    """The handlers of an app, by type, and what goes around them, the outermost first."""
 
     def __init__(self) -> None:
         self._by_type: dict[str, Handler] = {}
+        self.middleware: list[Middleware] = []
 
     def add(self, handler: Handler) -> None:
         """Takes a handler in. Raises ValueError when its type has one already."""

@@ -36,6 +36,16 @@ def worker_name() -> str:
     return f"{host or 'host'}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
+async def declare(store: Store, queue: str, handlers: Handlers) -> None:
+    """Tells a queue the policies that this code declares, those that it does not know yet."""
+    standing = await store.types(queue)
+    for handler in handlers:
+        policy = TypePolicy(handler.timeout_ms, handler.retry)
+        before = standing.get(handler.type, (TypePolicy(), TypePolicy()))[1]
+        if policy.record() != before.record():
+            await store.configure_type(queue, handler.type, policy, declared=True)
+
+
 class Worker:
     """Runs handlers for some queues until it is told to stop."""
 
@@ -111,7 +121,7 @@ class Worker:
         finally:
             await cancel_all([*duties, *fetchers, *self._sweeps.values()])
             await self.heartbeat.stop()
-            self.crew.threads.close()
+            await asyncio.to_thread(self.crew.places.close)
             log.info("worker stopped", worker=self.name)
 
     async def _queues(self) -> list[str]:
@@ -123,12 +133,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 for queue in self.queues:
-                    standing = await self.store.types(queue)
-                    for handler in self.handlers:
-                        policy = TypePolicy(handler.timeout_ms, handler.retry)
-                        before = standing.get(handler.type, (TypePolicy(), TypePolicy()))[1]
-                        if policy.record() != before.record():
-                            await self.store.configure_type(queue, handler.type, policy, declared=True)
+                    await declare(self.store, queue, self.handlers)
             except StoreUnavailable as error:
                 self.crew.trouble("", error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))

@@ -155,16 +155,17 @@ async def work(
             return
         for name in names[1:]:
             await check_rights_of(parts.store, name)
-        own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
-        on_signals(own.stop)
-        if stop.is_set():
-            own.stop()
-        orphan = asyncio.ensure_future(_stop_when_orphaned(own, parent)) if parent is not None else None
-        try:
-            await own.run()
-        finally:
-            if orphan is not None:
-                orphan.cancel()
+        async with app.at_work(parts.store, parts.follower):
+            own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
+            on_signals(own.stop)
+            if stop.is_set():
+                own.stop()
+            orphan = asyncio.ensure_future(_stop_when_orphaned(own, parent)) if parent is not None else None
+            try:
+                await own.run()
+            finally:
+                if orphan is not None:
+                    orphan.cancel()
 
 
 async def ready_unless_stopped(store: Store, stop: asyncio.Event, *, queue: str = "default") -> bool:
@@ -266,20 +267,14 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
         on_signals(stop.set)
         try:
             async with serve(web_app, settings):
-                duties = [asyncio.create_task(_upkeep(parts, settings), name="upkeep")]
-                own: Worker | None = None
-                if app is not None and await ready_unless_stopped(parts.store, stop):
-                    own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
-                    duties.append(asyncio.create_task(own.run(), name="worker"))
-                    say()
+                upkeep = asyncio.create_task(_upkeep(parts, settings), name="upkeep")
                 try:
-                    await stop.wait()
+                    if app is not None and await ready_unless_stopped(parts.store, stop):
+                        await _work_beside(app, parts, settings, stop, say)
+                    else:
+                        await stop.wait()
                 finally:
-                    if own is not None:
-                        on_signals(own.stop)
-                        own.stop()
-                        await asyncio.wait({duties.pop()}, timeout=settings.grace_ms / 1000 + 3)
-                    await cancel_all(duties)
+                    await cancel_all([upkeep])
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise SchedulerError(
@@ -290,6 +285,28 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
                     f"cannot bind {settings.host}:{settings.port}: {error.strerror}; see SCHEDULER_HOST and SCHEDULER_PORT"
                 ) from error
             raise
+
+
+async def _work_beside(
+    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, say: Callable[[], None]
+) -> None:
+    """A worker in the process of the API, until `stop`. What ends the worker before that ends the process."""
+    async with app.at_work(parts.store, parts.follower):
+        own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
+        working = asyncio.create_task(own.run(), name="worker")
+        say()
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            on_signals(own.stop)
+            own.stop()
+            await asyncio.wait({working}, timeout=settings.grace_ms / 1000 + 3)
+            if working.done():
+                working.result()
+            else:
+                await cancel_all([working])
 
 
 async def _upkeep(parts: Parts, settings: Settings) -> None:

@@ -13,9 +13,9 @@ LAYERS = {
     "words": "errors times kinds keys settings tasks retry job outcomes fields",
     "seeing": "logs",
     "Redis": "scripts _keeper local_server clients rights joining calling replies store doorbell events",
-    "running": "threads handlers context execute heartbeat upkeep fetcher worker shipped",
+    "running": "threads context handlers processes execute _child heartbeat upkeep fetcher worker shipped",
     "doors": "api client",
-    "process": "testing app cli __main__",
+    "process": "loop_thread handles testing app cli __main__",
 }
 ORDER = " ".join(LAYERS.values()).split()
 TO_COME = {"client", "testing"}

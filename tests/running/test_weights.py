@@ -14,11 +14,13 @@ pytestmark = pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=Tru
 
 
 async def fill(bench: Bench, queue: str, count: int, type: str = "work") -> None:
-    await bench.store.enqueue(queue, [NewJob(type=type, queue=queue, key=f"{queue}-{n}") for n in range(count)])
+    await bench.store.enqueue(
+        queue, [NewJob(type=type, queue=queue, key=f"{queue}-{n}") for n in range(count)]
+    )
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "share"), [(8, {"a": 6, "b": 2}), (4, {"a": 3, "b": 1}), (10, {"a": 8, "b": 2})]
+    ("concurrency", "share"), [(8, {"a": 6, "b": 2}), (4, {"a": 3, "b": 1}), (12, {"a": 9, "b": 3})]
 )
 async def test_slots_are_shared_by_weight(bench: Bench, concurrency, share):
     running: Counter[str] = Counter()

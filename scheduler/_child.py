@@ -1,0 +1,81 @@
+"""The process of a handler that asked for one of its own: `python -m scheduler._child <socket>`."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from .context import Context
+from .execute import encode_result, failure_of
+from .handlers import Handler, payload_decoder
+from .job import Claimed
+from .logs import configure
+from .settings import Settings
+
+
+def main() -> None:
+    """Serves one request after another until the socket ends."""
+    # Stopping is the worker's to say: it kills this process when its handler must not go on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(int(sys.argv[1]))
+    requests: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, requests), daemon=True).start()
+    lock = threading.Lock()
+
+    def send(*words: Any) -> None:
+        with lock:
+            connection.send(words)
+
+    told_to_log = False
+    while True:
+        module, name, claimed, settings, max_result = requests.get()
+        if not told_to_log:
+            configure(settings)
+            told_to_log = True
+        try:
+            result = _run(module, name, claimed, settings, max_result, send)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's outcome
+            failure = failure_of(error)
+            send("failed", failure.kind, failure.message, failure.trace, failure.verb, failure.seconds)
+        else:
+            send("done", result)
+
+
+def _listen(connection: Connection, requests: SimpleQueue[Any]) -> None:
+    # In a thread, so that the end of the worker is noticed while a handler runs.
+    try:
+        while True:
+            requests.put(connection.recv())
+    except (EOFError, OSError):
+        # With all that the handler has started: this process leads a session of its own.
+        os.killpg(0, signal.SIGKILL)
+
+
+def _run(module: str, name: str, claimed: Claimed, settings: Settings, max_result: int, send: Any) -> bytes:
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    handler: Handler | None = getattr(found, "handler", None)
+    function = handler.function if handler is not None else found
+    decode = handler.decode if handler is not None else payload_decoder(name, inspect.unwrap(function))
+    context = Context(claimed, lambda _claimed, field, value: send("tell", field, value), settings)
+    result = function(context, **decode(context.payload))
+    if inspect.iscoroutine(result):
+        result = asyncio.run(_awaited(result))
+    return encode_result(result, max_result)
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+if __name__ == "__main__":
+    main()

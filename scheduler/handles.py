@@ -1,0 +1,126 @@
+"""Jobs that were enqueued, as those who enqueued them hold them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from .clients import open_clients
+from .errors import Fault, Invalid, JobCancelled, JobDead, StoreRefused, WrongState
+from .events import Follower, wait_ended
+from .job import Job, State, split_id
+from .loop_thread import LoopThread
+from .settings import Settings
+from .store import Store
+
+
+class Handle:
+    """A job that was enqueued: where it is, and what came of it."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[tuple[Store, Follower]]],
+        job_id: str,
+        *,
+        duplicate: bool = False,
+    ) -> None:
+        self._connect = connect
+        self.id = job_id
+        self.duplicate = duplicate
+        """The same request had been enqueued before."""
+
+    def __repr__(self) -> str:
+        return f"<job {self.id}>"
+
+    async def refresh(self) -> Job:
+        """The job as it is now. Raises NotFound once its retention is over."""
+        queue, key = _parts(self.id)
+        store, _ = await self._connect()
+        return await store.job(queue, key)
+
+    async def cancel(self) -> Job:
+        """Cancels it, or asks it to stop when it runs. Raises WrongState when it has succeeded or died."""
+        queue, key = _parts(self.id)
+        store, _ = await self._connect()
+        [state] = await store.cancel(queue, [key])
+        if state not in {"cancelled", "running"}:
+            raise WrongState(f"job {self.id} is {state}: it cannot be cancelled", state)
+        return await store.job(queue, key)
+
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the word of the standard library
+        """What the handler returned. Raises JobDead, JobCancelled, or TimeoutError after so many seconds."""
+        queue, key = _parts(self.id)
+        store, follower = await self._connect()
+        job = await wait_ended(store, follower, queue, key, 10 * 365 * 86_400 if timeout is None else timeout)
+        if job.state is State.DEAD:
+            raise JobDead(job)
+        if job.state is State.CANCELLED:
+            raise JobCancelled(job)
+        if job.state is not State.SUCCEEDED:
+            raise TimeoutError(f"job {self.id} is {job.state} after {timeout} s")
+        return msgspec.json.decode(job.result) if job.result else None
+
+
+class SyncHandle:
+    """A job that was enqueued, for code without an event loop."""
+
+    def __init__(self, handle: Handle, thread: LoopThread) -> None:
+        self._handle, self._thread = handle, thread
+        self.id = handle.id
+        self.duplicate = handle.duplicate
+
+    def __repr__(self) -> str:
+        return f"<job {self.id}>"
+
+    def refresh(self) -> Job:
+        """The job as it is now. Raises NotFound once its retention is over."""
+        return self._thread.run(self._handle.refresh())
+
+    def cancel(self) -> Job:
+        """Cancels it, or asks it to stop when it runs. Raises WrongState when it has succeeded or died."""
+        return self._thread.run(self._handle.cancel())
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the handler returned. Raises JobDead, JobCancelled, or TimeoutError after so many seconds."""
+        return self._thread.run(self._handle.result(timeout))
+
+
+class Connection:
+    """A store and its follower, opened once for one event loop."""
+
+    def __init__(self, given: tuple[Store, Follower] | None = None) -> None:
+        self._parts, self._given = given, given is not None
+        self._opening = asyncio.Lock()
+
+    async def opened(self, settings: Settings) -> tuple[Store, Follower]:
+        async with self._opening:
+            if self._parts is None:
+                if settings.redis_url == "memory://":
+                    raise StoreRefused(
+                        "memory:// lives inside one process: a job put there by this one would never be seen by a "
+                        "worker. `dev`, `api` and `app.test()` take it"
+                    )
+                clients = await open_clients(settings.redis_url, durability=settings.durability)
+                self._parts = Store(clients, settings.namespace), Follower(clients, settings.namespace)
+            return self._parts
+
+    async def close(self) -> None:
+        parts, self._parts = self._parts, None
+        if parts is not None and not self._given:
+            store, follower = parts
+            await follower.close()
+            await store.close()
+
+    def abandon(self) -> None:
+        if self._parts is not None and not self._given:
+            self._parts[0].clients.abandon()
+
+
+def _parts(job_id: str) -> tuple[str, str]:
+    parts = split_id(job_id)
+    if parts is None:
+        raise Invalid([Fault("/id", f"{job_id!r} is no job id: it is <queue>:<key>")])
+    return parts

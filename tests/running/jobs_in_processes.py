@@ -1,0 +1,61 @@
+"""Handlers for tests/running/test_processes.py: their processes import this module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from scheduler import Context, Permanent, RetryAfter
+
+
+def who(ctx: Context, n: int = 1) -> dict[str, Any]:
+    """Says where it runs, and what it was given."""
+    ctx.progress(50)
+    ctx.log("a line")
+    ctx.checkpoint({"n": n})
+    return {"pid": os.getpid(), "n": n, "attempt": ctx.attempt, "id": ctx.id, "before": ctx.checkpointed}
+
+
+async def awaited(ctx: Context, n: int) -> int:
+    """An asynchronous one."""
+    return n + ctx.attempt
+
+
+def raises(ctx: Context, how: str) -> None:
+    """Fails in the way that was asked for."""
+    if how == "permanent":
+        raise Permanent("not again")
+    if how == "later":
+        raise RetryAfter(77, "later")
+    if how == "snooze":
+        ctx.snooze(88)
+    if how == "exit":
+        sys.exit(3)
+    if how == "die":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError("boom")
+
+
+def big(ctx: Context, size: int) -> str:
+    """A result of that many characters."""
+    return "x" * size
+
+
+def no_json(ctx: Context) -> Any:
+    """A result that is no JSON."""
+    return object()
+
+
+def hang(ctx: Context, file: str) -> None:
+    """Writes down its process and that of a program that it starts, and never ends."""
+    other = subprocess.Popen(["sleep", "300"])
+    Path(file).write_text(f"{os.getpid()} {other.pid}")
+    while True:
+        time.sleep(0.01)

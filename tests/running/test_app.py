@@ -1,0 +1,341 @@
+"""The application object: what goes around jobs, what lives as long as the worker, and `app.test()`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from scheduler import (
+    Duplicate,
+    Invalid,
+    JobDead,
+    Middleware,
+    NewJob,
+    PayloadInvalid,
+    Permanent,
+    Retry,
+    RetryAfter,
+    Scheduler,
+    Settings,
+    State,
+    StoreRefused,
+)  # fmt: skip
+
+START = datetime(2027, 1, 15, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def app() -> Scheduler:
+    return Scheduler(Settings())
+
+
+# -- app.test() --------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_runs_when_it_is_drained_and_its_result_is_there(app):
+    @app.job("add")
+    async def add(ctx, a: int, b: int = 1) -> int:
+        return a + b
+
+    async with app.test() as t:
+        job = await add.enqueue(a=2)
+        assert State.READY is (await job.refresh()).state
+        assert ["succeeded"] == await t.drain()
+        assert 3 == await job.result()
+        assert [] == await t.drain()
+
+
+async def test_time_passes_when_the_test_says_so(app):
+    runs: list[tuple[int, datetime]] = []
+
+    @app.job("flaky", retry=Retry(immediate=0, base=60, jitter=0))
+    async def flaky(ctx) -> str:
+        runs.append((ctx.attempt, t.now))
+        if ctx.attempt < 3:
+            raise ValueError("not yet")
+        return "done"
+
+    async with app.test(now=START) as t:
+        job = await flaky.enqueue()
+        assert ["retrying"] == await t.drain()
+        assert [] == await t.drain()
+        t.advance(59.9)
+        assert [] == await t.drain()
+        t.advance("100ms")
+        assert ["retrying"] == await t.drain()
+        t.advance(timedelta(minutes=2))
+        assert ["succeeded"] == await t.drain()
+        assert "done" == await job.result()
+    assert [1, 2, 3] == [attempt for attempt, _ in runs]
+    assert [0, 60, 180] == [(at - START).total_seconds() for _, at in runs]
+
+
+async def test_a_job_stands_once_in_what_a_drain_answers(app):
+    @app.job("fails")
+    def fails(ctx) -> None:
+        raise ValueError("boom")
+
+    @app.job("good")
+    def good(ctx) -> None: ...
+
+    async with app.test() as t:
+        await fails.enqueue(priority_=1)
+        await good.enqueue()
+        # The first retry is at once: two attempts, one job.
+        assert ["retrying", "succeeded"] == await t.drain()
+
+
+async def test_what_jobs_enqueue_runs_in_the_same_drain(app):
+    @app.job("parent", queue="one")
+    async def parent(ctx) -> None:
+        await child.enqueue_many([{"n": n, "queue_": "two"} for n in range(3)])
+
+    @app.job("child", queue="two")
+    async def child(ctx, n: int) -> int:
+        return n
+
+    async with app.test() as t:
+        await parent.enqueue()
+        assert ["succeeded"] * 4 == await t.drain()
+
+
+async def test_a_drain_that_does_not_end_says_so(app):
+    @app.job("again")
+    async def again(ctx) -> None:
+        await again.enqueue()
+
+    async with app.test() as t:
+        await again.enqueue()
+        with pytest.raises(RuntimeError, match="50 attempts and jobs are still due"):
+            await t.drain(limit=50)
+
+
+async def test_every_outcome_is_the_real_one(app):
+    @app.job("outcome", retry=Retry(immediate=0))
+    async def outcome(ctx, how: str) -> Any:
+        ctx.progress(1)
+        if how == "later":
+            raise RetryAfter(30)
+        if how == "never":
+            raise Permanent("no")
+        if how == "snooze":
+            ctx.snooze(5)
+        if how == "checkpoint":
+            ctx.checkpoint([1, 2])
+            if ctx.attempt == 1:
+                raise ValueError
+            return ctx.checkpointed
+        return object() if how == "no json" else how
+
+    async with app.test(now=START) as t:
+        jobs = await outcome.enqueue_many(
+            [{"how": how} for how in ("later", "never", "snooze", "checkpoint", "no json", "fine")]
+        )
+        assert ["retrying", "dead", "scheduled", "retrying", "dead", "succeeded"] == await t.drain()
+        t.advance(31)
+        # By the time each was due: the backoff, the snooze, the delay that was asked for.
+        assert ["succeeded", "scheduled", "retrying"] == await t.drain()
+        assert [1, 2] == await jobs[3].result()
+        with pytest.raises(JobDead):
+            await jobs[1].result()
+        assert b"1" == (await t.job(jobs[0])).progress
+        assert [] == [fault async for fault in t.store.verify("default")]
+
+
+async def test_a_job_of_another_app_waits_for_its_handler(app):
+    async with app.test() as t:
+        job = await app.enqueue("unknown")
+        assert ["scheduled"] == await t.drain()
+        t.advance("11m")
+        assert ["dead"] == await t.drain()
+        assert "no_handler" == (await t.job(job.id)).reason
+
+
+async def test_two_tests_share_nothing(app):
+    for _ in range(2):
+        async with app.test() as t:
+            await app.enqueue("x", id="same")
+            assert [] == [job for job in await t.store.queues() if job != "default"]
+            assert 1 == (await t.store.census("default")).counts["ready"]
+
+
+async def test_without_a_test_memory_is_refused():
+    app = Scheduler(Settings(redis_url="memory://"))
+    with pytest.raises(StoreRefused, match=r"app\.test\(\)"):
+        await app.enqueue("x")
+
+
+# -- middleware --------------------------------------------------------------------------------------------------
+
+
+async def test_middleware_goes_round_attempts_and_enqueueing_in_order(app):
+    said: list[str] = []
+
+    @app.middleware
+    class Outer(Middleware):
+        async def run(self, ctx, call_next):
+            said.append(f"outer {ctx.type}")
+            result = await call_next()
+            said.append("outer after")
+            return result
+
+        async def enqueue(self, job: NewJob, call_next):
+            said.append(f"enqueue {job.type}")
+            handle = await call_next(job)
+            said.append(f"enqueued {handle.id.partition(':')[0]}")
+            return handle
+
+    @app.middleware
+    async def inner(ctx, call_next):
+        said.append("inner")
+        return [await call_next()]
+
+    @app.job("work")
+    def work(ctx) -> str:
+        said.append("work")
+        return "result"
+
+    async with app.test() as t:
+        job = await work.enqueue()
+        assert ["succeeded"] == await t.drain()
+        assert ["result"] == await job.result()
+    assert ["enqueue work", "enqueued default", "outer work", "inner", "work", "outer after"] == said
+
+
+async def test_middleware_may_change_what_is_enqueued_and_sees_failures(app):
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    failed: list[str] = []
+
+    class Tenant(Middleware):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def enqueue(self, job, call_next):
+            return await call_next(replace(job, tags=[*job.tags, self.name]))
+
+        async def run(self, ctx, call_next):
+            try:
+                return await call_next()
+            except ValueError as error:
+                failed.append(str(error))
+                raise
+
+    app.middleware(Tenant("acme"))
+
+    @app.job("work", retry=Retry(max_attempts=1))
+    async def work(ctx) -> None:
+        raise ValueError("boom")
+
+    async with app.test() as t:
+        one, *_ = await app.enqueue_many([{"type": "work"}, {"type": "work", "tags": ["x"]}])
+        assert ("acme",) == (await one.refresh()).tags
+        assert ["dead", "dead"] == await t.drain()
+    assert ["boom", "boom"] == failed
+
+
+def test_what_is_no_middleware_is_refused(app):
+    with pytest.raises(TypeError, match="middleware is"):
+        app.middleware(lambda ctx, call_next: None)
+
+
+# -- lifespan ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_lifespan_is_open_while_jobs_run_and_closes_in_reverse(app):
+    said: list[str] = []
+
+    @app.lifespan
+    async def pool(app: Scheduler) -> AsyncIterator[None]:
+        app.state.pool = "pool"
+        said.append("open pool")
+        yield
+        said.append("close pool")
+
+    @app.lifespan
+    async def session(app: Scheduler) -> AsyncIterator[None]:
+        said.append(f"open session on {app.state.pool}")
+        yield
+        said.append("close session")
+
+    @app.job("work")
+    async def work(ctx) -> None:
+        said.append(app.state.pool)
+
+    async with app.test() as t:
+        await work.enqueue()
+        await t.drain()
+    assert ["open pool", "open session on pool", "pool", "close session", "close pool"] == said
+
+
+def test_what_is_no_lifespan_is_refused(app):
+    async def forgets_to_yield(app: Scheduler) -> None: ...
+
+    with pytest.raises(TypeError, match="one `yield`"):
+        app.lifespan(forgets_to_yield)
+
+
+# -- many, and without a loop ------------------------------------------------------------------------------------
+
+
+async def test_many_go_out_in_order_over_all_queues(app):
+    async with app.test() as t:
+        handles = await app.enqueue_many(
+            {"type": "x", "payload": n, "queue": f"q{n % 3}", "id": f"job-{n}"} for n in range(1_300)
+        )
+        assert [f"q{n % 3}:job-{n}" for n in range(1_300)] == [handle.id for handle in handles]
+        assert {434, 433} == {(await t.store.census(f"q{n}")).counts["ready"] for n in range(3)}
+        again = await app.enqueue_many([{"type": "x", "payload": 1, "queue": "q1", "id": "job-1"}])
+        assert [True] == [handle.duplicate for handle in again]
+        with pytest.raises(Duplicate, match="q1:job-1; all others"):
+            await app.enqueue_many([{"type": "y", "queue": "q1", "id": "job-1"}, {"type": "y", "id": "new"}])
+        assert 1 == (await t.store.census("default")).counts["ready"]
+
+
+async def test_one_bad_item_of_many_is_named_and_nothing_is_sent(app):
+    @app.job("typed")
+    def typed(ctx, n: int) -> None: ...
+
+    async with app.test() as t:
+        with pytest.raises(Invalid, match="/1/priority"):
+            await app.enqueue_many([{"type": "x"}, {"type": "x", "priority": 1000}])
+        with pytest.raises(PayloadInvalid, match="item 2"):
+            await typed.enqueue_many([{"n": 1}, {"n": 2}, {"n": "three"}])
+        with pytest.raises(Invalid, match="/0/type: this field is required"):
+            await app.enqueue_many([{"payload": 1}])
+        with pytest.raises(Invalid, match="/0/colour"):
+            await app.enqueue_many([{"type": "x", "colour": "red"}])
+        assert [] == await t.store.queues()
+
+
+@pytest.mark.parametrize("backend", ["valkey"], indirect=True)
+async def test_code_without_a_loop_enqueues_and_waits(app, clients):
+    app.configure(Settings(redis_url=clients.url))
+
+    @app.job("twice", queue="sync")
+    async def twice(ctx, n: int) -> int:
+        return 2 * n
+
+    def plain() -> tuple[Any, ...]:
+        one, other = twice.enqueue_sync(n=4), app.enqueue_sync("twice", {"n": 5}, queue="sync", delay=60)
+        cancelled = other.cancel()
+        with pytest.raises(TimeoutError):
+            one.result(timeout=0.05)
+        return one.id, one.refresh().state, cancelled.state
+
+    found = await asyncio.to_thread(plain)
+    assert (State.READY, State.CANCELLED) == found[1:3]
+    assert not any(t.name == "scheduler loop" and not t.daemon for t in threading.enumerate())
+    with pytest.raises(RuntimeError, match="await the call"):
+        app.enqueue_sync("twice", {"n": 1})
+    # Both ways side by side: each loop has its own connection.
+    again = await twice.enqueue(n=6)
+    assert State.READY is (await again.refresh()).state
+    assert app._thread is not None
+    await asyncio.to_thread(app._thread.run, app.close())
+    await app.close()

@@ -1,0 +1,184 @@
+"""Handlers that have a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from scheduler.handlers import make_handler
+from scheduler.job import State
+from tests.running import jobs_in_processes as jobs
+from tests.running.conftest import QUEUE, Bench
+
+pytestmark = pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
+
+
+def offered(bench: Bench, *functions: Callable[..., Any], **options: Any) -> None:
+    for function in functions:
+        bench.handler(function.__name__, function, process=True, **options)
+
+
+def gone(pid: int) -> bool:
+    # A child that is dead and not yet waited for is gone too.
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+async def test_it_runs_elsewhere_and_tells_as_any_other(bench: Bench):
+    offered(bench, jobs.who, jobs.awaited)
+    bench.work()
+    key = await bench.enqueue("who", b'{"n": 7}')
+    other = await bench.enqueue("awaited", b'{"n": 4}')
+    job, second = await bench.ended(key), await bench.ended(other)
+
+    assert (State.SUCCEEDED, State.SUCCEEDED) == (job.state, second.state), (job, second)
+    told = orjson.loads(job.result or b"")
+    assert {"n": 7, "attempt": 1, "id": f"{QUEUE}:{key}", "before": None} == {
+        name: told[name] for name in ("n", "attempt", "id", "before")
+    }
+    assert told["pid"] != os.getpid()
+    assert b"5" == second.result
+    await bench.until(lambda: _progress(bench, key))
+
+
+async def _progress(bench: Bench, key: str) -> bool:
+    return (await bench.job(key)).progress == b"50"
+
+
+async def test_a_process_is_used_again(bench: Bench):
+    offered(bench, jobs.who)
+    bench.work(concurrency=1)
+    keys = [await bench.enqueue("who") for _ in range(4)]
+    found = {orjson.loads((await bench.ended(key)).result or b"")["pid"] for key in keys}
+
+    assert 1 == len(found)
+
+
+@pytest.mark.parametrize(
+    ("how", "state", "kind", "message"),
+    [
+        ("value", State.RETRYING, "ValueError", "boom"),
+        ("permanent", State.DEAD, "Permanent", "not again"),
+        ("later", State.RETRYING, "RetryAfter", "later"),
+        ("exit", State.RETRYING, "SystemExit", "3"),
+        ("die", State.RETRYING, "ProcessDied", "the handler's process ended: exit status 3"),
+        ("kill", State.RETRYING, "ProcessDied", "the handler's process ended: killed by SIGKILL"),
+    ],
+)
+async def test_its_failure_is_the_jobs(bench: Bench, how, state, kind, message):
+    offered(bench, jobs.raises)
+    bench.work()
+    key = await bench.enqueue("raises", orjson.dumps({"how": how}), retry={"immediate": 0, "base": 60_000})
+    await bench.until(lambda: _in(bench, key, state))
+    job = await bench.job(key)
+
+    [line] = job.errors
+    assert (kind, message) == (line.kind, line.message)
+    if not kind.startswith("Process"):
+        assert "jobs_in_processes.py" in (line.trace or "")
+
+
+async def _in(bench: Bench, key: str, state: State) -> bool:
+    return (await bench.job(key)).state is state
+
+
+async def test_a_snooze_uses_no_attempt(bench: Bench):
+    offered(bench, jobs.raises)
+    bench.work()
+    key = await bench.enqueue("raises", b'{"how": "snooze"}')
+    await bench.until(lambda: _in(bench, key, State.SCHEDULED))
+
+    assert (0, 1) == ((await bench.job(key)).attempt, (await bench.job(key)).snoozes)
+
+
+async def test_what_is_no_result_ends_the_job(bench: Bench):
+    offered(bench, jobs.big, jobs.no_json)
+    bench.work(max_result=1_000)
+    keys = await bench.enqueue("big", b'{"size": 2000}'), await bench.enqueue("no_json")
+    found = [await bench.ended(key) for key in keys]
+
+    assert ["ResultTooLarge", "ResultInvalid"] == [job.errors[0].kind for job in found]
+    assert {State.DEAD} == {job.state for job in found}
+
+
+async def test_a_hung_one_is_killed_at_its_timeout_with_what_it_started(bench: Bench, tmp_path):
+    offered(bench, jobs.hang, jobs.who)
+    bench.work()
+    file = tmp_path / "pids"
+    key = await bench.enqueue(
+        "hang", orjson.dumps({"file": str(file)}), timeout_ms=2_500, retry={"max_attempts": 1}
+    )
+    job = await bench.ended(key)
+
+    assert (State.DEAD, "TimeoutError") == (job.state, job.errors[0].kind)
+    pids = [int(pid) for pid in file.read_text().split()]
+    await bench.until(lambda: all(gone(pid) for pid in pids))
+    # Its place is free again.
+    assert State.SUCCEEDED is (await bench.ended(await bench.enqueue("who"))).state
+
+
+async def test_one_that_is_cancelled_is_killed(bench: Bench, tmp_path):
+    offered(bench, jobs.hang)
+    bench.work()
+    file = tmp_path / "pids"
+    key = await bench.enqueue("hang", orjson.dumps({"file": str(file)}))
+    await bench.until(lambda: file.exists() and file.read_text())
+    await bench.store.cancel(QUEUE, [key])
+
+    assert State.CANCELLED is (await bench.ended(key)).state
+    await bench.until(lambda: all(gone(int(pid)) for pid in file.read_text().split()))
+
+
+async def test_stopping_the_worker_kills_it_and_gives_the_job_back(bench: Bench, tmp_path):
+    offered(bench, jobs.hang)
+    worker = bench.work(grace_ms=100)
+    file = tmp_path / "pids"
+    key = await bench.enqueue("hang", orjson.dumps({"file": str(file)}))
+    await bench.until(lambda: file.exists() and file.read_text())
+    await bench.stop(worker)
+
+    assert (State.READY, 0) == ((await bench.job(key)).state, (await bench.job(key)).attempt)
+    assert all(gone(int(pid)) for pid in file.read_text().split())
+
+
+async def test_no_process_outlives_its_worker(bench: Bench, tmp_path):
+    # A worker that is killed says nothing: the socket's end does.
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, threading, time\n"
+        "from scheduler.processes import Child\n"
+        "from scheduler.job import Claimed, parse_record\n"
+        "from scheduler.settings import Settings\n"
+        "record = parse_record(b'hang|||1|0||\\n\\n' + sys.argv[1].encode())\n"
+        "job = Claimed('mail', 'a', 1, 1, 9, 9, 9, record)\n"
+        "Child().run(('tests.running.jobs_in_processes', 'hang', job, Settings(), 1000), print)\n"
+    )
+    file = tmp_path / "pids"
+    root = str(Path(__file__).parents[2])
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(script),
+        orjson.dumps({"file": str(file)}).decode(),
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    await bench.until(lambda: file.exists() and file.read_text())
+    parent.kill()
+    await parent.wait()
+    await bench.until(lambda: all(gone(int(pid)) for pid in file.read_text().split()))
+
+
+def test_what_cannot_be_imported_elsewhere_is_refused_when_it_is_declared(backend):
+    def inner(ctx) -> None: ...
+
+    with pytest.raises(ValueError, match="defined within another function"):
+        make_handler("inner", inner, process=True)
