@@ -253,6 +253,26 @@ class SettledShown(Struct, kw_only=True):
     items: list[SettledItem]
 
 
+class WorkerShown(Struct, kw_only=True):
+    """A worker that has signed within two of its leases. One that leases over REST says only which queues it asks."""
+
+    name: WorkerName
+    host: str | None
+    pid: Whole | None
+    version: str | None
+    queues: list[Name]
+    types: list[Name]
+    concurrency: Whole | None
+    running: list[str]
+    started_at: Moment
+    seen_at: Moment
+
+
+class WorkersShown(Struct, kw_only=True):
+    items: list[WorkerShown]
+    next_cursor: str | None
+
+
 class CountsShown(Struct, kw_only=True):
     scheduled: Whole
     blocked: Whole
@@ -294,7 +314,7 @@ class QueueShown(Struct, kw_only=True):
     max_length: None
     max_bytes: None
     partitions: Whole
-    workers: None
+    workers: Whole
 
 
 class QueuesShown(Struct, kw_only=True):

@@ -105,6 +105,16 @@ def queues_key(namespace: str) -> str:
     return f"{{{namespace}}}:queues"
 
 
+def workers_key(namespace: str) -> str:
+    """SET of worker names: those that have signed, and some whose time is over."""
+    return f"{{{namespace}}}:workers"
+
+
+def worker_key(namespace: str, name: str) -> str:
+    """HASH, expiring: what a worker said of itself, or the queues that it leases from over REST."""
+    return f"{{{namespace}}}:worker:{name}"
+
+
 def queue_of(namespace: str, key: str) -> str | None:
     """The queue whose key this is, or None when it is no key of ours."""
     match = re.fullmatch(r"\{(.+):([^:{}]+)\}:[a-z]+", key)

@@ -149,3 +149,27 @@ class Fault(Struct, frozen=True):
     id: str
     what: str
     repaired: bool
+
+
+class WorkerSeen(Struct, frozen=True):
+    """A worker that has signed lately. Times are ms; None where it did not say."""
+
+    name: str
+    host: str | None
+    pid: int | None
+    version: str | None
+    queues: tuple[str, ...]
+    types: tuple[str, ...]
+    concurrency: int | None
+    running: tuple[str, ...]
+    started_at: int
+    seen_at: int
+
+
+class Lease(Struct, frozen=True, gc=False):
+    """What a lease record says of the run that holds it."""
+
+    token: int
+    worker: str | None
+    started_at: int
+    attempt: int

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import retry as retry_policy
 from .job import Claimed, Job, Record, State, parse_course, parse_record
-from .outcomes import parse_type
+from .outcomes import Lease, parse_type
 
 
 def read_claimed(
@@ -37,6 +37,14 @@ def read_claimed(
 
 
 _NOTHING = Record("", None, "", 0, 0, "", "", {}, None)
+
+
+def read_lease(text: bytes) -> Lease | None:
+    """A lease record: token|worker|started|ends|score|attempt|flags|bytes|asked|key id. None for a damaged one."""
+    parts = text.decode(errors="replace").split("|")
+    if len(parts) < 10:
+        return None
+    return Lease(int(parts[0]), parts[1] or None, int(parts[2]), int(parts[5]))
 
 
 def read_job(
@@ -74,9 +82,9 @@ def read_job(
         run_at = int(score) // 1000
     elif its_state is State.RUNNING:
         until = int(score)
-        parts = lease.decode(errors="replace").split("|")
-        if len(parts) >= 10:
-            token, worker, started, attempt = int(parts[0]), parts[1] or None, int(parts[2]), int(parts[5])
+        held = read_lease(lease)
+        if held is not None:
+            token, worker, started, attempt = held.token, held.worker, held.started_at, held.attempt
     elif its_state.ended:
         finished = finished if finished is not None else abs(int(score))
         if run:

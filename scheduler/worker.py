@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
+from . import __version__
 from .calling import BATCH
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreUnavailable
@@ -20,10 +21,11 @@ from .heartbeat import Heartbeat
 from .job import Claimed
 from .logs import get_logger
 from .outcomes import Extend, Note, Release, TypePolicy
+from .presence import Presence
 from .settings import Settings
 from .store import Store
 from .tasks import cancel_all
-from .upkeep import Upkeep, sweep, watchdog
+from .upkeep import Duty, Upkeep, sweep, watchdog
 
 log = get_logger(__name__)
 
@@ -80,6 +82,7 @@ class Worker:
         self.fetchers = self.crew.fetchers
         self.fetchers.update({queue: Fetcher(self.crew, queue, weight) for queue, weight in weights.items()})
         self.heartbeat = Heartbeat(store, settings.lease_ms, held=self.held, heard=self.heard)
+        self.presence = Presence(store)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._sweeps: dict[str, asyncio.Task[Any]] = {}
@@ -106,7 +109,12 @@ class Worker:
             concurrency=self.concurrency,
         )
         self.heartbeat.start()
-        upkeep = Upkeep([watchdog(self.store, self.settings, self._queues, worker=self.name)])
+        upkeep = Upkeep(
+            [
+                watchdog(self.store, self.settings, self._queues, worker=self.name),
+                Duty("presence", self.settings.lease_ms / 3000, self._sign),
+            ]
+        )
         duties = [
             asyncio.create_task(upkeep.run(), name="upkeep"),
             asyncio.create_task(self._watch(), name="watch"),
@@ -121,11 +129,23 @@ class Worker:
         finally:
             await cancel_all([*duties, *fetchers, *self._sweeps.values()])
             await self.heartbeat.stop()
+            await self.presence.leave(self.name)
             await asyncio.to_thread(self.crew.places.close)
             log.info("worker stopped", worker=self.name)
 
     async def _queues(self) -> list[str]:
         return self.queues
+
+    async def _sign(self) -> None:
+        said = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "queues": self.queues,
+            "types": sorted(handler.type for handler in self.handlers),
+            "concurrency": self.concurrency,
+        }
+        await self.presence.sign(self.name, said, self.settings.lease_ms)
 
     async def declare(self) -> None:
         """Tells each queue the policies that this code declares, until the store hears it."""

@@ -13,9 +13,10 @@ from aiohttp.typedefs import Handler, Middleware
 from ..doorbell import Doorbell
 from ..events import Follower
 from ..logs import get_logger
+from ..presence import Presence
 from ..settings import Settings
 from ..store import Store
-from . import health, jobs, lease, openapi, problems, queues, settle, types
+from . import health, jobs, lease, openapi, problems, queues, settle, types, workers
 from .auth import Gate
 from .parts import (
     BEHIND,
@@ -23,6 +24,7 @@ from .parts import (
     DOORBELL,
     FOLLOWER,
     POLLS,
+    PRESENCE,
     REQUEST_ID,
     SETTINGS,
     STORE,
@@ -40,7 +42,7 @@ __all__ = ["ROUTES", "Deadlines", "Site", "make_app", "serve"]
 log = get_logger(__name__)
 
 ROUTES = tuple(
-    route for module in (jobs, lease, settle, queues, types, health) for route in module.table.routes
+    route for module in (jobs, lease, settle, queues, types, workers, health) for route in module.table.routes
 )
 """Every documented call."""
 
@@ -56,6 +58,7 @@ def make_app(
     """The application. It starts while the store is away, and works from the moment that it is there."""
     app = web.Application(middlewares=[_guard(Gate(settings.api_key), verbose=settings.log_level == "debug")])
     app[STORE], app[SETTINGS], app[DOORBELL], app[FOLLOWER] = store, settings, doorbell, follower
+    app[PRESENCE] = Presence(store)
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
     app.cleanup_ctx.append(_finish_work)

@@ -18,7 +18,7 @@ from ..outcomes import Bury, Claim, Release, TypePolicy
 from ..store import Store
 from ..times import duration_ms
 from ..upkeep import sweep
-from .parts import BEHIND, DOORBELL, POLLS, REQUEST_ID, SETTINGS, STORE, stamp
+from .parts import BEHIND, DOORBELL, POLLS, PRESENCE, REQUEST_ID, SETTINGS, STORE, stamp
 from .routes import Table, json_answer, queue_name
 from .server import hang_up_cancels
 
@@ -76,6 +76,9 @@ def within(value: float | str, path: str, least: int, most: int, faults: list[Fa
 async def lease(request: web.Request, fields: LeaseFields) -> web.StreamResponse:
     """Claim jobs for a worker, waiting up to `wait` for the first. The same `request_id`: the same jobs."""
     asked = Asked(fields, queue_name(request, new=True), request.app[SETTINGS].lease_ms)
+    # One that waits is there all the while, however short a lease it asks for.
+    sign_ms = max(asked.lease_ms, round(asked.wait * 1000))
+    request.app[BEHIND].do(request.app[PRESENCE].sign_for(asked.worker, asked.queue, sign_ms))
     with hang_up_cancels(request):
         jobs = await _claim(request, asked)
         return await _hand_over(request, asked, jobs)

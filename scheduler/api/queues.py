@@ -13,7 +13,7 @@ from ..fields import KeepFields, Nothing, QueueFields, QueueShown, QueuesShown, 
 from ..job import LONGEST_DELAY_MS
 from ..outcomes import Census
 from ..times import duration_ms, seconds
-from .parts import STORE
+from .parts import PRESENCE, STORE
 from .routes import PAGE, Table, json_answer, page_of, queue_name
 
 table = Table()
@@ -34,12 +34,12 @@ async def list_queues(request: web.Request, _: None) -> web.Response:
     store = request.app[STORE]
     page, cursor = page_of(request, await store.queues())
     found = await store.run_all([store.census_call(name) for name in page]) if page else []
-    items = []
+    workers, items = await request.app[PRESENCE].counts(), []
     for name, census in zip(page, found, strict=True):
         if isinstance(census, Exception):
             raise census
         if census is not None:
-            items.append(document(name, census))
+            items.append(document(name, census, workers[name]))
     return json_answer({"items": items, "next_cursor": cursor})
 
 
@@ -47,7 +47,7 @@ async def list_queues(request: web.Request, _: None) -> web.Response:
 async def get_queue(request: web.Request, _: None) -> web.Response:
     """One queue: how many jobs in each state, how long the first in line has waited, its configuration."""
     queue = queue_name(request)
-    return _answer(queue, await request.app[STORE].census(queue))
+    return await _answer(request, queue, await request.app[STORE].census(queue))
 
 
 @table.add(
@@ -62,7 +62,7 @@ async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     store = request.app[STORE]
     before = await store.run(store.census_call(queue))
     await store.configure(queue, changes, expect=expected(request, before.version if before else None))
-    return _answer(queue, await store.census(queue), 200 if before else 201)
+    return await _answer(request, queue, await store.census(queue), 200 if before else 201)
 
 
 @table.add(
@@ -99,9 +99,9 @@ async def _changed(request: web.Request, queue: str, changes: Mapping[str, str])
     expect = expected(request, before.version)
     # A change that changes nothing leaves the version, and whoever read it, alone.
     if all(before.config.get(field, "") == value for field, value in changes.items()):
-        return _answer(queue, before)
+        return await _answer(request, queue, before)
     await store.configure(queue, changes, expect=expect)
-    return _answer(queue, await store.census(queue))
+    return await _answer(request, queue, await store.census(queue))
 
 
 # -- versions ------------------------------------------------------------------------------------------------
@@ -127,11 +127,12 @@ def expected(request: web.Request, version: int | None) -> int | None:
 # -- documents -----------------------------------------------------------------------------------------------
 
 
-def _answer(queue: str, census: Census, status: int = 200) -> web.Response:
-    return json_answer(document(queue, census), status, etag(census.version))
+async def _answer(request: web.Request, queue: str, census: Census, status: int = 200) -> web.Response:
+    workers = (await request.app[PRESENCE].counts())[queue]
+    return json_answer(document(queue, census, workers), status, etag(census.version))
 
 
-def document(queue: str, census: Census) -> dict[str, Any]:
+def document(queue: str, census: Census, workers: int) -> dict[str, Any]:
     """A queue as documents show it. What this release does not know is null."""
     since = census.oldest_ready_at
     kept = {state: _kept(census.config, state) for state in DEFAULT_RETENTION}
@@ -149,7 +150,7 @@ def document(queue: str, census: Census) -> dict[str, Any]:
         "max_length": None,
         "max_bytes": None,
         "partitions": 1,
-        "workers": None,
+        "workers": workers,
     }
 
 

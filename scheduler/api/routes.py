@@ -196,13 +196,15 @@ def duration_param(request: web.Request, name: str, most: int) -> float:
     return found / 1000
 
 
-def page_of(request: web.Request, names: Sequence[str]) -> tuple[list[str], str | None]:
-    """The names of one page, of sorted ones, and the cursor of the next. Raises Invalid."""
+def page_of(
+    request: web.Request, names: Sequence[str], pattern: re.Pattern[str] = QUEUE_NAME
+) -> tuple[list[str], str | None]:
+    """The names of one page, of sorted ones that fit the pattern, and the cursor of the next. Raises Invalid."""
     limit, after = request.query.get("limit", "100"), ""
     if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= 1000:
         raise Invalid([Fault("/limit", "expected a whole number from 1 to 1000")])
     if (cursor := request.query.get("cursor")) is not None:
-        after = _after(cursor)
+        after = _after(cursor, pattern)
     rest = [name for name in names if name > after]
     page = rest[: int(limit)]
     return page, _cursor(page[-1]) if len(rest) > len(page) else None
@@ -212,13 +214,13 @@ def _cursor(name: str) -> str:
     return base64.urlsafe_b64encode(b"n:" + name.encode()).decode().rstrip("=")
 
 
-def _after(cursor: str) -> str:
+def _after(cursor: str, pattern: re.Pattern[str]) -> str:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except ValueError:
         text = ""
     name = text.removeprefix("n:")
-    if not QUEUE_NAME.fullmatch(name) or _cursor(name) != cursor:
+    if not pattern.fullmatch(name) or _cursor(name) != cursor:
         raise Invalid(
             [Fault("/cursor", "this is no cursor of this list: take `next_cursor` as it was answered")]
         )

@@ -7,6 +7,7 @@ import pytest
 from scheduler.clients import Clients
 from scheduler.errors import StoreRefused
 from scheduler.keys import LAYOUT, QUEUE_KEYS, Keys
+from scheduler.presence import Presence
 from scheduler.rights import wanted
 from scheduler.store import Store
 from tests.helpers import QUEUE, faults, look, on_real_servers, raw, snapshot
@@ -25,6 +26,8 @@ KEYS = [
     "{scheduler}:queues",
     "{scheduler}:layout",
     "{scheduler}:wake:*",
+    "{scheduler}:workers",
+    "{scheduler}:worker:*",
 ]
 OURS = ("flushall", "client|setname")
 """What the tests and the client library send besides."""
@@ -62,6 +65,11 @@ async def test_these_commands_on_these_keys_are_enough_for_everything(login, sto
         await redis.flushall()
         args = case.args(await world(user, clock))
         await raw(user, case.script, *args)
+
+    presence = Presence(user)
+    await presence.sign("w", {"queues": [QUEUE]}, 1_000)
+    assert ["w"] == [worker.name for worker in await presence.present()]
+    await presence.leave("w")
 
     assert ([], [QUEUE], "master") == (await faults(user), await user.queues(), (await user.server())["role"])
     assert ({"send"}, (0, [])) == (set(await user.types(QUEUE)), await user.stray_queues(0))

@@ -1,0 +1,29 @@
+"""Workers: who has signed lately, and what they run."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ..fields import WorkersShown
+from ..job import WORKER_NAME
+from ..times import rfc3339
+from .parts import PRESENCE
+from .routes import PAGE, Table, json_answer, page_of
+
+table = Table()
+
+
+@table.add("GET", "/v1/workers", {200: WorkersShown}, query=PAGE)
+async def list_workers(request: web.Request, _: None) -> web.Response:
+    """Workers by name, those that have signed within two of their leases; `running`: of the first 1,000 a queue."""
+    seen = {worker.name: worker for worker in await request.app[PRESENCE].present()}
+    page, cursor = page_of(request, list(seen), WORKER_NAME)
+    items = [
+        {
+            "name": worker.name, "host": worker.host, "pid": worker.pid, "version": worker.version,
+            "queues": worker.queues, "types": worker.types, "concurrency": worker.concurrency,
+            "running": worker.running, "started_at": rfc3339(worker.started_at), "seen_at": rfc3339(worker.seen_at),
+        }
+        for worker in (seen[name] for name in page)
+    ]  # fmt: skip
+    return json_answer({"items": items, "next_cursor": cursor})
