@@ -29,7 +29,6 @@ async def test_a_queue_begins_with_its_first_job_and_counts(api):
     assert 0 <= answer.doc["oldest_wait"] < 5
     assert (False, {}, 1) == (answer.doc["paused"], answer.doc["retention"], answer.doc["partitions"])
     assert {None} == {answer.doc[n] for n in ("rate", "concurrency", "max_length", "max_bytes")}
-    assert 0 == answer.doc["workers"]
     msgspec.convert(answer.doc, QueueShown)
 
 

@@ -22,8 +22,9 @@ from tests.helpers import QUEUE, new
 
 async def listed(api: Api, count: int = 1) -> list[dict[str, Any]]:
     """The workers, once so many are there: a sign goes out behind the answer."""
+    items: list[dict[str, Any]] = []
     for _ in range(500):
-        items: list[dict[str, Any]] = (await api.get("/v1/workers")).doc["items"]
+        items = (await api.get("/v1/workers")).doc["items"]
         if len(items) >= count:
             return items
         await asyncio.sleep(0.01)
