@@ -10,7 +10,7 @@ from redis import exceptions as redis_errors
 
 from .clients import Clients
 from .errors import Fault, Invalid, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
-from .joining import Call, Joiner
+from .joining import Ask, Call, Joiner
 from .keys import LAYOUT, Keys
 from .rights import check_layout, check_rights
 from .scripts import Script, all_scripts, digest
@@ -117,19 +117,15 @@ class Caller:
         return [*(("EVAL", body) if whole else ("EVALSHA", sha)), len(keys), *keys, *call.args]
 
     async def run(self, call: Call[T]) -> T:
-        """Sends one call and reads its reply; with what other tasks ask meanwhile, where it can be joined."""
-        [reply] = await (self.run_all([call]) if call.of is None else self._joiner.ask([call]))
+        """Sends one call and reads its reply."""
+        [reply] = await self.run_all([call])
         if isinstance(reply, Exception):
             raise reply
         return reply  # type: ignore[no-any-return]
 
-    async def run_joined(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Several calls that can be joined, with what other tasks ask meanwhile. Raises the first one's error."""
-        replies = await self._joiner.ask(calls)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+    async def ask(self, ask: Ask[T]) -> list[T]:
+        """A reply for each item, from a call that is joined with what other tasks ask meanwhile."""
+        return await self._joiner.ask(ask)
 
     async def _send_joined(self, calls: Sequence[Call[Any]]) -> list[Any]:
         return await self.run_all(calls)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
+import operator
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -41,47 +40,81 @@ class Call(Struct, Generic[T], frozen=True):
     guarded: bool = False
     plain: Sequence[Any] = ()
     """A command that only reads, to be sent instead of a script; `script` says what it is about."""
-    items: Sequence[Any] = ()
-    """What it is about, where others may join it: then it is safe to repeat, and its reply is a list, one for each."""
-    of: Callable[[Sequence[Any]], Call[T]] | None = None
-    """Makes the same call of other items."""
-    kin: Hashable = None
-    """Calls of one script and queue join when this is equal."""
-    weight: int = 0
-    """Bytes of its items, roughly."""
+
+
+class Ask(Struct, Generic[T], frozen=True):
+    """What one task wants of some items. It must be safe to repeat."""
+
+    items: Sequence[Any]
+    plan: Callable[[Sequence[Any]], Sequence[Call[Any]]]
+    """The calls that ask this of any such items."""
+    kin: Hashable
+    """Asks with an equal one are the same but for their items, and go out as one."""
+    weight: int
+    """Bytes of the items, roughly."""
+    read: Callable[[list[Any]], list[T]] = operator.itemgetter(0)
+    """Makes a list, one for each item, of the calls' replies."""
 
 
 Send = Callable[[Sequence[Call[Any]]], Awaitable[list[Any]]]
 
 
-@dataclass(slots=True)
-class Asked:
-    """What one task asked, and where it waits for the replies."""
-
-    calls: Sequence[Call[Any]]
-    replies: asyncio.Future[list[Any]]
-
-
-@dataclass(slots=True)
 class Joint:
-    """One call in the place of several. `parts`: whose they are, which of his calls, and where its items stand."""
+    """Asks that go out as one, and where each one's items begin."""
 
-    members: list[Call[Any]]
-    parts: list[tuple[int, int, int]] = field(default_factory=list)
-    items: list[Any] = field(default_factory=list)
-    weight: int = 0
+    def __init__(self, first: Ask[Any]) -> None:
+        self.plan, self.read = first.plan, first.read
+        self.members: list[tuple[Ask[Any], asyncio.Future[list[Any]]]] = []
+        self.items: list[Any] = []
+        self.weight = 0
 
-    def add(self, who: int, which: int, call: Call[Any]) -> None:
-        self.parts.append((who, which, len(self.items)))
-        self.items.extend(call.items)
-        self.weight += call.weight
+    def add(self, ask: Ask[Any], reply: asyncio.Future[list[Any]]) -> None:
+        self.members.append((ask, reply))
+        self.items += ask.items
+        self.weight += ask.weight
 
-    def has_room(self, call: Call[Any]) -> bool:
-        return len(self.items) + len(call.items) <= MOST_ITEMS and self.weight + call.weight <= MOST_BYTES
+    def has_room(self, ask: Ask[Any]) -> bool:
+        return len(self.items) + len(ask.items) <= MOST_ITEMS and self.weight + ask.weight <= MOST_BYTES
 
-    def call(self) -> Call[Any]:
-        first = self.members[0]
-        return first if len(self.members) == 1 or first.of is None else first.of(self.items)
+    def tell(self, replies: Sequence[Any]) -> list[Joint]:
+        """Hands out the replies to the calls; answers what is to be asked again, each part alone."""
+        error = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if error is None:
+            found = self.read(list(replies))
+            start = 0
+            for ask, reply in self.members:
+                _succeed(reply, found[start : start + len(ask.items)])
+                start += len(ask.items)
+            return []
+        if isinstance(error, Invalid | StoreRefused) and len(self.members) > 1:
+            return [_alone(ask, reply) for ask, reply in self.members]
+        self.fail(error)
+        return []
+
+    def fail(self, error: Exception) -> None:
+        for _, reply in self.members:
+            if not reply.done():
+                reply.set_exception(_own(error))
+                reply.exception()  # it counts as seen: who asked may have gone away
+
+
+def _alone(ask: Ask[Any], reply: asyncio.Future[list[Any]]) -> Joint:
+    joint = Joint(ask)
+    joint.add(ask, reply)
+    return joint
+
+
+def _own(error: Exception) -> Exception:
+    """One like it: raising a single exception in many tasks would make its traceback grow with each."""
+    made = type(error).__new__(type(error), *error.args)
+    made.__dict__.update(error.__dict__)
+    made.__cause__ = error
+    return made
+
+
+def _succeed(reply: asyncio.Future[list[Any]], found: list[Any]) -> None:
+    if not reply.done():
+        reply.set_result(found)
 
 
 class Joiner:
@@ -94,33 +127,41 @@ class Joiner:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._under_way = 0
-        self._gathered: list[Asked] = []
+        self._gathered: list[Joint] = []
+        self._open: dict[Hashable, Joint] = {}
         self._items = self._bytes = 0
         self._flights: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def ask(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        """The reply to each call; a call's own error stands in its place. A lost connection is raised."""
+    async def ask(self, ask: Ask[T]) -> list[T]:
+        """A reply for each item. Raises what the call was refused with, or StoreUnavailable when it was lost."""
         if not self._under_way and not self._gathered:
             self._under_way += 1
             try:
-                return await self._repeated(calls)
+                replies = await self._repeated(ask.plan(ask.items))
             finally:
                 self._landed()
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return ask.read(replies)
         loop = asyncio.get_running_loop()
-        asked = Asked(calls, loop.create_future())
         if not self._gathered:
             self._timer = loop.call_later(PATIENCE, self._close)
-        self._gathered.append(asked)
-        for call in calls:
-            self._items += len(call.items)
-            self._bytes += call.weight
+        waiting: asyncio.Future[list[T]] = loop.create_future()
+        joint = self._open.get(ask.kin)
+        if joint is None or not joint.has_room(ask):
+            joint = self._open[ask.kin] = Joint(ask)
+            self._gathered.append(joint)
+        joint.add(ask, waiting)
+        self._items += len(ask.items)
+        self._bytes += ask.weight
         if self._items >= MOST_ITEMS or self._bytes >= MOST_BYTES:
             self._close()
-        return await asked.replies
+        return await waiting
 
     def _close(self) -> None:
-        gathered, self._gathered = self._gathered, []
+        gathered, self._gathered, self._open = self._gathered, [], {}
         self._items = self._bytes = 0
         if self._timer is not None:
             self._timer.cancel()
@@ -131,24 +172,23 @@ class Joiner:
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
 
-    async def _fly(self, gathered: list[Asked]) -> None:
+    async def _fly(self, joints: list[Joint]) -> None:
         try:
-            replies = await self._together(gathered)
-        except BaseException as error:
-            for asked in gathered:
-                if not asked.replies.done():
-                    given_up = StoreUnavailable("the call was given up", unknown=True)
-                    # Each his own: raising one exception in many tasks makes its traceback grow with each.
-                    asked.replies.set_exception(
-                        copy.copy(error) if isinstance(error, Exception) else given_up
-                    )
-                    asked.replies.exception()  # it counts as seen: who asked may have gone away
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for asked, its in zip(gathered, replies, strict=True):
-                if not asked.replies.done():
-                    asked.replies.set_result(its)
+            while joints:
+                plans = [joint.plan(joint.items) for joint in joints]
+                replies = await self._repeated([call for plan in plans for call in plan])
+                again, start = [], 0
+                for joint, plan in zip(joints, plans, strict=True):
+                    again += joint.tell(replies[start : start + len(plan)])
+                    start += len(plan)
+                joints = again
+        except Exception as error:  # noqa: BLE001 - each caller is told
+            for joint in joints:
+                joint.fail(error)
+        except BaseException:
+            for joint in joints:
+                joint.fail(StoreUnavailable("the call was given up", unknown=True))
+            raise
         finally:
             self._landed()
 
@@ -157,38 +197,6 @@ class Joiner:
         if self._gathered:
             # At the end of this turn: who waits for what has just come back may ask for more in it.
             asyncio.get_running_loop().call_soon(self._close)
-
-    async def _together(self, gathered: list[Asked]) -> list[list[Any]]:
-        joints: list[Joint] = []
-        open_ones: dict[Hashable, Joint] = {}
-        for who, asked in enumerate(gathered):
-            for which, call in enumerate(asked.calls):
-                key = (call.script, call.queue, call.kin)
-                joint = open_ones.get(key)
-                if joint is None or call.of is None or not joint.has_room(call):
-                    joint = Joint([])
-                    joints.append(joint)
-                    open_ones[key] = joint
-                joint.members.append(call)
-                joint.add(who, which, call)
-        answers = await self._repeated([joint.call() for joint in joints])
-        replies: list[list[Any]] = [[None] * len(asked.calls) for asked in gathered]
-        alone: list[tuple[int, int, Call[Any]]] = []
-        for joint, answer in zip(joints, answers, strict=True):
-            for (who, which, start), call in zip(joint.parts, joint.members, strict=True):
-                if len(joint.members) == 1:
-                    replies[who][which] = answer
-                elif isinstance(answer, Invalid | StoreRefused):
-                    alone.append((who, which, call))
-                elif isinstance(answer, Exception):
-                    replies[who][which] = copy.copy(answer)
-                else:
-                    replies[who][which] = answer[start : start + len(call.items)]
-        if alone:
-            answers = await self._repeated([call for _, _, call in alone])
-            for (who, which, _), answer in zip(alone, answers, strict=True):
-                replies[who][which] = answer
-        return replies
 
     async def _repeated(self, calls: Sequence[Call[Any]]) -> list[Any]:
         began = monotonic()

@@ -15,7 +15,7 @@ from .calling import BATCH, Caller, batches
 from .clients import Clients
 from .errors import Changed, Duplicate, NotFound
 from .job import Job, NewJob, checksum, new_key
-from .joining import Call
+from .joining import Ask, Call
 from .keys import STATES, Keys, queue_of, queues_key
 from .outcomes import (
     Ack,
@@ -52,9 +52,7 @@ class Store(Caller):
     def enqueue_call(self, queue: str, jobs: Sequence[NewJob]) -> Call[list[Enqueued]]:
         """(new) -> ready or scheduled, an outcome for each job. At most BATCH jobs, with keys."""
         args: list[Any] = [self._stamp(), len(jobs)]
-        weight = 0
         for job in jobs:
-            weight += len(job.payload) + 300
             args += (
                 job.key,
                 job.type,
@@ -82,15 +80,12 @@ class Store(Caller):
                 for n, job in enumerate(jobs)
             ]
 
-        def of(others: Sequence[NewJob]) -> Call[list[Enqueued]]:
-            return self.enqueue_call(queue, others)
-
-        return Call("enqueue", queue, args, read, items=jobs, of=of, weight=weight)
+        return Call("enqueue", queue, args, read)
 
     async def enqueue(self, queue: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """(new) -> ready or scheduled, in calls of a bounded size; give each job its key before, to repeat safely."""
         done: list[Enqueued] = []
-        for batch in batches(jobs, lambda job: len(job.payload) + 300):
+        for batch in batches(jobs, weight_of):
             outcomes = await self.run(self.enqueue_call(queue, batch))
             if outcomes[0].new_queue:
                 await self.register(queue)
@@ -100,7 +95,14 @@ class Store(Caller):
     async def enqueue_one(self, job: NewJob) -> Enqueued:
         """One job, with a key made when it has none. Raises Duplicate when the id belongs to another request."""
         job = job if job.key else replace(job, key=new_key())
-        [outcome] = await self.enqueue(job.queue, [job])
+
+        def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
+            return [self.enqueue_call(job.queue, jobs)]
+
+        ask: Ask[Enqueued] = Ask([job], plan, ("enqueue", job.queue), weight_of(job))
+        [outcome] = await self.ask(ask)
+        if outcome.new_queue:
+            await self.register(job.queue)
         return _taken(outcome)
 
     async def enqueue_told(self, job: NewJob) -> tuple[Enqueued, int, int]:
@@ -108,9 +110,13 @@ class Store(Caller):
 
         Raises Duplicate when the id belongs to another request.
         """
-        [outcome], [policies] = await self.run_joined(
-            [self.enqueue_call(job.queue, [job]), self.policies_call(job.queue, [job.type])]
-        )
+
+        def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
+            types = [job.type for job in jobs]
+            return [self.enqueue_call(job.queue, jobs), self.policies_call(job.queue, types)]
+
+        ask = Ask([job], plan, ("enqueue told", job.queue), weight_of(job), _paired)
+        [(outcome, policies)] = await self.ask(ask)
         if outcome.new_queue:
             await self.register(job.queue)
         _taken(outcome)
@@ -296,16 +302,11 @@ class Store(Caller):
 
     async def cancel(self, queue: str, keys: Sequence[str]) -> list[str]:
         """unfinished -> cancelled, or running asked to stop: cancelled, running, the state that refuses, or missing."""
-        return await self.run(self.cancel_call(queue, keys))
 
-    def cancel_call(self, queue: str, keys: Sequence[str]) -> Call[list[str]]:
-        """unfinished -> cancelled, or asked to stop."""
+        def plan(some: Sequence[str]) -> list[Call[Any]]:
+            return [Call("cancel", queue, [self._stamp(), len(some), *some], _texts)]
 
-        def of(others: Sequence[str]) -> Call[list[str]]:
-            return self.cancel_call(queue, others)
-
-        args = [self._stamp(), len(keys), *keys]
-        return Call("cancel", queue, args, _texts, items=keys, of=of, weight=100 * len(keys))
+        return await self.ask(Ask(keys, plan, ("cancel", queue), 100 * len(keys)))
 
     async def replay(self, queue: str, items: Sequence[tuple[str, bytes | None]]) -> list[str]:
         """dead -> ready, with another payload where one is given: ready, already (it was), the state that refuses, or missing for each."""
@@ -419,11 +420,8 @@ class Store(Caller):
             policies = dict(zip(each, zip(found[::2], found[1::2], strict=True), strict=True))
             return [policies[name] for name in names]
 
-        def of(others: Sequence[str]) -> Call[list[tuple[TypePolicy | None, TypePolicy | None]]]:
-            return self.policies_call(queue, others)
-
         plain = ("HMGET", Keys(self.namespace, queue).at("types"), *fields)
-        return Call("types", queue, (), read, plain=plain, items=names, of=of)
+        return Call("types", queue, (), read, plain=plain)
 
     async def types(self, queue: str) -> dict[str, tuple[TypePolicy, TypePolicy]]:
         """Every type that somebody said something about: as set, as declared."""
@@ -441,7 +439,15 @@ class Store(Caller):
         self, queue: str, keys: Sequence[str], *, payload: bool = False, result: bool = False
     ) -> list[Job | None]:
         """All that is known of these jobs; None for one that is not known."""
-        return await self.run(self.inspect_call(queue, keys, payload=payload, result=result)) if keys else []
+        if not keys:
+            return []
+
+        def plan(some: Sequence[str]) -> list[Call[Any]]:
+            return [self.inspect_call(queue, some, payload=payload, result=result)]
+
+        # A job may have a payload and a result of a MiB each: few of them in one reply.
+        weight = len(keys) * (65_536 if payload or result else 1_000)
+        return await self.ask(Ask(keys, plan, ("inspect", queue, payload, result), weight))
 
     def inspect_call(
         self, queue: str, keys: Sequence[str], *, payload: bool = False, result: bool = False
@@ -452,13 +458,7 @@ class Store(Caller):
         def read(reply: list[Any]) -> list[Job | None]:
             return [read_job(queue, key, *reply[1 + 11 * n : 12 + 11 * n]) for n, key in enumerate(keys)]
 
-        def of(others: Sequence[str]) -> Call[list[Job | None]]:
-            return self.inspect_call(queue, others, payload=payload, result=result)
-
-        args = [self._stamp(), asked, len(keys), *keys]
-        # A job may have a payload and a result of a MiB each: few of them in one reply.
-        weight = len(keys) * (65_536 if asked else 1_000)
-        return Call("inspect", queue, args, read, items=keys, of=of, kin=asked, weight=weight)
+        return Call("inspect", queue, [self._stamp(), asked, len(keys), *keys], read)
 
     async def job(self, queue: str, key: str) -> Job:
         """One job with payload and result. Raises NotFound."""
@@ -548,6 +548,15 @@ class Store(Caller):
             return await ask(self.clients.reads)
         except (redis_errors.RedisError, OSError) as error:
             raise self._translated(error, "read") from error
+
+
+def weight_of(job: NewJob) -> int:
+    """Bytes that a job takes in a call, roughly."""
+    return len(job.payload) + 300
+
+
+def _paired(replies: list[Any]) -> list[Any]:
+    return list(zip(*replies, strict=True))
 
 
 def _taken(outcome: Enqueued) -> Enqueued:
