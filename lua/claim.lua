@@ -4,7 +4,8 @@
 -- (bounded). A worker numbers its claims per queue: the same `turn` again is answered with the jobs of that
 -- turn whose lease still stands, a lower one with nothing. `turn` may be any text that is not repeated
 -- (REST's request_id), kept once it gave jobs, so that a long poll can ask again; or empty: then a lost answer
--- costs one lease. A bad record is buried as corrupt.
+-- costs one lease. A bad record is buried as corrupt. `patience_ms` is how long the caller may wait before it asks
+-- again (empty: as long as it is told): one who asks but once is not made the timekeeper.
 --
 -- Returns how long to wait in ms before the next call (0 when jobs were given, or when a text's turn was answered
 -- before), 1 when the queue's sweep is due, the time in ms, then for each job: id, token, attempt, when its lease
@@ -16,16 +17,18 @@
 -- @include lib/ring
 -- @include lib/raise
 local jobs, ready, scheduled, retrying, running, dead, leases, attempts, notes, receipts, expiries, types, config, counters, bell, events = unpack(KEYS)
-local now, worker, turn, count, lease_ms, key_id, period_ms = unpack(ARGV)
+local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms = unpack(ARGV)
 
 local level, created, paused, step = unpack(redis.call("HMGET", config, "level", "created", "paused", "step"))
 if count == "" then count = "1" end
-local refused = refusal(level, count, 7, 0)
+local refused = refusal(level, count, 8, 0)
 if refused then return refused end
 count = tonumber(count)
 lease_ms, period_ms = lease_ms == "" and 30000 or tonumber(lease_ms), period_ms == "" and 10000 or tonumber(period_ms)
 if not (lease_ms and lease_ms >= 1 and lease_ms <= 604800000) then return redis.error_reply("INVALID lease_ms") end
 if not (period_ms and period_ms >= 1 and period_ms <= 604800000) then return redis.error_reply("INVALID period_ms") end
+local patience = patience_ms == "" and 6000 or tonumber(patience_ms)
+if not (patience and patience >= 0) then return redis.error_reply("INVALID patience_ms") end
 if #worker > 128 or not string.find(worker, "^[%w._:@-]+$") or string.find(key_id .. turn, "[|\n]") then
   return redis.error_reply("INVALID worker, key_id or turn")
 end
@@ -157,7 +160,7 @@ if #given > 0 then
   reply[1] = 0
 elseif left > 0 and not paused then
   reply[1] = 1
-elseif not paused and soonest <= now + 6000 then
+elseif not paused and soonest <= now + math.min(patience, 6000) then
   if keeper == worker or not keeper_at or keeper_at <= now - 500 or keeper_at > math.max(soonest, now) then
     told = { "keeper", worker, "keeper_at", int(soonest) }
     reply[1] = math.max(1, math.min(reply[1], soonest - now))

@@ -148,8 +148,9 @@ class Store(Caller):
         lease_ms: int,
         key_id: str = "",
         period_ms: int = 10_000,
+        patience_ms: int | None = None,
     ) -> Call[Claim]:
-        """ready -> running under a lease, at most `count` (1..500)."""
+        """ready -> running under a lease, at most `count` (1..500). `patience_ms`: how long the caller may wait then."""
 
         def read(reply: list[Any]) -> Claim:
             now = int(reply[2])
@@ -159,7 +160,16 @@ class Store(Caller):
         return Call(
             "claim",
             queue,
-            [self._stamp(), worker, turn, min(count, BATCH), lease_ms, key_id, period_ms],
+            [
+                self._stamp(),
+                worker,
+                turn,
+                min(count, BATCH),
+                lease_ms,
+                key_id,
+                period_ms,
+                "" if patience_ms is None else patience_ms,
+            ],
             read,
         )
 

@@ -89,7 +89,7 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
     loop, polls, doorbell = asyncio.get_running_loop(), request.app[POLLS], request.app[DOORBELL]
     until = loop.time() + asked.wait
     while True:
-        claim = await _claim_once(request, asked)
+        claim = await _claim_once(request, asked, max(0.0, until - loop.time()))
         # No time to wait and no job: that request was answered before, and nothing of it stands.
         answered = not claim.jobs and claim.wait_ms == 0
         left = until - loop.time()
@@ -99,11 +99,11 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
             await doorbell.wait(asked.queue, max(0.02, min(left, claim.wait_ms / 1000)))
 
 
-async def _claim_once(request: web.Request, asked: Asked) -> Claim:
+async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
     store, settings = request.app[STORE], request.app[SETTINGS]
     call = store.claim_call(
         asked.queue, worker=asked.worker, turn=asked.turn, count=asked.count, lease_ms=asked.lease_ms,
-        period_ms=settings.watchdog_interval_ms,
+        period_ms=settings.watchdog_interval_ms, patience_ms=round(left * 1000),
     )  # fmt: skip
     running = asyncio.ensure_future(_run(request, asked, call))
     try:

@@ -124,7 +124,7 @@ def touched(case: Case) -> set[str]:
 
 CASES = [
     Case("enqueue", "enqueue", enqueue),
-    Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000]),
+    Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000, ""]),
     Case("ack", "ack", lambda t: [WORKER, *settlements(t, "1")]),
     Case("nack", "nack", lambda t: [WORKER, 1, *settlements(t, "ValueError", "boom", "", "")]),
     Case("bury", "bury", lambda t: [WORKER, *settlements(t, "ValueError", "boom", "", "")]),

@@ -81,6 +81,18 @@ async def test_one_worker_watches_the_time_of_the_next_due_job_and_the_others_do
     assert 2000 == await waits(store, "w1")
 
 
+async def test_who_will_not_wait_so_long_does_not_watch(store):
+    await idle(store)
+    await enqueued(store, "a", delay_ms=2000)
+    for patience in (0, 1999):
+        hasty = store.claim_call(
+            QUEUE, worker="hasty", turn="", count=1, lease_ms=30_000, patience_ms=patience
+        )
+        assert (await store.run(hasty)).wait_ms in LONG
+
+    assert 2000 == await waits(store, "w1")
+
+
 async def test_a_retrying_job_is_watched_like_a_scheduled_one(store):
     await nacked(store, await claimed(store, retry={"immediate": 0}), retry_in_ms=1500)
     await enqueued(store, "b", delay_ms=2000)
