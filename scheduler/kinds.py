@@ -1,6 +1,7 @@
 """What a setting or an option takes: in words for people, and as a function that reads text."""
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -87,6 +88,27 @@ def url(*schemes: str) -> Kind[str]:
 def secret() -> Kind[str]:
     """Text that travels in a header."""
     return matching(r"[\x21-\x7e]{1,512}", "1 to 512 visible ASCII characters, no space", secret=True)
+
+
+def signing_secret() -> Kind[str]:
+    """A secret as Standard Webhooks has it, or any text."""
+    text = secret()
+
+    def read(value: str) -> str:
+        signing_key(value)
+        return text.read(value)
+
+    return Kind(f"{text.takes}; after whsec_ base64", read, secret=True)
+
+
+def signing_key(secret: str) -> bytes:
+    """The key of a signing secret: what stands in base64 after whsec_, or the text as it is. Raises ValueError."""
+    bare = secret.removeprefix("whsec_").rstrip("=")
+    if not secret.startswith("whsec_"):
+        return secret.encode()
+    if not bare:
+        raise ValueError
+    return b64decode(bare + "=" * (-len(bare) % 4), validate=True)
 
 
 def allowed_places() -> Kind[tuple[str, ...]]:

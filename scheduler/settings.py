@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from .errors import SchedulerError
-from .kinds import Kind, allowed_places, choice, duration, matching, secret, size, url, whole
+from .kinds import Kind, allowed_places, choice, duration, matching, secret, signing_secret, size, url, whole
 
 T = TypeVar("T")
 
@@ -94,7 +94,9 @@ class Settings:
     http_allow: tuple[str, ...] | None = setting(
         None, allowed_places(), "Private places that http.request and webhooks may reach all the same."
     )
-    http_secret: str | None = setting(None, secret(), "Signs http.request as Standard Webhooks has it.")
+    http_secret: str | None = setting(
+        None, signing_secret(), "Signs http.request as Standard Webhooks has it."
+    )
     smtp_url: str | None = setting(
         None,
         url("smtp", "smtps"),

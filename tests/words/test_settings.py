@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from scheduler.kinds import signing_key
 from scheduler.settings import SETTINGS, Settings, SettingsError, load
 
 
@@ -168,6 +169,8 @@ def test_a_wrong_value_is_named_with_what_it_takes(directory, name, text, takes)
         ("SMTP_URL", "http://u:hunter2@mail", "is a URL that begins with http:// (the rest is not shown)"),
         ("API_KEY", "hunter2 and more", "does not fit (it is not shown)"),
         ("HTTP_SECRET", "hunter2\nmore", "does not fit (it is not shown)"),
+        ("HTTP_SECRET", "whsec_hunter2!", "does not fit (it is not shown)"),
+        ("HTTP_SECRET", "whsec_", "does not fit (it is not shown)"),
     ],
 )
 def test_a_secret_is_never_shown(directory, name, text, said):
@@ -175,6 +178,20 @@ def test_a_secret_is_never_shown(directory, name, text, said):
 
     assert problem.startswith(f"SCHEDULER_{name} {said}: it takes ")
     assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize(
+    ("secret", "key"),
+    [
+        ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "31f290f6bf06298aab4f08d43c3f082cf648a362da2da4b0"),
+        ("whsec_YWJjZA==", "61626364"),
+        ("whsec_YWJjZA", "61626364"),
+        ("YWJjZA==", "59574a6a5a413d3d"),
+    ],
+)
+def test_a_signing_secret_is_base64_after_whsec_and_else_its_own_key(directory, secret, key):
+    assert secret == loaded(directory, HTTP_SECRET=secret).http_secret
+    assert bytes.fromhex(key) == signing_key(secret)
 
 
 def test_a_secret_is_not_in_the_tables_repr(directory):
