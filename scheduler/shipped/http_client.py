@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
 import socket
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -22,6 +24,8 @@ LONGEST_BODY = 65_536
 """Bytes of a body that are read."""
 LONGEST_HEADERS = 16_384
 """Characters of all headers that are kept."""
+MOST_RECEIVED = 2_097_152
+"""Bytes of a whole answer as it travels, with what the parser skips: interim answers, extensions of chunks."""
 READ_AT_ONCE = 65_536
 """Bytes that may wait to be read; a compressed body is unpacked no further ahead."""
 
@@ -176,6 +180,8 @@ def _reason(error: Exception) -> str:
             return "the answer was cut off or cannot be unpacked"
         case aiohttp.ClientResponseError():
             return "the answer is no HTTP, or its headers are too long"
+        case aiohttp.ClientOSError() if error.errno:
+            return f"the connection was lost: {os.strerror(error.errno)}"
         case _:
             return f"the connection was lost ({type(error).__name__})"
 
@@ -214,6 +220,30 @@ def _only_to(addresses: Sequence[Address]) -> aiohttp.SocketFactoryType:
         family, kind, protocol, _, sockaddr = info
         if ip_address(sockaddr[0]) not in addresses:
             raise AddressRefused("the connection would have gone to an address that was not checked")
-        return socket.socket(family, kind, protocol)
+        return _Bounded(family, kind, protocol)
 
     return make
+
+
+class _Bounded(socket.socket):
+    """Breaks off when more is received than an answer has.
+
+    uvloop reads from the descriptor itself and passes it by: there the job's timeout is the only bound.
+    """
+
+    _left = MOST_RECEIVED
+
+    def recv(self, *args: Any) -> bytes:
+        data = super().recv(*args)
+        self._count(len(data))
+        return data
+
+    def recv_into(self, *args: Any) -> int:
+        count = super().recv_into(*args)
+        self._count(count)
+        return count
+
+    def _count(self, received: int) -> None:
+        self._left -= received
+        if self._left < 0:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))

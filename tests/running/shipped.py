@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,13 @@ from scheduler.settings import Settings
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
 """Of localhost, hooks.corp, mail.corp and 127.0.0.1, signed by itself, with its key."""
+
+
+def server_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
 
 HANDLERS = Handlers()
 for each in shipped.HANDLERS:

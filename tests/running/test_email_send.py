@@ -28,7 +28,7 @@ from scheduler.shipped import smtp_client
 from scheduler.shipped.email_send import EveryRecipientRefused, MailDeferred
 from scheduler.shipped.smtp_client import MailServerFailed
 from tests.running.conftest import QUEUE, Bench
-from tests.running.shipped import CERTIFICATE, Attempts
+from tests.running.shipped import CERTIFICATE, Attempts, server_tls
 
 CANARY = "hunter2"
 FROM_ABROAD: dict[str, Any] = {"from": "Der Büchershop <s@example.com>"}
@@ -126,12 +126,6 @@ async def speaking(*lines: bytes) -> AsyncIterator[Settings]:
 async def server() -> AsyncIterator[MailServer]:
     async with listening(MailServer()) as server:
         yield server
-
-
-def server_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
-    return context
 
 
 @pytest.fixture

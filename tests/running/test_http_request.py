@@ -31,7 +31,7 @@ from scheduler.settings import Settings
 from scheduler.shipped.addresses import AddressRefused, NameNotFound, is_public, may_reach, read_places
 from scheduler.shipped.http_request import HeaderInvalid, RequestFailed, UnexpectedStatus, retry_after
 from tests.running.conftest import QUEUE, Bench
-from tests.running.shipped import CERTIFICATE, Attempts
+from tests.running.shipped import CERTIFICATE, Attempts, server_tls
 
 ALLOWED = Settings(http_allow=("127.0.0.1",))
 CANARY = "hunter2"
@@ -59,9 +59,7 @@ class Receiver:
     @asynccontextmanager
     async def with_tls(self) -> AsyncIterator[int]:
         """Listens on one more port, by TLS."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(CERTIFICATE)
-        site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=context)
+        site = web.TCPSite(self.runner, "127.0.0.1", 0, ssl_context=server_tls())
         await site.start()
         yield self.runner.addresses[-1][1]
         await site.stop()
@@ -91,6 +89,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 @asynccontextmanager
 async def serving(
     speak: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[str, list[asyncio.Task[None]]]]:
     """A server that speaks as it likes: its URL, and a task for each of its connections."""
     tasks: list[asyncio.Task[None]] = []
@@ -107,13 +106,20 @@ async def serving(
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", tasks
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/", tasks
         server.close()
         if tasks:
             async with asyncio.timeout(10):
                 await asyncio.wait(tasks)
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' certificate is as good as any."""
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", context)
 
 
 def requesting(settings: Settings = ALLOWED, **options: Any) -> Attempts:
@@ -617,14 +623,15 @@ async def test_repeated_and_odd_headers_are_shown_as_text():
     assert {"vary": "a, b", "x-odd": "\ufffd\ufffd", "content-length": "2"} == answer["headers"]
 
 
-async def test_a_body_that_never_ends_is_read_to_the_cut():
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_body_that_never_ends_is_read_to_the_cut(tls, trusting):
     async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
             writer.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
             await writer.drain()
 
-    async with serving(speak) as (url, _):
+    async with serving(speak, server_tls() if tls else None) as (url, _):
         answer = await requesting()(url=url)
 
     assert (65_536, True) == (len(answer["body"]), answer["cut"])
@@ -674,6 +681,33 @@ async def test_headers_that_never_end_are_given_up():
             await requesting()(url=url)
 
     assert 50_000_000 > written
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 1000),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"5\r\n\x00\x00\x00\xff\xff\r\n" * 100,
+        ),
+    ],
+)
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_a_parser_skips_for_ever_is_given_up(head, piece, tls, trusting):
+    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with serving(speak, server_tls() if tls else None) as (url, connections):
+        with pytest.raises(RequestFailed):
+            await requesting()(url=url)
+
+    assert 1 == len(connections)
 
 
 async def test_many_headers_are_cut():
