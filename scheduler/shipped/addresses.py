@@ -149,7 +149,7 @@ async def checked_addresses(host: str, port: int, places: Iterable[Place]) -> li
             "the URL's host is neither a name nor an address (an IPv4 address is four decimal numbers)"
         ) from None
     found: list[Address] = [read] if not isinstance(read, str) else await _lookups.run(look_up, host, port)
-    if isinstance(read, str) and any(place.has_name(host, port) for place in places):
+    if any(place.has_name(host, port) for place in places):
         return found
     if not all(may_reach(address, port, places) for address in found):
         # What a name leads to inside the network is nothing that its producer needs to learn.

@@ -189,17 +189,21 @@ def compose(mail: Mail, sender: Mailbox, mark: str) -> tuple[str, bytes]:
 
 
 def _words(text: str, name: str) -> str:
-    # What looks like an encoded word is encoded itself, or a reader would decode it.
-    plain = text.isascii() and "=?" not in text
-    return Header(text, "us-ascii" if plain else "utf-8", header_name=name).encode(linesep="\r\n")
+    return Header(text, "us-ascii" if _is_plain(text) else "utf-8", header_name=name).encode(linesep="\r\n")
 
 
 def _mailbox(box: Mailbox, name: str) -> str:
     if not box.name:
         return box.address
-    if box.name.isascii() and "=?" not in box.name:
+    if _is_plain(box.name):
         return formataddr((box.name, box.address))
     return f"{_words(box.name, name)} <{box.address}>"
+
+
+def _is_plain(text: str) -> bool:
+    # What looks like an encoded word is to be encoded itself, or a reader would decode it; and a word that fills a
+    # line would leave an empty one before it.
+    return text.isascii() and not re.search(r"=\?|\S{60}", text)
 
 
 def put_in_outbox(name: str, message: bytes) -> Path:

@@ -183,7 +183,8 @@ REFUSED = [
     "http://[::1]public.test/", "http://[v1.x]/", "http://127.0.0.1%00.public.test/", "http://127.0.0.1%2f@public.test/",
     "http://public.test%2e/", "http://[127.0.0.1]/", "http://public..test/", "http://.public.test/", "http://-public.test/",
     "http://public.test:0/", "http://public.test:99999/", "http://public.test:+80/", "http://public.test:80:80/",
-    "http://public.test:８０x/", "http:///etc/passwd", "http:public.test", "http:/public.test/", "//public.test/", "public.test", "",
+    "http://public.test/a b", "http://public.test/a\r\nX: y", "http://public.test/\0", "http://public.test/?a\x7f", "http://public.test/a\\b",
+    "http://public.test/\u2028", "http://public.test:８０x/", "http:///etc/passwd", "http:public.test", "http:/public.test/", "//public.test/", "public.test", "",
     "ftp://public.test/", "file:///etc/passwd", "gopher://public.test/", "unix:///run/docker.sock", "javascript:alert(1)",
     f"http://{'a' * 64}.test/", f"http://{'a.' * 130}test/", "http://256.256.256.256/", "http://1.2.3/", "http://1.2.3.4.5/",
 ]  # fmt: skip
@@ -206,6 +207,13 @@ async def test_a_refusal_says_which_setting_opens_the_address(no_sockets):
         await requesting(Settings())(url="http://127.0.0.1:8000/")
     with pytest.raises(AddressRefused, match=re.escape("SCHEDULER_HTTP_ALLOW=[::1]:443 for the workers")):
         await requesting(Settings())(url="https://[::1]/")
+
+
+async def test_a_url_with_a_user_in_it_says_where_a_password_goes(no_sockets):
+    with pytest.raises(AddressRefused, match="Authorization header") as refused:
+        await requesting(Settings())(url=f"https://me:{CANARY}@public.test/")
+
+    assert CANARY not in "".join(traceback.format_exception(refused.value))
 
 
 async def test_a_refusal_tells_no_address_of_the_inner_network(names, no_sockets):
@@ -535,13 +543,17 @@ async def test_without_a_time_to_come_again_a_busy_server_is_a_failure(receiver,
         await requesting()(url=receiver.url())
 
 
-async def test_a_date_to_come_again_is_taken_in_each_of_its_forms():
+async def test_a_date_to_come_again_is_taken_in_each_of_its_forms(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     later = time.time() + 120
     clock = time.gmtime(later)
 
     assert 118 <= (retry_after(formatdate(later, usegmt=True)) or 0) <= 120
     assert 118 <= (retry_after(time.strftime("%a %b %d %H:%M:%S %Y", clock)) or 0) <= 120
     assert 1 == retry_after(formatdate(0, usegmt=True))
+    monkeypatch.undo()
+    time.tzset()
     assert [None] * 4 == [retry_after(text) for text in ("", "Mon, 99 Foo 2020", "1.5", "1" * 400)]
 
 
