@@ -130,7 +130,7 @@ def read_host(text: str) -> Address | str:
     """
     if ":" in text:
         return IPv6Address(text)
-    if not _NAME.fullmatch(text) or len(text) > 254:
+    if len(text) > 254 or not _NAME.fullmatch(text):
         raise ValueError("neither an address nor a host name")
     if _NUMBER.fullmatch(bare(text).rpartition(".")[2]):
         return IPv4Address(text)

@@ -92,10 +92,10 @@ def read_mail(payload: bytes) -> dict[str, Mail]:
 
 def read_mailbox(text: str, where: str) -> Mailbox:
     """`a@example.com` or `Ada <a@example.com>`. Raises ValueError, which begins with `where`."""
+    if len(text) > 600 or _CONTROL.search(text):
+        raise ValueError(f"{where}: an address is short and has no line break or control character")
     named = _NAMED.fullmatch(text.strip(" "))
     name, address = ((named[1] or named[2] or "").strip(), named[3]) if named else ("", text.strip(" "))
-    if _CONTROL.search(text):
-        raise ValueError(f"{where}: an address has no line break or control character")
     if not _ADDRESS.fullmatch(address):
         raise ValueError(
             f"{where}: {text[:100]!r} is no address: write a@example.com or Ada <a@example.com>, in ASCII but for the name"

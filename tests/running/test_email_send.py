@@ -8,6 +8,7 @@ import email.policy
 import random
 import re
 import ssl
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -239,6 +240,14 @@ async def test_what_is_no_mail_is_refused_before_anything_is_sent(server, payloa
         await sending(server.settings)(**{"to": "a@example.org"} | BODY | payload)
 
     assert ([], []) == (server.asked, server.mails)
+
+
+async def test_a_very_long_address_is_refused_without_being_studied():
+    before = time.process_time()
+    with pytest.raises(PayloadInvalid, match=r"to\[0\]: an address is short"):
+        await sending(Settings())(to=" " * 1_000_000 + "a", **BODY)
+
+    assert 1 > time.process_time() - before
 
 
 async def test_a_fault_is_named_by_its_place():
