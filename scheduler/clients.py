@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,19 +73,19 @@ class Clients:
     fake: bool = False
     url: str = ""
 
-    def blocking(self) -> redis.Redis:
-        """A client of its own for a thread: one connection, no repeats."""
+    def blocking(self, deadline: float = DEADLINE) -> redis.Redis:
+        """A client of its own for a thread: one connection, no repeats, so many seconds for a command."""
         options = _options(
             self.url,
             name="scheduler-heartbeat",
-            deadline=DEADLINE,
+            deadline=deadline,
             connections=2,
             retry=SyncRetry(NoBackoff(), 0),
         )
         client = redis.Redis.from_url(
             self.url, maint_notifications_config=MaintNotificationsConfig(enabled=False), **options
         )
-        client.connection_pool.connection_kwargs["socket_timeout"] = DEADLINE
+        client.connection_pool.connection_kwargs["socket_timeout"] = deadline
         return client
 
     async def revive(self) -> None:
@@ -132,7 +132,7 @@ def _options(
         "decode_responses": False,
     }
     if not url.startswith("unix:"):
-        options |= {"socket_connect_timeout": DEADLINE, "socket_keepalive": True}
+        options |= {"socket_connect_timeout": deadline or DEADLINE, "socket_keepalive": True}
     return options
 
 
@@ -156,6 +156,23 @@ def make_client(
     pool.connection_kwargs["retry"] = retry
     pool.connection_class = _FAST[pool.connection_class]
     return aioredis.Redis.from_pool(pool)
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the server or the way to it is the trouble, and not this program."""
+    # The last: a write to a transport that the peer closed, on some Pythons and on uvloop.
+    return isinstance(error, redis.RedisError | OSError) or (
+        isinstance(error, TypeError | AttributeError | RuntimeError) and "transport" in repr(error).lower()
+    )
+
+
+async def best_effort(sent: Awaitable[Any]) -> None:
+    """Waits for a call whose loss in an outage costs nobody more than a little time."""
+    try:
+        await sent
+    except Exception as error:
+        if not is_outage(error):
+            raise
 
 
 def address(url: str) -> str:

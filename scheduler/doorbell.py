@@ -7,17 +7,15 @@ import contextlib
 from collections import defaultdict, deque
 from uuid import uuid4
 
-from redis import exceptions as redis_errors
-
-from .clients import Clients
+from .clients import Clients, best_effort, is_outage
 from .keys import Keys
-from .logs import get_logger
-from .tasks import cancel_all
+from .tasks import Pulse, cancel_all, forever
 
-log = get_logger(__name__)
+BLOCK = 5
+"""Seconds of one blocking call. What hears nothing for that and the margin is deaf: a black hole tells nobody."""
 
-BLOCK = 20
-"""Seconds of one blocking call. A connection that says nothing for longer than that and a margin is given up."""
+MARGIN = 3
+"""Seconds that the answer to a blocking call may be late."""
 
 
 class Doorbell:
@@ -32,6 +30,7 @@ class Doorbell:
         self._listener: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._passing: set[asyncio.Task[None]] = set()
+        self.pulse = Pulse("doorbell", usual=is_outage)
 
     async def wait(self, queue: str, seconds: float) -> bool:
         """Waits for a ring of this queue, at most so long; whether it rang."""
@@ -39,7 +38,7 @@ class Doorbell:
         self._waiters[queue].append(future)
         self._changed.set()
         if self._listener is None:
-            self._listener = asyncio.create_task(self._listen(), name="doorbell")
+            self._listener = asyncio.create_task(forever(self.pulse, self._listen), name="doorbell")
         try:
             async with asyncio.timeout(seconds):
                 if self._watched and queue not in self._watched:
@@ -67,36 +66,27 @@ class Doorbell:
 
     async def _interrupt(self) -> None:
         # The list lives for a minute only: whoever listens has it long before, and nobody may be listening.
-        with contextlib.suppress(redis_errors.RedisError, OSError):
-            pipe = self._clients.commands.pipeline(transaction=False)
-            pipe.rpush(self._wake_key, "1")
-            pipe.pexpire(self._wake_key, 60_000)
-            await pipe.execute()
+        pipe = self._clients.commands.pipeline(transaction=False)
+        pipe.rpush(self._wake_key, "1")
+        pipe.pexpire(self._wake_key, 60_000)
+        await best_effort(pipe.execute())
 
     async def _listen(self) -> None:
-        pause = 0.05
-        while True:
-            queues = [queue for queue, waiting in self._waiters.items() if waiting]
-            if not queues:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            self._watched = frozenset(queues)
-            bells = {Keys(self._namespace, queue).at("bell").encode(): queue for queue in queues}
-            try:
-                async with asyncio.timeout(BLOCK + 10):
-                    heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)
-                pause = 0.05
-            except Exception as error:  # noqa: BLE001 - whatever it is, others wait for this loop
-                log.debug("doorbell lost", error=str(error))
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
-                continue
-            finally:
-                self._watched = frozenset()
-            if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]]):
-                # Nobody here waits for this queue any more.
-                await self.pass_on(bells[heard[0]])
+        queues = [queue for queue, waiting in self._waiters.items() if waiting]
+        if not queues:
+            self._changed.clear()
+            await self._changed.wait()
+            return
+        bells = {Keys(self._namespace, queue).at("bell").encode(): queue for queue in queues}
+        self._watched = frozenset(queues)
+        try:
+            async with asyncio.timeout(BLOCK + MARGIN):
+                heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)
+        finally:
+            self._watched = frozenset()
+        if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]]):
+            # Nobody here waits for this queue any more.
+            await self.pass_on(bells[heard[0]])
 
     def _ring(self, queue: str) -> bool:
         waiting = self._waiters.get(queue)
@@ -110,11 +100,10 @@ class Doorbell:
     async def pass_on(self, queue: str) -> None:
         """Gives a ring back, for another process: whoever heard it here cannot use it."""
         bell = Keys(self._namespace, queue).at("bell")
-        with contextlib.suppress(redis_errors.RedisError, OSError):
-            pipe = self._clients.commands.pipeline(transaction=False)
-            pipe.rpush(bell, "1")
-            pipe.ltrim(bell, 0, 0)
-            await pipe.execute()
+        pipe = self._clients.commands.pipeline(transaction=False)
+        pipe.rpush(bell, "1")
+        pipe.ltrim(bell, 0, 0)
+        await best_effort(pipe.execute())
 
     async def close(self) -> None:
         if self._listener is not None:

@@ -9,19 +9,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
-from redis import exceptions as redis_errors
-
-from .clients import Clients
+from .clients import Clients, best_effort, is_outage
 from .errors import StoreUnavailable
 from .job import Job
 from .keys import Keys
-from .logs import get_logger
 from .store import Store
-from .tasks import cancel_all
+from .tasks import Pulse, cancel_all, forever
 
-log = get_logger(__name__)
+BLOCK, MARGIN = 5, 3
+"""Seconds of one blocking call, and how late its answer may be: what hears nothing for longer is deaf."""
 
-BLOCK_MS = 20_000
 PAGE = 100
 LOOK_EVERY = 10.0
 """Seconds after which a waiter reads its job without having been told."""
@@ -39,6 +36,7 @@ class Follower:
         self._wake_position: bytes = b"0"
         self._listener: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self.pulse = Pulse("events", usual=is_outage)
 
     @contextlib.asynccontextmanager
     async def watch(self, queue: str, key: str) -> AsyncIterator[asyncio.Event]:
@@ -50,7 +48,7 @@ class Follower:
         self._watching[queue][key].add(happened)
         try:
             if self._listener is None:
-                self._listener = asyncio.create_task(self._listen(), name="events")
+                self._listener = asyncio.create_task(forever(self.pulse, self._listen), name="events")
             elif new:
                 await self._interrupt()
             self._changed.set()
@@ -68,47 +66,42 @@ class Follower:
         # By its own id, not "$": what comes between here and the next read must not be missed.
         try:
             newest = await self._clients.reads.xrevrange(Keys(self._namespace, queue).at("events"), count=1)
-        except (redis_errors.RedisError, OSError) as error:
+        except Exception as error:
+            if not is_outage(error):
+                raise
             raise StoreUnavailable(f"{self._clients.where}: events: {error}") from error
         self._position.setdefault(queue, _bytes(newest[0][0]) if newest else b"0")
 
     async def _interrupt(self) -> None:
-        with contextlib.suppress(redis_errors.RedisError, OSError):
-            pipe = self._clients.commands.pipeline(transaction=False)
-            pipe.xadd(self._wake_key, {"wake": "1"}, maxlen=10)
-            pipe.pexpire(self._wake_key, 60_000)
-            await pipe.execute()
+        pipe = self._clients.commands.pipeline(transaction=False)
+        pipe.xadd(self._wake_key, {"wake": "1"}, maxlen=10)
+        pipe.pexpire(self._wake_key, 60_000)
+        await best_effort(pipe.execute())
 
     async def _listen(self) -> None:
-        pause = 0.05
-        while True:
-            if not self._position:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            streams: dict[Any, Any] = {
-                Keys(self._namespace, queue).at("events"): at for queue, at in self._position.items()
-            }
-            queues = {Keys(self._namespace, queue).at("events").encode(): queue for queue in self._position}
-            try:
-                async with asyncio.timeout(BLOCK_MS / 1000 + 10):
-                    read: Any = await self._clients.waits.xread(
-                        {**streams, self._wake_key: self._wake_position}, count=PAGE, block=BLOCK_MS
-                    )
-                pause = 0.05
-            except Exception as error:  # noqa: BLE001 - whatever it is, others wait for this loop
-                log.debug("events lost", error=str(error))
-                self._tell_all()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
-                continue
-            for stream, entries in _streams(read):
-                queue = queues.get(stream)
-                if queue is None:
-                    self._wake_position = entries[-1][0]
-                elif queue in self._position:
-                    self._position[queue] = entries[-1][0]
-                    self._tell(queue, entries)
+        if not self._position:
+            self._changed.clear()
+            await self._changed.wait()
+            return
+        streams: dict[Any, Any] = {
+            Keys(self._namespace, queue).at("events"): at for queue, at in self._position.items()
+        }
+        queues = {Keys(self._namespace, queue).at("events").encode(): queue for queue in self._position}
+        try:
+            async with asyncio.timeout(BLOCK + MARGIN):
+                read: Any = await self._clients.waits.xread(
+                    {**streams, self._wake_key: self._wake_position}, count=PAGE, block=BLOCK * 1000
+                )
+        except Exception:
+            self._tell_all()
+            raise
+        for stream, entries in _streams(read):
+            queue = queues.get(stream)
+            if queue is None:
+                self._wake_position = entries[-1][0]
+            elif queue in self._position:
+                self._position[queue] = entries[-1][0]
+                self._tell(queue, entries)
 
     def _tell(self, queue: str, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
         watchers = self._watching.get(queue)

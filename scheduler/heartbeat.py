@@ -14,12 +14,13 @@ from typing import Any
 import redis
 from redis import exceptions as redis_errors
 
+from .clients import DEADLINE, is_outage
 from .errors import SchedulerError
 from .joining import Call
 from .logs import get_logger
 from .outcomes import Extend
 from .store import Store
-from .tasks import cancel_all
+from .tasks import Pulse, cancel_all, forever
 
 log = get_logger(__name__)
 
@@ -48,12 +49,18 @@ class Heartbeat:
         self._task: asyncio.Task[None] | None = None
         self._client: redis.Redis | None = None
         self._loop = asyncio.get_running_loop()
-        self.succeeded_at = monotonic()
+        self._loop_stands = False
+        self.pulse = Pulse(
+            "heartbeat",
+            usual=lambda error: isinstance(error, SchedulerError) or is_outage(error),
+            patience=2 * self._period,
+            longest=min(0.5, self._period),
+        )
 
     def start(self) -> None:
         """Begins to beat: in a thread, or for the in-memory server, which belongs to the loop, in a task."""
         if self._store.clients.fake:
-            self._task = asyncio.create_task(self._beat_in_loop(), name="heartbeat")
+            self._task = asyncio.create_task(forever(self.pulse, self._beat_in_loop), name="heartbeat")
             return
         self._thread = threading.Thread(target=self._beat_in_thread, name="heartbeat", daemon=True)
         self._thread.start()
@@ -74,33 +81,43 @@ class Heartbeat:
     def _beat_in_thread(self) -> None:
         pause = self._period
         while not self._ended.wait(pause):
-            if monotonic() - self._turned > LOOP_DEAD:
-                log.error("the event loop stands still: leases are not held any more", seconds=LOOP_DEAD)
+            if not self._loop_turns():
+                # Soon: after a stop of the whole process both go on, and this thread may be the first.
+                pause = min(0.5, self._period)
                 continue
-            # After a lost one, sooner than the next regular one: the leases go on running out.
-            pause = self._period if self._beat() else min(0.5, self._period)
+            try:
+                self._beat()
+            except Exception as error:  # noqa: BLE001 - this thread must outlive everything
+                # Sooner than the next regular one: the leases go on running out.
+                pause = self.pulse.failed(error)
+            else:
+                self.pulse.well()
+                pause = self._period
 
-    def _beat(self) -> bool:
-        """Extends what is held; a queue that fails is not the others' trouble. Whether all went well."""
-        well = True
-        try:
-            held = self._held()
-        except RuntimeError:  # the loop changed what was being copied: again in a moment
-            return False
-        for queue, batch in held:
+    def _loop_turns(self) -> bool:
+        stands = monotonic() - self._turned > LOOP_DEAD
+        if stands and not self._loop_stands:
+            log.error("the event loop stands still: leases are not held any more", seconds=LOOP_DEAD)
+        self._loop_stands = stands
+        return not stands
+
+    def _beat(self) -> None:
+        """Extends what is held. A queue that fails is not the others' trouble: its error is raised when all had their turn."""
+        failed: Exception | None = None
+        for queue, batch in self._held():
             try:
                 reply = self._extend(self._store.extend_call(queue, batch))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed = error
+            else:
                 self._loop.call_soon_threadsafe(self._heard, queue, batch, reply)
-            except Exception as error:  # noqa: BLE001 - this thread must outlive everything
-                well = False
-                log.debug("heartbeat lost", queue=queue, error=str(error))
-        if well:
-            self.succeeded_at = monotonic()
-        return well
+        if failed is not None:
+            raise failed
 
     def _extend(self, call: Call[list[str]]) -> list[str]:
         if self._client is None:
-            self._client = self._store.clients.blocking()
+            # A heartbeat that hangs leaves time for another one, also where the lease is short.
+            self._client = self._store.clients.blocking(min(DEADLINE, max(0.5, self._period)))
         client: Any = self._client
         body, sha, keys = self._store.prepared(call)
         try:
@@ -109,11 +126,13 @@ class Heartbeat:
             reply = client.execute_command("EVAL", body, len(keys), *keys, *call.args)
         return call.read(reply)
 
-    async def _beat_in_loop(self) -> None:
-        while True:
-            await asyncio.sleep(self._period)
-            for queue, batch in self._held():
-                try:
-                    self._heard(queue, batch, await self._store.extend(queue, batch))
-                except SchedulerError as error:
-                    log.debug("heartbeat lost", queue=queue, error=str(error))
+    async def _beat_in_loop(self) -> float:
+        failed: Exception | None = None
+        for queue, batch in self._held():
+            try:
+                self._heard(queue, batch, await self._store.extend(queue, batch))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed = error
+        if failed is not None:
+            raise failed
+        return self._period

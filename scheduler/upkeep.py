@@ -6,13 +6,12 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from time import monotonic
 
 from .errors import SchedulerError, StoreUnavailable
 from .logs import get_logger
 from .settings import Settings
 from .store import Store
-from .tasks import cancel_all
+from .tasks import Pulse, cancel_all, forever
 
 log = get_logger(__name__)
 
@@ -58,11 +57,11 @@ class Duty:
 
 
 class Upkeep:
-    """Does the duties until it is cancelled. A duty that fails is tried again; when it last went well is kept."""
+    """Does the duties until it is cancelled. A duty that fails is tried again."""
 
     def __init__(self, duties: list[Duty]) -> None:
         self._duties = duties
-        self.succeeded_at: dict[str, float] = {}
+        self.pulses = {duty.name: Pulse(duty.name, patience=3 * duty.every) for duty in duties}
 
     async def run(self) -> None:
         tasks = [asyncio.create_task(self._repeat(duty), name=duty.name) for duty in self._duties]
@@ -72,30 +71,14 @@ class Upkeep:
             await cancel_all(tasks)
 
     async def _repeat(self, duty: Duty) -> None:
-        last, warned = monotonic(), False
-        pause = random.uniform(0, min(duty.every, 1.0))
-        while True:
-            await asyncio.sleep(pause)
-            try:
-                sooner = await duty.do()
-                last = self.succeeded_at[duty.name] = monotonic()
-                warned = False
-                pause = min(duty.every, sooner if sooner is not None else duty.every)
-                # Two processes that began together do not stay together.
-                pause *= random.uniform(0.95, 1.0)
-            except SchedulerError as error:
-                if monotonic() - last > 3 * duty.every and not warned:
-                    log.error(
-                        "a periodic duty fails",
-                        duty=duty.name,
-                        error=str(error),
-                        seconds=round(monotonic() - last),
-                    )
-                    warned = True
-                pause = random.uniform(0.2, 1.0)
-            except Exception:
-                log.exception("a periodic duty failed", duty=duty.name)
-                pause = random.uniform(0.5, 1.5)
+        async def step() -> float:
+            sooner = await duty.do()
+            pause = duty.every if sooner is None else min(duty.every, sooner)
+            # Two processes that began together do not stay together.
+            return pause * random.uniform(0.95, 1.0)
+
+        await asyncio.sleep(random.uniform(0, min(duty.every, 1.0)))
+        await forever(self.pulses[duty.name], step)
 
 
 def watchdog(

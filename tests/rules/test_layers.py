@@ -10,8 +10,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 
 LAYERS = {
-    "words": "errors times kinds keys settings tasks retry job outcomes fields",
-    "seeing": "logs",
+    "words": "errors times kinds keys settings retry job outcomes fields",
+    "seeing": "logs tasks",
     "Redis": "scripts _keeper local_server clients rights joining calling replies store presence doorbell events",
     "running": "threads context handlers processes execute _child heartbeat upkeep fetcher worker shipped",
     "doors": "api client",
