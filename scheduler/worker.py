@@ -24,7 +24,7 @@ from .outcomes import Extend, Note, Release, TypePolicy
 from .presence import Presence
 from .settings import Settings
 from .store import Store
-from .tasks import cancel_all
+from .tasks import Pulse, cancel_all, forever, wait_or_raise
 from .upkeep import Duty, Upkeep, sweep, watchdog
 
 log = get_logger(__name__)
@@ -99,7 +99,7 @@ class Worker:
             fetcher.changed.set()
 
     async def run(self) -> None:
-        """Works until `stop` was called and everything is told or given back."""
+        """Works until `stop` was called and everything is told or given back. Raises what ended one of its loops."""
         await self.declare()
         log.info(
             "worker started",
@@ -117,14 +117,14 @@ class Worker:
         )
         duties = [
             asyncio.create_task(upkeep.run(), name="upkeep"),
-            asyncio.create_task(self._watch(), name="watch"),
+            asyncio.create_task(forever(Pulse("watch"), self._watch), name="watch"),
         ]
         fetchers = [
-            asyncio.create_task(fetcher.run(), name=f"fetch {queue}")
+            asyncio.create_task(self._fetch(fetcher), name=f"fetch {queue}")
             for queue, fetcher in self.fetchers.items()
         ]
         try:
-            await self._stop.wait()
+            await wait_or_raise(self._stop, [*duties, *fetchers])
             await self._finish(fetchers)
         finally:
             await cancel_all([*duties, *fetchers, *self._sweeps.values()])
@@ -132,6 +132,11 @@ class Worker:
             await self.presence.leave(self.name)
             await asyncio.to_thread(self.crew.places.close)
             log.info("worker stopped", worker=self.name)
+
+    @staticmethod
+    async def _fetch(fetcher: Fetcher) -> None:
+        # What it holds is kept outside of its loop, so that a loop begun anew goes on with it.
+        await forever(Pulse(f"fetch {fetcher.queue}"), fetcher.run, done=lambda: fetcher.done)
 
     async def _queues(self) -> list[str]:
         return self.queues
@@ -196,13 +201,12 @@ class Worker:
                 if running.task is not None:
                     running.task.cancel()
 
-    async def _watch(self) -> None:
-        while True:
-            self.heartbeat.loop_turned()
-            now = monotonic()
-            for fetcher in self.fetchers.values():
-                fetcher.abandon_overdue(now)
-            await asyncio.sleep(0.5)
+    async def _watch(self) -> float:
+        self.heartbeat.loop_turned()
+        now = monotonic()
+        for fetcher in self.fetchers.values():
+            fetcher.abandon_overdue(now)
+        return 0.5
 
     # -- what others tell -----------------------------------------------------------------------------------------
 

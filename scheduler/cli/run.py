@@ -20,13 +20,13 @@ from .. import __version__, shipped
 from ..app import Scheduler
 from ..clients import open_clients
 from ..doorbell import Doorbell
-from ..errors import SchedulerError, StoreRefused, StoreUnavailable
+from ..errors import SchedulerError, StoreUnavailable
 from ..events import Follower
 from ..keys import QUEUE_NAME
 from ..logs import configure, get_logger
 from ..settings import Settings
 from ..store import Store
-from ..tasks import cancel_all
+from ..tasks import Pulse, cancel_all, forever, wait_or_raise
 from ..upkeep import Upkeep, strays, watchdog
 from ..worker import Worker
 from .common import run, wait_for, with_settings
@@ -272,7 +272,7 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
                     if app is not None and await ready_unless_stopped(parts.store, stop):
                         await _work_beside(app, parts, settings, stop, say)
                     else:
-                        await stop.wait()
+                        await wait_or_raise(stop, [upkeep])
                 finally:
                     await cancel_all([upkeep])
         except OSError as error:
@@ -295,11 +295,9 @@ async def _work_beside(
         own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
         working = asyncio.create_task(own.run(), name="worker")
         say()
-        stopping = asyncio.ensure_future(stop.wait())
         try:
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await wait_or_raise(stop, [working])
         finally:
-            stopping.cancel()
             on_signals(own.stop)
             own.stop()
             await asyncio.wait({working}, timeout=settings.grace_ms / 1000 + 3)
@@ -310,12 +308,12 @@ async def _work_beside(
 
 
 async def _upkeep(parts: Parts, settings: Settings) -> None:
-    try:
+    async def step() -> None:
         await wait_for(parts.store, say=log.warning)
-    except StoreRefused as error:
-        log.error("the store refuses", error=str(error))
-        return
-    await upkeep_of_all(parts.store, settings)
+        await upkeep_of_all(parts.store, settings)
+
+    # A store that refuses may be put right while this process serves.
+    await forever(Pulse("upkeep", patience=0.0, longest=5.0), step)
 
 
 @click.command()

@@ -201,6 +201,24 @@ def test_a_worker_says_what_it_waits_for_and_begins_when_it_comes(folder: Folder
         server.wait()
 
 
+def test_a_process_whose_worker_fails_ends_with_an_error(folder: Folder):
+    broken = """
+from scheduler.worker import Worker
+
+
+async def declare(self):
+    raise RuntimeError("broken on purpose")
+
+
+Worker.declare = declare
+"""
+    (folder.path / "broken.py").write_text(f"{(folder.path / 'jobs.py').read_text()}\n{broken}")
+
+    for command in (["dev", "broken:app", "--port", "0"], ["worker", "broken:app"]):
+        assert 1 == folder.start(*command).wait(10)
+    assert 2 == folder.errors().count("RuntimeError: broken on purpose")
+
+
 def _children(pid: int) -> list[int]:
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
