@@ -157,7 +157,8 @@ async def test_a_fetcher_goes_on_after_an_error_outside_its_turn(bench: Bench, m
         ran.append(ctx.id)
 
     bench.handler("work", work)
-    real, failed = bench.doorbell.wait, []
+    real = bench.doorbell.wait
+    failed: list[bool] = []
 
     async def odd(queue: str, seconds: float) -> Any:
         if not failed:

@@ -60,11 +60,13 @@ class Folder:
 
     path: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """What the environment holds besides."""
 
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SCHEDULER_")}
-        return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        return kept | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"} | self.variables
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.path / "out").open("ab") as out, (self.path / "err").open("ab") as err:
