@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from structlog.contextvars import merge_contextvars
 
 from scheduler import logs
 from scheduler.errors import StoreUnavailable
+from scheduler.heartbeat import LOOP_DEAD
 from scheduler.tasks import Pulse, cancel_all, forever, wait_or_raise
 from tests.running.conftest import Bench
 
@@ -172,3 +174,15 @@ async def test_a_fetcher_goes_on_after_an_error_outside_its_turn(bench: Bench, m
     key = await bench.enqueue("work")
 
     assert 1 == (await bench.ended(key)).attempt
+
+
+@pytest.mark.parametrize("backend", ("valkey",), indirect=True)
+async def test_leases_are_held_again_soon_after_the_loop_turns_again(bench: Bench, monkeypatch):
+    worker = bench.work(lease_ms=9_000)
+    await bench.until(lambda: worker.heartbeat._thread)
+    monkeypatch.setattr(worker.heartbeat, "loop_turned", lambda: None)
+    worker.heartbeat._turned = monotonic() - LOOP_DEAD - 1
+    await bench.until(lambda: worker.heartbeat._loop_stands)
+    worker.heartbeat._turned = began = monotonic()
+
+    await bench.until(lambda: worker.heartbeat.pulse.succeeded_at > began, 1)
