@@ -146,6 +146,8 @@ class Fetcher:
         """By token: a job whose lease was lost may be here twice, and each attempt ends on its own."""
         self.settled: list[Settlement] = []
         self.notes: list[Note | Extend] = []
+        self.unsure: set[int] = set()
+        """Tokens of what was told in a turn whose replies were lost."""
         self.changed = asyncio.Event()
         self.starved = False
         """It waits for a free slot, not for a job."""
@@ -180,12 +182,15 @@ class Fetcher:
                 if not isinstance(error, SchedulerError):
                     log.exception("a turn failed", queue=self.queue)
                     error = StoreUnavailable(repr(error), unknown=True)
+                if isinstance(error, StoreUnavailable) and error.unknown:
+                    self.unsure.update(item.token for item in settled)
                 pause = await self.back_off(error, pause)
                 continue
             if self.refusal is not None:
                 pause = await self.back_off(self.refusal, pause)
                 continue
             pause = 0.05
+            self.unsure.clear()
             self.crew.well(self.queue)
             if claim is not None and not claim.jobs:
                 rung = await self.idle(claim.wait_ms / 1000)
@@ -281,7 +286,8 @@ class Fetcher:
         if call.script in {"note", "extend"}:
             return
         for item, state in zip(items, reply, strict=True):
-            if state in {"stale", "missing"}:
+            # Told before in a turn whose replies were lost, a retry at once may have followed it in that same turn.
+            if state in {"stale", "missing"} and item.token not in self.unsure:
                 log.warning(
                     "an outcome came too late: the job was given to another worker, or is gone",
                     job=f"{self.queue}:{item.key}", outcome=call.script, answer=state,

@@ -174,3 +174,33 @@ async def test_a_worker_comes_back_after_the_scripts_are_gone(bench: Bench):
     for _ in range(10):
         await bench.store.clients.commands.script_flush()
         await bench.ended(await bench.enqueue("work"))
+
+
+async def test_a_retry_at_once_in_a_turn_whose_replies_were_lost_is_no_lost_lease(bench: Bench, caplog):
+    caplog.set_level("WARNING")
+    starts: list[int] = []
+
+    async def fails_once(ctx) -> None:
+        starts.append(ctx.attempt)
+        if ctx.attempt == 1:
+            raise ValueError("the first time")
+
+    class Once(Leaky):
+        """Loses the replies of the first turn that tells an outcome, which claims the same job again."""
+
+        async def run_all(self, calls: Sequence[Call[Any]]) -> list[Any]:
+            replies = await Store.run_all(self, calls)
+            if any(call.script == "nack" for call in calls) and not self.turns:
+                self.turns = 1
+                raise StoreUnavailable("lost reply", unknown=True)
+            return replies
+
+    bench.handler("fails_once", fails_once)
+    store = Once(bench.store.clients)
+    await store.connect()
+    bench.work(concurrency=3, store=store)
+    job = await bench.ended(await bench.enqueue("fails_once"))
+
+    assert ([1, 2], 2, 0) == (starts, job.attempt, job.crashes)
+    assert 1 == store.turns
+    assert not [record for record in caplog.records if "too late" in record.getMessage()]
