@@ -243,9 +243,14 @@ async def loading(scene: Scene) -> None:
 
 
 async def play(
-    scene: Scene, outage: Callable[[Scene], Awaitable[None]], *, within: float = SOON, refuses: int = 503
+    scene: Scene,
+    outage: Callable[[Scene], Awaitable[None]],
+    *,
+    within: float = SOON,
+    refuses: int = 503,
+    short: bool = False,
 ) -> None:
-    """Lets an outage happen while jobs come and go."""
+    """Lets an outage happen while jobs come and go. Of a short one producers may see nothing."""
     longs = [f"long-{n}" for n in range(3)]
     for key in longs:
         await scene.api.enqueue(key, QUEUE, type="long")
@@ -270,8 +275,8 @@ async def play(
             await asyncio.sleep(0.05)
 
     assert first - over <= within
-    assert (refuses == 0) == (set(during) <= {200, 201}), during
     assert set(during) <= {200, 201, refuses}, during
+    assert short or refuses == 0 or during[refuses] > 0, during
     assert {1} == {len(found) for found in scene.starts.values()}
     assert {(State.SUCCEEDED, 1, 0)} == {(job.state, job.attempt, job.crashes) for job in await scene.jobs()}
     assert [] == await faults(scene.store)
@@ -303,7 +308,7 @@ async def test_trouble_of_the_server(scene: Scene, outage: Any, expected: dict[s
 @pytest.mark.parametrize(
     ("outage", "expected"),
     [
-        case(reset),
+        case(reset, short=True),
         case(refused),
         case(black_holed, pytest.mark.long, within=DEADLINE + SOON),
         case(held, pytest.mark.long),
