@@ -62,6 +62,7 @@ class Folder:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """What the environment holds besides."""
+    python: str = sys.executable
 
     @property
     def environment(self) -> dict[str, str]:
@@ -71,7 +72,7 @@ class Folder:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.path / "out").open("ab") as out, (self.path / "err").open("ab") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "scheduler", *arguments],
+                [self.python, "-m", "scheduler", *arguments],
                 cwd=self.path,
                 env=self.environment,
                 stdout=out,
@@ -83,7 +84,7 @@ class Folder:
     def run(self, *arguments: str, status: int = 0) -> str:
         """A command that ends by itself; its output, whichever stream it is on."""
         done = subprocess.run(
-            [sys.executable, "-m", "scheduler", *arguments],
+            [self.python, "-m", "scheduler", *arguments],
             cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert status == done.returncode, done.stdout + done.stderr
@@ -108,6 +109,18 @@ class Folder:
     def errors(self) -> str:
         return (self.path / "err").read_text()
 
+    def end(self) -> None:
+        """Stops what still runs."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
     def until(self, check: Callable[[], Any], seconds: float = 20) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -122,15 +135,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     (tmp_path / "jobs.py").write_text(APP)
     folder = Folder(tmp_path)
     yield folder
-    for process in folder.processes:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-    for process in folder.processes:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    folder.end()
 
 
 def free_port() -> int:
