@@ -44,7 +44,8 @@ class Action(Enum):
     DROP_REPLY = "carried out; its reply is swallowed, and the connection cut"
 
 
-Plan = Callable[[Request], Action]
+Plan = Callable[[Request], Action | bytes]
+"""What becomes of a request; bytes are its reply, and the server never hears of it."""
 
 
 @dataclass(slots=True)
@@ -151,9 +152,14 @@ class Proxy:
         self._faults.append(fault)
         return fault
 
-    def judge(self, request: Request) -> tuple[Action, Fault | None]:
+    def answer(self, error: str, *, of: Match = None) -> None:
+        """From now on these requests are refused with this error, in the server's place, until `plan` is None again."""
+        refusal = f"-{error}\r\n".encode()
+        self.plan = lambda request: refusal if matches(of, request) else Action.PASS
+
+    def judge(self, request: Request) -> tuple[Action | bytes, Fault | None]:
         """What becomes of this request, and which fault says so. Every fault counts it."""
-        found: tuple[Action, Fault | None] = (Action.PASS, None)
+        found: tuple[Action | bytes, Fault | None] = (Action.PASS, None)
         for fault in list(self._faults):
             action = fault.plan(request)
             if action is not Action.PASS:
@@ -239,8 +245,8 @@ class _Link:
     ) -> None:
         self._proxy, self._reader, self._writer = proxy, reader, writer
         self._behind: asyncio.StreamWriter | None = None
-        self._waiting: deque[Fault | Action | None] = deque()
-        """For each request under way what becomes of its reply: None when it passes."""
+        self._waiting: deque[Fault | Action | bytes] = deque()
+        """For each request under way what becomes of its reply."""
         self._ended = asyncio.Event()
         self.lost = lost
 
@@ -283,14 +289,23 @@ class _Link:
                     await self._flush(to_server)
                     _tell(fault)
                     return
+                if isinstance(action, bytes):
+                    self._waiting.append(action)
+                    self._answer()
+                    continue
                 to_server.write(raw)
                 if action is Action.CUT_AFTER:
                     await self._flush(to_server)
                     _tell(fault)
                     return
                 if request[0].upper() not in UNANSWERED:
-                    self._waiting.append(None if action is Action.PASS else fault or action)
+                    self._waiting.append(fault or action)
             await to_server.drain()
+
+    def _answer(self) -> None:
+        # In the order of the requests: what the server is asked before is answered before.
+        while self._waiting and isinstance(self._waiting[0], bytes):
+            self._writer.write(self._waiting.popleft())  # type: ignore[arg-type]
 
     @staticmethod
     async def _flush(to_server: asyncio.StreamWriter) -> None:
@@ -310,13 +325,14 @@ class _Link:
             for raw in values.feed(data):
                 if not raw.startswith(b">"):
                     end = self._waiting.popleft()
-                    if end is not None:
+                    if end is not Action.PASS:
                         with contextlib.suppress(OSError):
                             await self._writer.drain()
                         _tell(end if isinstance(end, Fault) else None)
                         return
                     self._proxy.replies += 1
                 self._writer.write(raw)
+                self._answer()
             await self._writer.drain()
 
 

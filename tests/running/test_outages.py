@@ -242,6 +242,12 @@ async def loading(scene: Scene) -> None:
             await asyncio.sleep(0.01)
 
 
+async def answered_with(scene: Scene, error: str) -> None:
+    scene.proxy.answer(error, of=lambda request: request[0] in {b"EVALSHA", b"EVAL", b"BLPOP", b"XREAD"})
+    await asyncio.sleep(1.5)
+    scene.proxy.plan = None
+
+
 async def play(
     scene: Scene,
     outage: Callable[[Scene], Awaitable[None]],
@@ -316,3 +322,28 @@ async def test_trouble_of_the_server(scene: Scene, outage: Any, expected: dict[s
 )
 async def test_trouble_of_the_network(scene: Scene, outage: Any, expected: dict[str, Any]):
     await play(scene, outage, **expected)
+
+
+@pytest.mark.parametrize("backend", ("valkey",), indirect=True)
+@pytest.mark.parametrize(
+    "error",
+    [
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        *(
+            pytest.param(error, marks=pytest.mark.long)
+            for error in (
+                "MOVED 3999 127.0.0.1:6381",
+                "ASK 3999 127.0.0.1:6381",
+                "CLUSTERDOWN The cluster is down",
+                "LOADING the server is loading its data",
+                "MASTERDOWN Link with MASTER is down",
+                "NOREPLICAS Not enough good replicas to write.",
+                "UNBLOCKED force unblock from blocking operation",
+                "NOSCRIPT No matching script.",
+            )
+        ),
+    ],
+    ids=lambda error: error.split()[0],
+)
+async def test_a_refusal_that_passes(scene: Scene, error: str):
+    await play(scene, lambda scene: answered_with(scene, error))

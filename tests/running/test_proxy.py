@@ -134,7 +134,7 @@ async def test_a_script_is_known_by_its_name_whether_by_digest_or_text(
 
 @on_real_servers
 async def test_a_plan_judges_what_no_fault_waits_for(proxy: Proxy, behind: Redis, redis: Redis):
-    def odd(request: Any) -> Action:
+    def odd(request: Any) -> Action | bytes:
         return Action.DROP_REPLY if request[-1] == b"7" else Action.PASS
 
     proxy.plan = odd
@@ -143,6 +143,20 @@ async def test_a_plan_judges_what_no_fault_waits_for(proxy: Proxy, behind: Redis
         await behind.incrby("n", 7)
     proxy.plan = None
     assert 15 == await behind.incrby("n", 7)
+
+
+@on_real_servers
+async def test_a_refusal_comes_in_the_server_s_place_and_in_order(proxy: Proxy, behind: Redis, redis: Redis):
+    proxy.answer("TRYAGAIN a little later", of="INCRBY")
+    pipe = behind.pipeline(transaction=False)
+    for command in (pipe.incr, pipe.get, pipe.incr):
+        command("n")
+    first, between, last = await pipe.execute(raise_on_error=False)
+
+    assert [redis_errors.TryAgainError] * 2 == [type(first), type(last)]
+    assert between is None
+    proxy.plan = None
+    assert 1 == await behind.incr("n")
 
 
 @on_real_servers
