@@ -139,8 +139,12 @@ def _options(
 def make_client(
     url: str, *, name: str, waits: bool = False, reads: bool = False, connections: int = 32
 ) -> aioredis.Redis:
-    """One client. The library's own repeats are on only for `reads`: a script that ran must not run unasked again."""
-    retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), 3) if reads else Retry(NoBackoff(), 0)
+    """One client. The library repeats only for `reads`: a script that ran must not run unasked again.
+
+    And once: a second try mends a connection that died unseen; a third one on a server that says nothing only makes
+    its caller wait for the deadline once more.
+    """
+    retry = Retry(ExponentialWithJitterBackoff(base=0.01, cap=0.5), 1) if reads else Retry(NoBackoff(), 0)
     options = _options(
         url, name=name, deadline=None if waits else DEADLINE, connections=connections, retry=retry
     )

@@ -347,3 +347,22 @@ async def test_trouble_of_the_network(scene: Scene, outage: Any, expected: dict[
 )
 async def test_a_refusal_that_passes(scene: Scene, error: str):
     await play(scene, lambda scene: answered_with(scene, error))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ("valkey",), indirect=True)
+async def test_an_idle_worker_hears_its_bell_again_after_a_black_hole(scene: Scene):
+    await scene.until(lambda: scene.proxy.requests["BLPOP"], 5)
+    scene.proxy.black_hole()
+    await asyncio.sleep(1)
+    scene.proxy.heal()
+    before = scene.proxy.requests["BLPOP"]
+    await scene.until(lambda: scene.proxy.requests["BLPOP"] > before, DEADLINE + SOON)
+
+    async def starts_soon(key: str) -> None:
+        await scene.api.enqueue(key, QUEUE, type="quick")
+        # By the bell: without it a worker looks every four to six seconds.
+        await scene.until(lambda: f"{QUEUE}:{key}" in scene.starts, 2)
+
+    for n in range(5):
+        await starts_soon(f"a{n}")

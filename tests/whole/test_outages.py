@@ -43,7 +43,7 @@ async def wait(ctx, seconds: float):
 @app.job("block", queue="mail", timeout=60)
 async def block(ctx, seconds: float):
     note("start", ctx.claimed.key, ctx.attempt)
-    time.sleep(seconds)
+    time.sleep(seconds if ctx.attempt == 1 else 0)
     note("end", ctx.claimed.key, ctx.attempt, time.monotonic())
 """
 
@@ -177,6 +177,23 @@ def test_a_handler_that_blocks_the_loop_for_two_leases_costs_no_job_its_lease(fo
 
     assert ("succeeded", 1, 0) == ended(folder, "blocking") == ended(folder, "beside")
     assert [1, 1] == [len(noted(folder, "start", key)) for key in ("blocking", "beside")]
+
+
+def test_a_loop_that_stands_still_for_too_long_loses_its_leases(folder: Folder, server: Server):
+    folder.variables["LOOP_DEAD"] = "1"
+    first = worker(folder)
+    enqueue(folder, "block", "a", 8)
+    folder.until(lambda: noted(folder, "start", "a"))
+    second = worker(folder)
+    folder.until(lambda: noted(folder, "end", "a", 2), 8)
+
+    assert not noted(folder, "end", "a")
+    assert "the event loop stands still" in folder.errors()
+    folder.until(lambda: noted(folder, "end", "a"))
+    assert ("succeeded", 2, 0) == summary(folder, "a")
+    for process in (first, second):
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(5)
 
 
 @pytest.mark.parametrize(
