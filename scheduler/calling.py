@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from redis import exceptions as redis_errors
 
-from .clients import Clients
+from .clients import Clients, is_outage
 from .errors import Fault, Invalid, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
 from .joining import Ask, Call, Joiner
 from .keys import LAYOUT, Keys
@@ -63,7 +63,9 @@ class Caller:
             if not self.clients.fake:
                 await check_rights(self.clients.commands, Keys(self.namespace, queue))
             await self.load()
-        except (redis_errors.RedisError, OSError) as error:
+        except Exception as error:
+            if not is_outage(error):
+                raise
             raise self._translated(error, "connect") from error
 
     async def load(self) -> None:
@@ -147,10 +149,8 @@ class Caller:
                 again = await self._send([calls[n] for n in missing], whole=True)
                 for n, reply in zip(missing, again, strict=True):
                     replies[n] = reply
-        except (redis_errors.RedisError, OSError, TypeError, AttributeError, RuntimeError) as error:
-            # The last three: a write to a transport that the peer closed, on some Pythons and on uvloop.
-            ours = isinstance(error, redis_errors.RedisError | OSError)
-            if not ours and "transport" not in repr(error).lower():
+        except Exception as error:
+            if not is_outage(error):
                 raise
             raise self._translated(error, calls[0].script) from error
         return [

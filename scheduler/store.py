@@ -12,7 +12,7 @@ from redis import exceptions as redis_errors
 
 from . import retry as retry_policy
 from .calling import BATCH, Caller, batches
-from .clients import Clients
+from .clients import Clients, is_outage
 from .errors import Changed, Duplicate, NotFound
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
@@ -556,7 +556,9 @@ class Store(Caller):
     async def _read(self, ask: Callable[[Any], Any]) -> Any:
         try:
             return await ask(self.clients.reads)
-        except (redis_errors.RedisError, OSError) as error:
+        except Exception as error:
+            if not is_outage(error):
+                raise
             raise self._translated(error, "read") from error
 
 
