@@ -85,6 +85,12 @@ class NewJobFields(Request):
     retention: Duration | None = None
 
 
+class BulkFields(Request):
+    """Jobs somebody wants done, each on its own."""
+
+    jobs: list[NewJobFields]
+
+
 class ReplayFields(Request):
     """Another payload for a dead job, which is kept among its `edits` as it was before."""
 
@@ -180,6 +186,13 @@ class TypeFields(Request):
 # -- given ---------------------------------------------------------------------------------------------------
 
 
+class FaultShown(Struct, kw_only=True):
+    """`path` is a JSON Pointer into the body, or `/name` of a query parameter."""
+
+    path: str
+    message: str
+
+
 class AttemptShown(Struct, kw_only=True):
     """One line of a job's errors."""
 
@@ -233,6 +246,23 @@ class JobShown(Struct, kw_only=True):
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
+
+
+class BulkItem(Struct, kw_only=True):
+    """What became of one job: 201, or 200 where it stood before; any other status is a problem, all of it here."""
+
+    status: Whole
+    id: str | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    title: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    errors: list[FaultShown] | UnsetType = UNSET
+
+
+class BulkShown(Struct, kw_only=True):
+    items: list[BulkItem]
 
 
 class LeaseShown(Struct, kw_only=True):
@@ -346,13 +376,6 @@ class ReadyShown(Struct, kw_only=True):
     status: Literal["ready"]
     redis: ServerShown
     layout: Whole
-
-
-class FaultShown(Struct, kw_only=True):
-    """`path` is a JSON Pointer into the body, or `/name` of a query parameter."""
-
-    path: str
-    message: str
 
 
 class Problem(Struct, kw_only=True):

@@ -13,7 +13,7 @@ from redis import exceptions as redis_errors
 from . import retry as retry_policy
 from .calling import BATCH, Caller, batches
 from .clients import Clients
-from .errors import Changed, Duplicate, NotFound
+from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
 from .job import Job, NewJob, checksum, new_key
 from .joining import Call
 from .keys import STATES, Keys, queue_of, queues_key
@@ -96,6 +96,46 @@ class Store(Caller):
                 await self.register(queue)
             done += outcomes
         return done
+
+    async def enqueue_each(self, jobs: Sequence[NewJob]) -> list[Enqueued | SchedulerError]:
+        """Jobs of any queues, with keys, in one pipeline: what became of each, or what it was refused with.
+
+        Nothing is raised for one of them. What is lost in between is sent once more, with the same keys.
+        """
+        done: list[Any] = [None] * len(jobs)
+        by_queue: dict[str, list[int]] = {}
+        for place, job in enumerate(jobs):
+            by_queue.setdefault(job.queue, []).append(place)
+        parts = [
+            batch
+            for places in by_queue.values()
+            for batch in batches(places, lambda place: len(jobs[place].payload) + 300)
+        ]
+        while parts:
+            calls = [self.enqueue_call(jobs[part[0]].queue, [jobs[n] for n in part]) for part in parts]
+            alone: list[list[int]] = []
+            for part, reply in zip(parts, await self._run_twice(calls), strict=True):
+                if isinstance(reply, Invalid | StoreRefused) and len(part) > 1:
+                    # One of them is what the script does not take: each for itself, so that it spoils no other.
+                    alone += [[place] for place in part]
+                    continue
+                if not isinstance(reply, SchedulerError) and reply[0].new_queue:
+                    await self.register(jobs[part[0]].queue)
+                for n, place in enumerate(part):
+                    done[place] = reply if isinstance(reply, SchedulerError) else reply[n]
+            parts = alone
+        return done
+
+    async def _run_twice(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Calls that are safe to repeat: a lost connection is tried once more, then stands in the place of each."""
+        try:
+            return await self.run_all(calls)
+        except StoreUnavailable as error:
+            lost = error
+        try:
+            return await self.run_all(calls) if lost.unknown else [lost] * len(calls)
+        except StoreUnavailable:
+            return [lost] * len(calls)
 
     async def enqueue_one(self, job: NewJob) -> Enqueued:
         """One job, with a key made when it has none. Raises Duplicate when the id belongs to another request."""
@@ -552,9 +592,7 @@ class Store(Caller):
 
 def _taken(outcome: Enqueued) -> Enqueued:
     if outcome.outcome == "conflict":
-        raise Duplicate(
-            f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it"
-        )
+        raise Duplicate(outcome.id)
     return outcome
 
 
