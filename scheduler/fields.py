@@ -248,6 +248,18 @@ class JobShown(Struct, kw_only=True):
     duplicate: bool | UnsetType = UNSET
 
 
+class JobItem(JobShown, kw_only=True):
+    """A job in a list: with payload and result only where `include` names them."""
+
+    payload: Any = UNSET
+    result: Any = UNSET
+
+
+class JobsShown(Struct, kw_only=True):
+    items: list[JobItem]
+    next_cursor: str | None
+
+
 class BulkItem(Struct, kw_only=True):
     """What became of one job: 201, or 200 where it stood before; any other status is a problem, all of it here."""
 

@@ -558,15 +558,37 @@ class Store(Caller):
             "role": str(info.get("role", "?")),
         }
 
+    def list_call(
+        self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
+        type: str = "", group: str = "", tag: str = "", error: str = "",
+    ) -> Call[tuple[list[str], str]]:  # fmt: skip
+        """A page of one state: where each job stands (a cursor; key_at tells which it is), and the next cursor."""
+        args = [state, after, limit, look, type, group, tag, error]
+        return Call("list", queue, args, lambda r: (_texts(r[1:]), r[0].decode()))
+
+    def size_call(self, queue: str, state: str) -> Call[int]:
+        """How many jobs stand in a state."""
+        return Call("size", queue, (), int, plain=("ZCARD", Keys(self.namespace, queue).at(state)))
+
     async def list(
         self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
         type: str = "", group: str = "", tag: str = "", error: str = "",
     ) -> tuple[list[str], str]:  # fmt: skip
         """A page of the keys of one state, and the cursor for the next ("" at the end)."""
-        args = [state, after, limit, look, type, group, tag, error]
-        return await self.run(
-            Call("list", queue, args, lambda r: ([key.decode() for key in r[1:]], r[0].decode()))
+        found, cursor = await self.run(
+            self.list_call(
+                queue,
+                state,
+                after=after,
+                limit=limit,
+                look=look,
+                type=type,
+                group=group,
+                tag=tag,
+                error=error,
+            )
         )
+        return [key_at(place) for place in found], cursor
 
     def census_call(self, queue: str) -> Call[Census | None]:
         """A queue at a glance; None when it does not exist."""
@@ -588,6 +610,11 @@ class Store(Caller):
             return await ask(self.clients.reads)
         except (redis_errors.RedisError, OSError) as error:
             raise self._translated(error, "read") from error
+
+
+def key_at(place: str) -> str:
+    """The key of the job that stands at a place of a list."""
+    return place.split("|", 2)[2]
 
 
 def _taken(outcome: Enqueued) -> Enqueued:

@@ -15,7 +15,7 @@ from ..events import Follower
 from ..logs import get_logger
 from ..settings import Settings
 from ..store import Store
-from . import bulk, health, jobs, lease, openapi, problems, queues, settle, types
+from . import bulk, health, jobs, lease, lists, openapi, problems, queues, settle, types
 from .auth import Gate
 from .parts import (
     BEHIND,
@@ -40,7 +40,9 @@ __all__ = ["ROUTES", "Deadlines", "Site", "make_app", "serve"]
 log = get_logger(__name__)
 
 ROUTES = tuple(
-    route for module in (jobs, bulk, lease, settle, queues, types, health) for route in module.table.routes
+    route
+    for module in (jobs, bulk, lists, lease, settle, queues, types, health)
+    for route in module.table.routes
 )
 """Every documented call."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,14 +46,6 @@ class Param:
 
     schema: Mapping[str, Any]
     doc: str
-
-
-PAGE: Mapping[str, Param] = {
-    "limit": Param(
-        {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "How many items at most."
-    ),
-    "cursor": Param({"type": "string"}, "`next_cursor` of the page before."),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,35 +204,6 @@ def duration_param(request: web.Request, name: str, most: int) -> float:
     if found > most * 1000:
         raise Invalid([Fault(f"/{name}", takes)])
     return found / 1000
-
-
-def page_of(request: web.Request, names: Sequence[str]) -> tuple[list[str], str | None]:
-    """The names of one page, of sorted ones, and the cursor of the next. Raises Invalid."""
-    limit, after = request.query.get("limit", "100"), ""
-    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= 1000:
-        raise Invalid([Fault("/limit", "expected a whole number from 1 to 1000")])
-    if (cursor := request.query.get("cursor")) is not None:
-        after = _after(cursor)
-    rest = [name for name in names if name > after]
-    page = rest[: int(limit)]
-    return page, _cursor(page[-1]) if len(rest) > len(page) else None
-
-
-def _cursor(name: str) -> str:
-    return base64.urlsafe_b64encode(b"n:" + name.encode()).decode().rstrip("=")
-
-
-def _after(cursor: str) -> str:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except ValueError:
-        text = ""
-    name = text.removeprefix("n:")
-    if not QUEUE_NAME.fullmatch(name) or _cursor(name) != cursor:
-        raise Invalid(
-            [Fault("/cursor", "this is no cursor of this list: take `next_cursor` as it was answered")]
-        )
-    return name
 
 
 def json_answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -15,6 +15,7 @@ COMMANDS = {
     "worker": ("run", "runs jobs"),
     "enqueue": ("jobs", "puts a job into a queue"),
     "job": ("jobs", "shows a job, or acts on it"),
+    "jobs": ("lists", "lists jobs"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
 }

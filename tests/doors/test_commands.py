@@ -1,0 +1,80 @@
+"""Commands that speak to a running server, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from scheduler.cli import cli
+from scheduler.store import Store
+from tests.conftest import Servers
+from tests.helpers import QUEUE, enqueued
+
+Command = Callable[..., str]
+
+
+@pytest.fixture
+def backend() -> str:
+    return "valkey"
+
+
+@pytest.fixture
+def url(servers: Servers) -> str:
+    return servers.url("valkey")
+
+
+def given(servers: Servers, work: Callable[[Store], Awaitable[Any]]) -> None:
+    """Does something with a store on an empty server, in an event loop that ends with it."""
+
+    async def within() -> None:
+        clients = await servers.open("valkey")
+        store = Store(clients)
+        await clients.commands.flushall()
+        await store.connect()
+        await work(store)
+        await store.close()
+
+    asyncio.run(within())
+
+
+@pytest.fixture
+def command(url: str) -> Command:
+    """Runs a command to its end; what it printed."""
+
+    def call(*arguments: str, status: int = 0) -> str:
+        done = CliRunner().invoke(cli, [*arguments, "--redis-url", url])
+        assert status == done.exit_code, (done.output, done.exception)
+        return done.output
+
+    return call
+
+
+def ids(printed: str) -> list[str]:
+    return [item["id"] for item in json.loads(printed)["items"]]
+
+
+def test_jobs_are_listed_by_the_filters_of_the_api(servers: Servers, command: Command) -> None:
+    async def some(store: Store) -> None:
+        await enqueued(store, *(f"k{n}" for n in range(5)), tags=["x"])
+        await enqueued(store, "later", delay_ms=60_000, type="other")
+        await store.cancel(QUEUE, ["k0"])
+
+    given(servers, some)
+
+    everything = ["mail:later", "mail:k1", "mail:k2", "mail:k3", "mail:k4", "mail:k0"]
+    assert everything == ids(command("jobs", "list", "--json"))
+    assert ["mail:k1", "mail:k2"] == ids(
+        command("jobs", "list", "--state", "ready", "--limit", "2", "--json")
+    )
+    assert ["mail:later"] == ids(command("jobs", "list", "--type", "other", "--queue", "mail", "--json"))
+    assert everything[1:] == ids(command("jobs", "list", "--tag", "x", "--json"))
+    lines = command("jobs", "list").splitlines()
+    assert everything == [line.split()[0] for line in lines]
+    assert "due" in lines[0]
+    assert "" == command("jobs", "list", "--queue", "nowhere")
+    assert "--state" in command("jobs", "list", "--state", "done", status=2)
