@@ -91,6 +91,35 @@ class BulkFields(Request):
     jobs: list[NewJobFields]
 
 
+class CopyFields(Request):
+    """What is different in a copy. What is left out is as in the job that is copied, but its times are not.
+
+    null lifts what that job has of its own.
+    """
+
+    type: Name | UnsetType = UNSET
+    queue: Name | UnsetType = UNSET
+    payload: Raw | UnsetType = UNSET
+    id: str | None = None
+    priority: Priority | UnsetType | None = UNSET
+    delay: Duration | None = None
+    run_at: Moment | None = None
+    group: KeyText | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+    timeout: Timeout | UnsetType | None = UNSET
+    retry: RetryFields | UnsetType | None = UNSET
+    retention: Duration | UnsetType | None = UNSET
+
+
+class JobFields(Request):
+    """What is to be changed of a job that waits. null: priority 0, no tags, no time to wait for; a payload may be null."""
+
+    payload: Raw | UnsetType = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    run_at: Moment | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+
+
 class ReplayFields(Request):
     """Another payload for a dead job, which is kept among its `edits` as it was before."""
 

@@ -271,6 +271,25 @@ class Job(Struct, frozen=True):
     copied_from: str | None
     edits: tuple[tuple[int, bytes], ...] = ()
     header: bytes = b""
+    own_timeout_ms: int | None = None
+    """What it was given of its own, where `timeout_ms` is what is in force."""
+    retention_ms: int | None = None
+
+    def like(self, key: str = "") -> NewJob:
+        """A new job like this one, without its times, and without a payload when that is gone."""
+        return NewJob(
+            type=self.type,
+            payload=self.payload or b"",
+            queue=self.queue,
+            key=key,
+            priority=self.priority,
+            group=self.group,
+            tags=self.tags,
+            timeout_ms=self.own_timeout_ms,
+            retry=orjson.loads(self.header).get("retry") if self.header else None,
+            retention_ms=self.retention_ms,
+            copied_from=self.id,
+        )
 
     def document(
         self, *, include: frozenset[str] = frozenset({"payload", "result", "trace"})

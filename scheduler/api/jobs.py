@@ -35,8 +35,11 @@ async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
     """Enqueue a job. The same id and request again: 200, with `duplicate`. A 503 with `id`: repeat it so."""
     if "Idempotency-Key" in request.headers:
         raise Invalid([Fault("/Idempotency-Key", "not taken yet: give the job an `id` to repeat it safely")])
+    return await enqueued(request, new_job(fields, max_payload=request.app[SETTINGS].max_payload))
+
+
+async def enqueued(request: web.Request, job: NewJob) -> web.Response:
     app = request.app
-    job = new_job(fields, max_payload=app[SETTINGS].max_payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
     done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     if not done.created:
@@ -77,7 +80,7 @@ async def cancel(request: web.Request, _: Nothing) -> web.Response:
     """Cancel a job that has not ended. A running one is asked to stop: 202."""
     queue, key = job_id(request)
     [outcome] = await request.app[STORE].cancel(queue, [key])
-    _check(outcome, queue, key, {"cancelled", "running"}, "only what has not ended can be cancelled")
+    check_outcome(outcome, queue, key, {"cancelled", "running"}, "only what has not ended can be cancelled")
     job = await request.app[STORE].job(queue, key)
     return json_answer(job.document(), 202 if outcome == State.RUNNING else 200)
 
@@ -90,7 +93,7 @@ async def run(request: web.Request, _: Nothing) -> web.Response:
     """Make a scheduled or retrying job ready now."""
     queue, key = job_id(request)
     [outcome] = await request.app[STORE].promote_ids(queue, [key])
-    _check(outcome, queue, key, {"ready"}, "only a scheduled or retrying one can be run")
+    check_outcome(outcome, queue, key, {"ready"}, "only a scheduled or retrying one can be run")
     return json_answer((await request.app[STORE].job(queue, key)).document())
 
 
@@ -102,13 +105,13 @@ async def replay(request: web.Request, fields: ReplayFields) -> web.Response:
     """Run a dead job again, with another payload if one is given."""
     queue, key = job_id(request)
     payload = None if isinstance(fields.payload, UnsetType) else bytes(fields.payload)
-    _check_size(payload or b"", request.app[SETTINGS].max_payload)
+    check_size(payload or b"", request.app[SETTINGS].max_payload)
     [outcome] = await request.app[STORE].replay(queue, [(key, payload)])
-    _check(outcome, queue, key, {"ready"}, "only a dead one can be replayed")
+    check_outcome(outcome, queue, key, {"ready"}, "only a dead one can be replayed")
     return json_answer((await request.app[STORE].job(queue, key)).document())
 
 
-def _check(outcome: str, queue: str, key: str, good: set[str], why: str) -> None:
+def check_outcome(outcome: str, queue: str, key: str, good: set[str], why: str) -> None:
     if outcome == "missing":
         raise NotFound(f"there is no job {queue}:{key}")
     if outcome not in good:
@@ -127,17 +130,17 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         type=fields.type,
         payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
         queue=fields.queue,
-        key=new_key() if fields.id is None else _key(fields.id, fields.queue, faults),
-        priority=_priority(fields.priority, faults),
-        delay_ms=_maybe(fields.delay, "/delay", duration_ms, faults),
-        run_at_ms=_maybe(fields.run_at, "/run_at", parse_rfc3339, faults),
+        key=new_key() if fields.id is None else key_of(fields.id, fields.queue, faults),
+        priority=priority_of(fields.priority, faults),
+        delay_ms=read_with(fields.delay, "/delay", duration_ms, faults),
+        run_at_ms=read_with(fields.run_at, "/run_at", parse_rfc3339, faults),
         group=fields.group,
         tags=fields.tags,
-        timeout_ms=_maybe(fields.timeout, "/timeout", duration_ms, faults),
+        timeout_ms=read_with(fields.timeout, "/timeout", duration_ms, faults),
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
-        retention_ms=_maybe(fields.retention, "/retention", duration_ms, faults),
+        retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
     )
-    _check_size(job.payload, max_payload)
+    check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
     if faults:
         raise Invalid(faults)
@@ -149,7 +152,7 @@ _FRESH = (
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":null,'
     b'"expires_at":null,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
-    b'"schedule":null,"traceparent":null}'
+    b'"schedule":null,"traceparent":null%b}'
 )
 
 
@@ -171,15 +174,16 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         orjson.dumps(seconds(timeout_ms)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+        b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
     )
 
 
-def _check_size(payload: bytes, most: int) -> None:
+def check_size(payload: bytes, most: int) -> None:
     if len(payload) > most:
         raise Refusal("too_large", f"the payload has {len(payload)} bytes, {most} are taken")
 
 
-def _key(text: str, queue: str, faults: list[Fault]) -> str:
+def key_of(text: str, queue: str, faults: list[Fault]) -> str:
     if ":" not in text:
         # An empty one would be no key at all, which asks for a new one elsewhere.
         return text or "\0"
@@ -191,13 +195,13 @@ def _key(text: str, queue: str, faults: list[Fault]) -> str:
     return whole[1]
 
 
-def _priority(value: float, faults: list[Fault]) -> int:
+def priority_of(value: float, faults: list[Fault]) -> int:
     if value != int(value):
         faults.append(Fault("/priority", "expected a whole number from -100 to 100"))
     return int(value)
 
 
-def _maybe(value: Any, path: str, read: Callable[[Any], int], faults: list[Fault]) -> int | None:
+def read_with(value: Any, path: str, read: Callable[[Any], int], faults: list[Fault]) -> int | None:
     if value is None:
         return None
     try:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from scheduler.cli import cli
+from scheduler.errors import SchedulerError
 from scheduler.store import Store
 from tests.conftest import Servers
 from tests.helpers import QUEUE, enqueued
@@ -44,12 +45,12 @@ def given(servers: Servers, work: Callable[[Store], Awaitable[Any]]) -> None:
 
 @pytest.fixture
 def command(url: str) -> Command:
-    """Runs a command to its end; what it printed."""
+    """Runs a command to its end; what it printed, and what `main` would print of its failure."""
 
     def call(*arguments: str, status: int = 0) -> str:
         done = CliRunner().invoke(cli, [*arguments, "--redis-url", url])
         assert status == done.exit_code, (done.output, done.exception)
-        return done.output
+        return done.output + (str(done.exception) if isinstance(done.exception, SchedulerError) else "")
 
     return call
 
@@ -78,3 +79,26 @@ def test_jobs_are_listed_by_the_filters_of_the_api(servers: Servers, command: Co
     assert "due" in lines[0]
     assert "" == command("jobs", "list", "--queue", "nowhere")
     assert "--state" in command("jobs", "list", "--state", "done", status=2)
+
+
+def test_a_job_is_copied_with_what_is_said_of_the_copy(servers: Servers, command: Command) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(store, "a", payload=b"[1]", tags=["x"], timeout_ms=5000)
+
+    given(servers, one)
+    same = json.loads(command("job", "copy", "mail:a", "--json"))
+    other = json.loads(
+        command(
+            "job", "copy", "mail:a", "--queue", "reports", "--payload", "[2]", "--id", "b", "--priority", "3",
+            "--delay", "1h", "--json",
+        )
+    )  # fmt: skip
+
+    assert ([1], ["x"], 5, "mail:a", "ready") == tuple(
+        same[n] for n in ("payload", "tags", "timeout", "copied_from", "state")
+    )
+    assert ("reports:b", [2], 3, "scheduled") == tuple(
+        other[n] for n in ("id", "payload", "priority", "state")
+    )
+    assert "no job" in command("job", "copy", "mail:nope", status=1)
+    assert "--id" in command("job", "copy", "mail:a", "--id", "no key", status=2)
