@@ -289,6 +289,16 @@ class JobsShown(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class LineShown(Struct, kw_only=True):
+    at: Moment
+    line: str
+
+
+class LogShown(Struct, kw_only=True):
+    items: list[LineShown]
+    next_cursor: str | None
+
+
 class BulkItem(Struct, kw_only=True):
     """What became of one job: 201, or 200 where it stood before; any other status is a problem, all of it here."""
 

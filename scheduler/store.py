@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from redis import exceptions as redis_errors
 
 from . import retry as retry_policy
-from .calling import BATCH, Caller, batches
+from .calling import BATCH, BATCH_BYTES, Caller, batches
 from .clients import Clients
 from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
 from .job import Job, NewJob, checksum, new_key
@@ -25,6 +26,7 @@ from .outcomes import (
     Enqueued,
     Extend,
     Fault,
+    LogLine,
     Nack,
     Note,
     Release,
@@ -261,7 +263,7 @@ class Store(Caller):
         """running; progress, checkpoints and log lines are kept: running, cancel, stale or missing for each."""
         args: list[Any] = [self._stamp(), len(notes)]
         for item in notes:
-            args += (item.key, item.token, item.field, item.value)
+            args += (item.key, item.token, item.field, item.value, item.seq or "")
         return Call("note", queue, args, _texts)
 
     async def ack(self, queue: str, done: Sequence[Ack], *, worker: str) -> list[str]:
@@ -499,6 +501,30 @@ class Store(Caller):
         # A job may have a payload and a result of a MiB each: few of them in one reply.
         weight = len(keys) * (65_536 if asked else 1_000)
         return Call("inspect", queue, args, read, items=keys, of=of, kin=asked, weight=weight)
+
+    async def log(
+        self, queue: str, key: str, *, after: str = "", limit: int = 100
+    ) -> tuple[Sequence[LogLine], bool]:
+        """Lines of a job's log, oldest first, from after a place on, and whether there may be more.
+
+        At most `limit` of them, and no more than about 8 MiB.
+        """
+        found: list[LogLine] = []
+        weight = 0
+        while len(found) <= limit and weight < BATCH_BYTES:
+            begin = f"[{key}:{after}!" if after else f"[{key}:"
+            some = min(50, limit + 1 - len(found))
+            members = await self._read(partial(self._lines, queue, begin, f"({key};", some))
+            for member in members:
+                after, at, text = member[len(key) + 1 :].decode(errors="replace").split(" ", 2)
+                found.append(LogLine(after, int(at), text))
+                weight += len(text)
+            if len(members) < some:
+                return found, False
+        return found[:limit], True
+
+    def _lines(self, queue: str, begin: str, end: str, some: int, client: Any) -> Any:
+        return client.zrangebylex(Keys(self.namespace, queue).at("logs"), begin, end, start=0, num=some)
 
     async def job(self, queue: str, key: str) -> Job:
         """One job with payload and result. Raises NotFound."""

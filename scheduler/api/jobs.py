@@ -12,10 +12,11 @@ from msgspec import UNSET, Raw, UnsetType
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, NotFound, WrongState
 from ..events import wait_ended
-from ..fields import JobShown, NewJobFields, Nothing, ReplayFields, RetryFields
+from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields
 from ..job import Job, NewJob, State, faults_of, new_key, split_id
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
+from .pages import PAGE, cursor, cursor_of, limit_of
 from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
@@ -59,6 +60,24 @@ async def get_job(request: web.Request, _: None) -> web.Response:
     queue, key = job_id(request)
     wait = duration_param(request, "wait", LONGEST_WAIT)
     return json_answer((await _waited(request, queue, key, wait)).document())
+
+
+@table.add("GET", "/v1/jobs/{id}/log", {200: LogShown}, query=PAGE, codes=("not_found",))
+async def get_log(request: web.Request, _: None) -> web.Response:
+    """What the job's handler logged, oldest first: the newest 1,000 lines are kept."""
+    queue, key = job_id(request)
+    limit, of = limit_of(request), ["log", queue, key]
+    at = cursor_of(request, of)
+    store = request.app[STORE]
+    if [None] == await store.inspect(queue, [key]):
+        raise NotFound(f"there is no job {queue}:{key}")
+    lines, more = await store.log(queue, key, after=at[0] if at else "", limit=limit)
+    return json_answer(
+        {
+            "items": [{"at": rfc3339(line.at_ms), "line": line.text} for line in lines],
+            "next_cursor": cursor(of, [lines[-1].place]) if more else None,
+        }
+    )
 
 
 async def _waited(request: web.Request, queue: str, key: str, wait: float) -> Job:
