@@ -289,6 +289,17 @@ class JobsShown(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class DeadItem(JobItem, kw_only=True):
+    """A dead letter. `fingerprint`: the same for those of one type and kind whose messages differ in numbers and ids only."""
+
+    fingerprint: str
+
+
+class DeadShown(Struct, kw_only=True):
+    items: list[DeadItem]
+    next_cursor: str | None
+
+
 class LineShown(Struct, kw_only=True):
     at: Moment
     line: str

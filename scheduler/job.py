@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
+from .failures import fingerprint_of
 from .keys import JOB_KEY, QUEUE_NAME
 from .times import rfc3339, seconds
 
@@ -274,6 +275,17 @@ class Job(Struct, frozen=True):
     own_timeout_ms: int | None = None
     """What it was given of its own, where `timeout_ms` is what is in force."""
     retention_ms: int | None = None
+
+    @property
+    def failure(self) -> tuple[str, str]:
+        """Kind and message of what it died of: its last error, else the reason alone."""
+        last = self.errors[-1] if self.errors else None
+        return (last.kind, last.message) if last else (self.reason or "", "")
+
+    @property
+    def failure_fingerprint(self) -> str:
+        """The same for jobs that died alike."""
+        return fingerprint_of(self.type, *self.failure)
 
     def like(self, key: str = "") -> NewJob:
         """A new job like this one, without its times, and without a payload when that is gone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .job import Job
+from .job import Job, State
 from .joining import Call
 from .keys import STATES
 from .store import Store, key_at
@@ -84,6 +84,23 @@ async def page(
             heavy += _weight(job)
             last = place
     return Page(jobs, rest)
+
+
+def dead_letters(
+    queue: str, *, type: str = "", kind: str = "", fingerprint: str = "", before_ms: int | None = None
+) -> tuple[Filters, Place | None, Callable[[Job], bool] | None]:
+    """What `page` is to be asked for a queue's dead jobs: its filters, where the list begins, and what to keep.
+
+    `kind` and `fingerprint` are those of what a job died of, its last error; it ended before `before_ms`.
+    """
+
+    def keep(job: Job) -> bool:
+        return kind in {"", job.failure[0]} and fingerprint in {"", job.failure_fingerprint}
+
+    # A place before all that ended in the millisecond before: no key comes after "~".
+    at = None if before_ms is None else Place(queue, State.DEAD, f"{max(0, before_ms - 1)}|1|~")
+    filters = Filters(queue=queue, state=State.DEAD, type=type, error=kind)
+    return filters, at, keep if kind or fingerprint else None
 
 
 async def _sets(store: Store, filters: Filters) -> list[tuple[str, str]]:

@@ -12,9 +12,10 @@ from click.testing import CliRunner
 
 from scheduler.cli import cli
 from scheduler.errors import SchedulerError
+from scheduler.outcomes import Bury
 from scheduler.store import Store
 from tests.conftest import Servers
-from tests.helpers import QUEUE, enqueued
+from tests.helpers import QUEUE, WORKER, enqueued, take
 
 Command = Callable[..., str]
 
@@ -102,3 +103,29 @@ def test_a_job_is_copied_with_what_is_said_of_the_copy(servers: Servers, command
     )
     assert "no job" in command("job", "copy", "mail:nope", status=1)
     assert "--id" in command("job", "copy", "mail:a", "--id", "no key", status=2)
+
+
+def test_dead_letters_are_listed_newest_first(servers: Servers, command: Command) -> None:
+    async def some(store: Store) -> None:
+        await enqueued(store, *(f"k{n}" for n in range(3)))
+        for n, job in enumerate(await take(store, 3)):
+            await store.bury(
+                QUEUE,
+                [Bury(job.key, job.token, "Odd" if n == 1 else "Boom", f"no {n}\nat all")],
+                worker=WORKER,
+            )
+            await asyncio.sleep(0.002)  # newest first: each ends in a millisecond of its own
+
+    given(servers, some)
+
+    assert ["mail:k2", "mail:k1", "mail:k0"] == ids(command("dlq", "list", "mail", "--json"))
+    assert ["mail:k2"] == ids(command("dlq", "list", "mail", "--limit", "1", "--json"))
+    assert ["mail:k1"] == ids(command("dlq", "list", "mail", "--kind", "Odd", "--json"))
+    items = json.loads(command("dlq", "list", "mail", "--json"))["items"]
+    alike = items[0]["fingerprint"]
+    assert alike == items[2]["fingerprint"] != items[1]["fingerprint"]
+    assert ["mail:k2", "mail:k0"] == ids(command("dlq", "list", "mail", "--fingerprint", alike, "--json"))
+    assert [] == ids(command("dlq", "list", "mail", "--before", items[2]["finished_at"], "--json"))
+    assert 3 == len(command("dlq", "list", "mail").splitlines())
+    assert "no queue" in command("dlq", "list", "nowhere", status=1)
+    assert "--before" in command("dlq", "list", "mail", "--before", "soon", status=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 
 LAYERS = {
-    "words": "errors times kinds keys settings tasks retry job outcomes fields",
+    "words": "errors times kinds keys settings tasks retry failures job outcomes fields",
     "seeing": "logs",
     "Redis": "scripts _keeper local_server clients rights joining calling replies store listing doorbell events",
     "running": "threads handlers context execute heartbeat upkeep fetcher worker shipped",
