@@ -394,6 +394,72 @@ class QueuesShown(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class EndedShown(Struct, kw_only=True):
+    succeeded: Whole
+    cancelled: Whole
+    dead: Whole
+
+
+class EndedInShown(Struct, kw_only=True, rename={"minute": "1m", "minutes": "5m", "hour": "1h"}):
+    """Jobs that ended in the last minute, five minutes and hour, and are still kept."""
+
+    minute: EndedShown
+    minutes: EndedShown
+    hour: EndedShown
+
+
+class RatesShown(Struct, kw_only=True, rename={"minute": "1m", "minutes": "5m", "hour": "1h"}):
+    """Jobs that ended, per second."""
+
+    minute: float
+    minutes: float
+    hour: float
+
+
+class SampleShown(Struct, kw_only=True):
+    """How many of the newest ended jobs were looked at, and when the oldest of them ended."""
+
+    jobs: Whole
+    since: Moment | None
+
+
+class PercentilesShown(Struct, kw_only=True):
+    """Seconds that so many percent of the sample did not exceed."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class TypeStats(Struct, kw_only=True):
+    """A type within the sample. `rate`: per second, since the oldest job of the sample ended."""
+
+    type: str
+    jobs: Whole
+    rate: float
+    wait: PercentilesShown | None
+    run: PercentilesShown | None
+
+
+class QueueStats(Struct, kw_only=True):
+    """What went through a queue. `wait` and `run`: of the sample; null when it has no such job."""
+
+    queue: Name
+    counts: CountsShown
+    oldest_wait: float | None
+    ended: EndedInShown
+    rates: RatesShown
+    sample: SampleShown
+    wait: PercentilesShown | None
+    run: PercentilesShown | None
+    types: list[TypeStats]
+
+
+class StatsShown(Struct, kw_only=True):
+    items: list[QueueStats]
+    next_cursor: str | None
+
+
 class RetryShown(Struct, kw_only=True):
     max_attempts: Whole | UnsetType = UNSET
     immediate: Whole | UnsetType = UNSET

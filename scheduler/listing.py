@@ -121,7 +121,7 @@ async def _found(
     store: Store, filters: Filters, sets: list[tuple[str, str]], at: Place | None, limit: int, *, exact: bool
 ) -> tuple[list[Place], Place | None]:
     """Where the next jobs stand, at least `limit` of them where there are so many, and where to go on after these."""
-    sizes = await _replies(store, [store.size_call(*one) for one in sets[:MOST_SETS]])
+    sizes = await replies_of(store, [store.size_call(*one) for one in sets[:MOST_SETS]])
     filtered = any((filters.type, filters.group, filters.tag, filters.error)) or not exact
     planned: list[tuple[str, str]] = []
     calls: list[Call[tuple[list[str], str]]] = []
@@ -148,7 +148,7 @@ async def _found(
     else:
         rest = Place(*sets[MOST_SETS]) if len(sets) > MOST_SETS else None
     found: list[Place] = []
-    for (queue, state), (places, cursor) in zip(planned, await _replies(store, calls), strict=True):
+    for (queue, state), (places, cursor) in zip(planned, await replies_of(store, calls), strict=True):
         found += [Place(queue, state, place) for place in places]
         if cursor:
             return found, Place(queue, state, cursor)
@@ -166,10 +166,10 @@ async def _inspected(store: Store, places: Sequence[Place], include: frozenset[s
         for queue, keys in by_queue.items()
     ]
     # Places come queue by queue, and so do these.
-    return iter([job for jobs in await _replies(store, calls) for job in jobs])
+    return iter([job for jobs in await replies_of(store, calls) for job in jobs])
 
 
-async def _replies(store: Store, calls: Sequence[Call[Any]]) -> list[Any]:
+async def replies_of(store: Store, calls: Sequence[Call[Any]]) -> list[Any]:
     """The replies to calls in one pipeline. Raises the first error."""
     replies = await store.run_all(calls) if calls else []
     for reply in replies:

@@ -15,7 +15,7 @@ from ..events import Follower
 from ..logs import get_logger
 from ..settings import Settings
 from ..store import Store
-from . import bulk, change, dlq, health, jobs, lease, lists, openapi, problems, queues, settle, types
+from . import bulk, change, dlq, health, jobs, lease, lists, openapi, problems, queues, settle, stats, types
 from .auth import Gate
 from .parts import (
     BEHIND,
@@ -41,7 +41,7 @@ log = get_logger(__name__)
 
 ROUTES = tuple(
     route
-    for module in (jobs, change, bulk, lists, lease, settle, queues, types, dlq, health)
+    for module in (jobs, change, bulk, lists, lease, settle, queues, types, dlq, stats, health)
     for route in module.table.routes
 )
 """Every documented call."""

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 LAYERS = {
     "words": "errors times kinds keys settings tasks retry failures job outcomes fields",
     "seeing": "logs",
-    "Redis": "scripts _keeper local_server clients rights joining calling replies store listing doorbell events",
+    "Redis": "scripts _keeper local_server clients rights joining calling replies store listing stats doorbell events",
     "running": "threads handlers context execute heartbeat upkeep fetcher worker shipped",
     "doors": "api client",
     "process": "testing app cli __main__",
