@@ -1,10 +1,10 @@
--- list: read only, a page of the ids of one state
+-- list: read only, a page of the jobs of one state
 --
 -- Ended ones newest first, ready in the order they will run, scheduled and retrying by due time, running and
 -- blocked by their score. `after` is what the last page answered as its cursor. At most `look` (1..2000) jobs
 -- are looked at a call: with a filter a page may be short or empty and still have a cursor.
 --
--- Returns the cursor ("" at the end), then the ids.
+-- Returns the cursor ("" at the end), then for each job where it stands: `<order>|<1 or 2>|<id>`, which is a cursor too.
 -- @flags no-writes
 -- @include lib/matches
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts = unpack(KEYS)
@@ -63,7 +63,7 @@ while looked < look and #reply <= limit do
   heads[first] = streams[first]()
   looked = looked + 1
   cursor = string.format("%.0f|%d|%s", order, first, id)
-  if matches(jobs, attempts, id, type, group, tag, error_kind) then reply[#reply + 1] = id end
+  if matches(jobs, attempts, id, type, group, tag, error_kind) then reply[#reply + 1] = cursor end
 end
 local left = false
 for i = 1, #streams do left = left or heads[i] ~= nil end

@@ -1,6 +1,8 @@
 -- note: running stays running; what its handler tells of it is kept
 --
 -- `field` is progress or checkpoint (any JSON; the newest stands) or log (a line of text; the newest 1,000 stay).
+-- `seq`, a number of 1 or more, makes a line safe to repeat: within a run (a token) each stands once, in the order of
+-- these numbers. Lines without one ("") stand as often as they are sent, in the order of their coming.
 --
 -- Returns for each note "running", "cancel" when the job was asked to stop, "stale" when the token does not own
 -- the job any more, or "missing" when the id is not known.
@@ -9,30 +11,40 @@
 -- @include lib/refusal
 -- @include lib/int
 local jobs, leases, known, notes, logs, config, counters = unpack(KEYS)
-local now, count = unpack(ARGV) -- then `count` times: id, token, field, value
+local now, count = unpack(ARGV) -- then `count` times: id, token, field, value, seq
 
-local refused = refusal(redis.call("HGET", config, "level"), count, 2, 4)
+local refused = refusal(redis.call("HGET", config, "level"), count, 2, 5)
 if refused then return refused end
 local micros
-micros = select(2, clock(now))
+now, micros = clock(now)
 redis.call("HLEN", notes)
 redis.call("ZCARD", logs)
 local last = math.max((tonumber(redis.call("HGET", counters, "log")) or 0) + 1, micros)
 
-local reply, kept, lines, logged = {}, {}, {}, {}
+local reply, kept, lines, logged, said, placed = {}, {}, {}, {}, {}, false
 for i = 1, tonumber(count) do
-  local id, token, field, value = item(2, 4, i)
+  local id, token, field, value, seq = item(2, 5, i)
   if field ~= "progress" and field ~= "checkpoint" and field ~= "log" then
     return redis.error_reply("INVALID field of item " .. i)
   end
+  if seq ~= "" and not (#seq <= 15 and string.find(seq, "^%d+$")) then return redis.error_reply("INVALID seq of item " .. i) end
   local held = redis.call("HGET", leases, id)
   local its, asked = string.match(held or "", "^(%d+)|[^|]*|%d+|%d+|[^|]*|%d+|[^|]*|%d+|(%d)|")
   if its == token then
     if field == "log" then
-      lines[#lines + 1] = 0
-      lines[#lines + 1] = string.format("%s:%016.0f %s", id, last, value)
-      last = last + 1
-      logged[id] = true
+      local start = string.format("%s:%016.0f%016.0f ", id, tonumber(token), seq ~= "" and tonumber(seq) or last)
+      if seq == "" then
+        last, placed = last + 1, true
+      elseif said[start] or redis.call("ZRANGEBYLEX", logs, "[" .. start, "(" .. string.sub(start, 1, -2) .. "!", "LIMIT", 0, 1)[1] then
+        start = nil
+      else
+        said[start] = true
+      end
+      if start then
+        lines[#lines + 1] = 0
+        lines[#lines + 1] = start .. int(now) .. " " .. value
+        logged[id] = true
+      end
     else
       kept[#kept + 1] = id .. ":" .. field
       kept[#kept + 1] = value
@@ -47,7 +59,7 @@ end
 if #kept > 0 then redis.call("HSET", notes, unpack(kept)) end
 if #lines > 0 then
   redis.call("ZADD", logs, unpack(lines))
-  redis.call("HSET", counters, "log", int(last))
+  if placed then redis.call("HSET", counters, "log", int(last)) end
   for id in pairs(logged) do
     local from, to = "[" .. id .. ":", "(" .. id .. ";"
     local over = redis.call("ZLEXCOUNT", logs, from, to) - 1000

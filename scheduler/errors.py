@@ -46,6 +46,11 @@ class WrongState(SchedulerError):
 class Duplicate(SchedulerError):
     """The id belongs to a job of another request. Choose another id."""
 
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"{job_id} is the id of another job: choose another id, or send the very same request to find it"
+        )
+
 
 class Changed(SchedulerError):
     """Somebody else changed it in between. Read it again."""

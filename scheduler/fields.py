@@ -85,6 +85,41 @@ class NewJobFields(Request):
     retention: Duration | None = None
 
 
+class BulkFields(Request):
+    """Jobs somebody wants done, each on its own."""
+
+    jobs: list[NewJobFields]
+
+
+class CopyFields(Request):
+    """What is different in a copy. What is left out is as in the job that is copied, but its times are not.
+
+    null lifts what that job has of its own.
+    """
+
+    type: Name | UnsetType = UNSET
+    queue: Name | UnsetType = UNSET
+    payload: Raw | UnsetType = UNSET
+    id: str | None = None
+    priority: Priority | UnsetType | None = UNSET
+    delay: Duration | None = None
+    run_at: Moment | None = None
+    group: KeyText | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+    timeout: Timeout | UnsetType | None = UNSET
+    retry: RetryFields | UnsetType | None = UNSET
+    retention: Duration | UnsetType | None = UNSET
+
+
+class JobFields(Request):
+    """What is to be changed of a job that waits. null: priority 0, no tags, no time to wait for; a payload may be null."""
+
+    payload: Raw | UnsetType = UNSET
+    priority: Priority | UnsetType | None = UNSET
+    run_at: Moment | UnsetType | None = UNSET
+    tags: Tags | UnsetType | None = UNSET
+
+
 class ReplayFields(Request):
     """Another payload for a dead job, which is kept among its `edits` as it was before."""
 
@@ -180,6 +215,13 @@ class TypeFields(Request):
 # -- given ---------------------------------------------------------------------------------------------------
 
 
+class FaultShown(Struct, kw_only=True):
+    """`path` is a JSON Pointer into the body, or `/name` of a query parameter."""
+
+    path: str
+    message: str
+
+
 class AttemptShown(Struct, kw_only=True):
     """One line of a job's errors."""
 
@@ -233,6 +275,56 @@ class JobShown(Struct, kw_only=True):
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
+
+
+class JobItem(JobShown, kw_only=True):
+    """A job in a list: with payload and result only where `include` names them."""
+
+    payload: Any = UNSET
+    result: Any = UNSET
+
+
+class JobsShown(Struct, kw_only=True):
+    items: list[JobItem]
+    next_cursor: str | None
+
+
+class DeadItem(JobItem, kw_only=True):
+    """A dead letter. `fingerprint`: the same for those of one type and kind whose messages differ in numbers and ids only."""
+
+    fingerprint: str
+
+
+class DeadShown(Struct, kw_only=True):
+    items: list[DeadItem]
+    next_cursor: str | None
+
+
+class LineShown(Struct, kw_only=True):
+    at: Moment
+    line: str
+
+
+class LogShown(Struct, kw_only=True):
+    items: list[LineShown]
+    next_cursor: str | None
+
+
+class BulkItem(Struct, kw_only=True):
+    """What became of one job: 201, or 200 where it stood before; any other status is a problem, all of it here."""
+
+    status: Whole
+    id: str | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    title: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    errors: list[FaultShown] | UnsetType = UNSET
+
+
+class BulkShown(Struct, kw_only=True):
+    items: list[BulkItem]
 
 
 class LeaseShown(Struct, kw_only=True):
@@ -322,6 +414,72 @@ class QueuesShown(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class EndedShown(Struct, kw_only=True):
+    succeeded: Whole
+    cancelled: Whole
+    dead: Whole
+
+
+class EndedInShown(Struct, kw_only=True, rename={"minute": "1m", "minutes": "5m", "hour": "1h"}):
+    """Jobs that ended in the last minute, five minutes and hour, and are still kept."""
+
+    minute: EndedShown
+    minutes: EndedShown
+    hour: EndedShown
+
+
+class RatesShown(Struct, kw_only=True, rename={"minute": "1m", "minutes": "5m", "hour": "1h"}):
+    """Jobs that ended, per second."""
+
+    minute: float
+    minutes: float
+    hour: float
+
+
+class SampleShown(Struct, kw_only=True):
+    """How many of the newest ended jobs were looked at, and when the oldest of them ended."""
+
+    jobs: Whole
+    since: Moment | None
+
+
+class PercentilesShown(Struct, kw_only=True):
+    """Seconds that so many percent of the sample did not exceed."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class TypeStats(Struct, kw_only=True):
+    """A type within the sample. `rate`: per second, since the oldest job of the sample ended."""
+
+    type: str
+    jobs: Whole
+    rate: float
+    wait: PercentilesShown | None
+    run: PercentilesShown | None
+
+
+class QueueStats(Struct, kw_only=True):
+    """What went through a queue. `wait` and `run`: of the sample; null when it has no such job."""
+
+    queue: Name
+    counts: CountsShown
+    oldest_wait: float | None
+    ended: EndedInShown
+    rates: RatesShown
+    sample: SampleShown
+    wait: PercentilesShown | None
+    run: PercentilesShown | None
+    types: list[TypeStats]
+
+
+class StatsShown(Struct, kw_only=True):
+    items: list[QueueStats]
+    next_cursor: str | None
+
+
 class RetryShown(Struct, kw_only=True):
     max_attempts: Whole | UnsetType = UNSET
     immediate: Whole | UnsetType = UNSET
@@ -366,13 +524,6 @@ class ReadyShown(Struct, kw_only=True):
     status: Literal["ready"]
     redis: ServerShown
     layout: Whole
-
-
-class FaultShown(Struct, kw_only=True):
-    """`path` is a JSON Pointer into the body, or `/name` of a query parameter."""
-
-    path: str
-    message: str
 
 
 class Problem(Struct, kw_only=True):

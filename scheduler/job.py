@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
+from .failures import fingerprint_of
 from .keys import JOB_KEY, QUEUE_NAME
 from .times import rfc3339, seconds
 
@@ -271,6 +272,36 @@ class Job(Struct, frozen=True):
     copied_from: str | None
     edits: tuple[tuple[int, bytes], ...] = ()
     header: bytes = b""
+    own_timeout_ms: int | None = None
+    """What it was given of its own, where `timeout_ms` is what is in force."""
+    retention_ms: int | None = None
+
+    @property
+    def failure(self) -> tuple[str, str]:
+        """Kind and message of what it died of: its last error, else the reason alone."""
+        last = self.errors[-1] if self.errors else None
+        return (last.kind, last.message) if last else (self.reason or "", "")
+
+    @property
+    def failure_fingerprint(self) -> str:
+        """The same for jobs that died alike."""
+        return fingerprint_of(self.type, *self.failure)
+
+    def like(self, key: str = "") -> NewJob:
+        """A new job like this one, without its times, and without a payload when that is gone."""
+        return NewJob(
+            type=self.type,
+            payload=self.payload or b"",
+            queue=self.queue,
+            key=key,
+            priority=self.priority,
+            group=self.group,
+            tags=self.tags,
+            timeout_ms=self.own_timeout_ms,
+            retry=orjson.loads(self.header).get("retry") if self.header else None,
+            retention_ms=self.retention_ms,
+            copied_from=self.id,
+        )
 
     def document(
         self, *, include: frozenset[str] = frozenset({"payload", "result", "trace"})

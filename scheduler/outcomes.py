@@ -59,12 +59,24 @@ class Extend(Struct, frozen=True, gc=False):
 
 
 class Note(Struct, frozen=True, gc=False):
-    """What a handler tells: `field` is progress, checkpoint or log."""
+    """What a handler tells: `field` is progress, checkpoint or log.
+
+    `seq` numbers the log lines of a run, so that one which is told twice stands once; 0 for none.
+    """
 
     key: str
     token: int
     field: str
     value: bytes
+    seq: int = 0
+
+
+class LogLine(Struct, frozen=True, gc=False):
+    """A line of a job's log: where it stands, when it came (ms), what it says."""
+
+    place: str
+    at_ms: int
+    text: str
 
 
 Settlement = Ack | Nack | Bury | Release

@@ -129,6 +129,8 @@ def read_job(
         copied_from=kept.header.get("copied_from"),
         edits=tuple(_edits(edits)),
         header=header,
+        own_timeout_ms=kept.timeout_ms,
+        retention_ms=kept.retention_ms,
     )
 
 

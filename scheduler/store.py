@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,9 +12,9 @@ from msgspec.structs import replace
 from redis import exceptions as redis_errors
 
 from . import retry as retry_policy
-from .calling import BATCH, Caller, batches
+from .calling import BATCH, BATCH_BYTES, Caller, batches
 from .clients import Clients, is_outage
-from .errors import Changed, Duplicate, NotFound
+from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
 from .keys import STATES, Keys, queue_of, queues_key
@@ -25,6 +26,7 @@ from .outcomes import (
     Enqueued,
     Extend,
     Fault,
+    LogLine,
     Nack,
     Note,
     Release,
@@ -91,6 +93,46 @@ class Store(Caller):
                 await self.register(queue)
             done += outcomes
         return done
+
+    async def enqueue_each(self, jobs: Sequence[NewJob]) -> list[Enqueued | SchedulerError]:
+        """Jobs of any queues, with keys, in one pipeline: what became of each, or what it was refused with.
+
+        Nothing is raised for one of them. What is lost in between is sent once more, with the same keys.
+        """
+        done: list[Any] = [None] * len(jobs)
+        by_queue: dict[str, list[int]] = {}
+        for place, job in enumerate(jobs):
+            by_queue.setdefault(job.queue, []).append(place)
+        parts = [
+            batch
+            for places in by_queue.values()
+            for batch in batches(places, lambda place: weight_of(jobs[place]))
+        ]
+        while parts:
+            calls = [self.enqueue_call(jobs[part[0]].queue, [jobs[n] for n in part]) for part in parts]
+            alone: list[list[int]] = []
+            for part, reply in zip(parts, await self._run_twice(calls), strict=True):
+                if isinstance(reply, Invalid | StoreRefused) and len(part) > 1:
+                    # One of them is what the script does not take: each for itself, so that it spoils no other.
+                    alone += [[place] for place in part]
+                    continue
+                if not isinstance(reply, SchedulerError) and reply[0].new_queue:
+                    await self.register(jobs[part[0]].queue)
+                for n, place in enumerate(part):
+                    done[place] = reply if isinstance(reply, SchedulerError) else reply[n]
+            parts = alone
+        return done
+
+    async def _run_twice(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """Calls that are safe to repeat: a lost connection is tried once more, then stands in the place of each."""
+        try:
+            return await self.run_all(calls)
+        except StoreUnavailable as error:
+            lost = error
+        try:
+            return await self.run_all(calls) if lost.unknown else [lost] * len(calls)
+        except StoreUnavailable:
+            return [lost] * len(calls)
 
     async def enqueue_one(self, job: NewJob) -> Enqueued:
         """One job, with a key made when it has none. Raises Duplicate when the id belongs to another request."""
@@ -237,7 +279,7 @@ class Store(Caller):
         """running; progress, checkpoints and log lines are kept: running, cancel, stale or missing for each."""
         args: list[Any] = [self._stamp(), len(notes)]
         for item in notes:
-            args += (item.key, item.token, item.field, item.value)
+            args += (item.key, item.token, item.field, item.value, item.seq or "")
         return Call("note", queue, args, _texts)
 
     async def ack(self, queue: str, done: Sequence[Ack], *, worker: str) -> list[str]:
@@ -470,6 +512,30 @@ class Store(Caller):
 
         return Call("inspect", queue, [self._stamp(), asked, len(keys), *keys], read)
 
+    async def log(
+        self, queue: str, key: str, *, after: str = "", limit: int = 100
+    ) -> tuple[Sequence[LogLine], bool]:
+        """Lines of a job's log, oldest first, from after a place on, and whether there may be more.
+
+        At most `limit` of them, and no more than about 8 MiB.
+        """
+        found: list[LogLine] = []
+        weight = 0
+        while len(found) <= limit and weight < BATCH_BYTES:
+            begin = f"[{key}:{after}!" if after else f"[{key}:"
+            some = min(50, limit + 1 - len(found))
+            members = await self._read(partial(self._lines, queue, begin, f"({key};", some))
+            for member in members:
+                after, at, text = member[len(key) + 1 :].decode(errors="replace").split(" ", 2)
+                found.append(LogLine(after, int(at), text))
+                weight += len(text)
+            if len(members) < some:
+                return found, False
+        return found[:limit], True
+
+    def _lines(self, queue: str, begin: str, end: str, some: int, client: Any) -> Any:
+        return client.zrangebylex(Keys(self.namespace, queue).at("logs"), begin, end, start=0, num=some)
+
     async def job(self, queue: str, key: str) -> Job:
         """One job with payload and result. Raises NotFound."""
         [job] = await self.inspect(queue, [key], payload=True, result=True)
@@ -528,15 +594,37 @@ class Store(Caller):
             "role": str(info.get("role", "?")),
         }
 
+    def list_call(
+        self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
+        type: str = "", group: str = "", tag: str = "", error: str = "",
+    ) -> Call[tuple[list[str], str]]:  # fmt: skip
+        """A page of one state: where each job stands (a cursor; key_at tells which it is), and the next cursor."""
+        args = [state, after, limit, look, type, group, tag, error]
+        return Call("list", queue, args, lambda r: (_texts(r[1:]), r[0].decode()))
+
+    def size_call(self, queue: str, state: str) -> Call[int]:
+        """How many jobs stand in a state."""
+        return Call("size", queue, (), int, plain=("ZCARD", Keys(self.namespace, queue).at(state)))
+
     async def list(
         self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
         type: str = "", group: str = "", tag: str = "", error: str = "",
     ) -> tuple[list[str], str]:  # fmt: skip
         """A page of the keys of one state, and the cursor for the next ("" at the end)."""
-        args = [state, after, limit, look, type, group, tag, error]
-        return await self.run(
-            Call("list", queue, args, lambda r: ([key.decode() for key in r[1:]], r[0].decode()))
+        found, cursor = await self.run(
+            self.list_call(
+                queue,
+                state,
+                after=after,
+                limit=limit,
+                look=look,
+                type=type,
+                group=group,
+                tag=tag,
+                error=error,
+            )
         )
+        return [key_at(place) for place in found], cursor
 
     def census_call(self, queue: str) -> Call[Census | None]:
         """A queue at a glance; None when it does not exist."""
@@ -571,11 +659,14 @@ def _paired(replies: list[Any]) -> list[Any]:
     return list(zip(*replies, strict=True))
 
 
+def key_at(place: str) -> str:
+    """The key of the job that stands at a place of a list."""
+    return place.split("|", 2)[2]
+
+
 def _taken(outcome: Enqueued) -> Enqueued:
     if outcome.outcome == "conflict":
-        raise Duplicate(
-            f"{outcome.id} is the id of another job: choose another id, or send the very same request to find it"
-        )
+        raise Duplicate(outcome.id)
     return outcome
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import secrets
@@ -86,6 +87,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._sweeps: dict[str, asyncio.Task[Any]] = {}
+        self._lines = itertools.count(1)
+        """Numbers of log lines: a turn that is sent again leaves none of them twice."""
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class Worker:
         note = (
             Extend(claimed.key, claimed.token, value)
             if field == "extend"
-            else Note(claimed.key, claimed.token, field, value)
+            else Note(claimed.key, claimed.token, field, value, next(self._lines) if field == "log" else 0)
         )
         self._loop.call_soon_threadsafe(self._take_note, claimed.queue, note)
 

@@ -16,7 +16,22 @@ from ..logs import get_logger
 from ..presence import Presence
 from ..settings import Settings
 from ..store import Store
-from . import health, jobs, lease, openapi, problems, queues, settle, types, workers
+from . import (
+    bulk,
+    change,
+    dlq,
+    health,
+    jobs,
+    lease,
+    lists,
+    openapi,
+    problems,
+    queues,
+    settle,
+    stats,
+    types,
+    workers,
+)
 from .auth import Gate
 from .parts import (
     BEHIND,
@@ -42,7 +57,9 @@ __all__ = ["ROUTES", "Deadlines", "Site", "make_app", "serve"]
 log = get_logger(__name__)
 
 ROUTES = tuple(
-    route for module in (jobs, lease, settle, queues, types, workers, health) for route in module.table.routes
+    route
+    for module in (jobs, change, bulk, lists, lease, settle, queues, types, dlq, stats, workers, health)
+    for route in module.table.routes
 )
 """Every documented call."""
 

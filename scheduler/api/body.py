@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -14,7 +14,7 @@ from ..errors import Fault, Invalid
 from .parts import DEADLINES, Deadlines
 from .problems import Refusal
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
 
 DEEPEST = 512
 """Most levels of a document."""
@@ -25,17 +25,17 @@ _RUNS = re.compile(rb"\[+|\]+")
 _NO_BRACKET = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
-async def read(request: web.Request, kind: type[T], limit: int, *, optional: bool = False) -> T:
-    """The body as what it should be. Raises Refusal or Invalid; an `optional` one may be missing."""
+async def read(request: web.Request, limit: int, *, optional: bool = False) -> bytes:
+    """The body of a request that sends JSON. Raises Refusal; an `optional` one may be missing: then it is {}."""
     if optional and not request.body_exists:
-        return decode(b"{}", kind)
+        return b"{}"
     headers = request.headers
     if hdrs.CONTENT_ENCODING in headers and headers[hdrs.CONTENT_ENCODING].strip().lower() != "identity":
         raise Refusal("unsupported_media_type", "bodies are taken as they are, without Content-Encoding")
     if not (optional and hdrs.CONTENT_TYPE not in headers and request.content.at_eof()):
         _check_type(headers.get(hdrs.CONTENT_TYPE))
     body = await receive(request, limit)
-    return decode(body or b"{}" if optional else body, kind)
+    return body or b"{}" if optional else body
 
 
 def _check_type(text: str | None) -> None:
@@ -94,18 +94,21 @@ def _too_large(limit: int) -> Refusal:
 
 
 @cache
-def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def decode(body: bytes, kind: type[T]) -> T:
-    """Strict JSON as what it should be. Raises Refusal for no JSON, Invalid for something else."""
+def decode(body: bytes, kind: type[T], *, deep: bool = False) -> T:
+    """Strict JSON as what it should be. Raises Refusal for no JSON, Invalid for something else.
+
+    `deep`: how deep it goes is judged by who decodes its parts.
+    """
     if not body.isascii():
         _check_utf8(body)
-    if body.count(b"[") + body.count(b"{") > DEEPEST and depth(body) > DEEPEST:
+    if not deep and body.count(b"[") + body.count(b"{") > DEEPEST and depth(body) > DEEPEST:
         raise Refusal("invalid_json", f"nested deeper than {DEEPEST} levels")
     try:
-        decoded: T = _decoder(kind).decode(body)
+        decoded: T = _decoder(kind).decode(body)  # type: ignore[arg-type]  # a type can be hashed
     except msgspec.ValidationError as error:
         _check_syntax(body)
         raise Invalid([_fault(str(error))]) from None

@@ -12,10 +12,11 @@ from msgspec import UNSET, Raw, UnsetType
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, NotFound, WrongState
 from ..events import wait_ended
-from ..fields import JobShown, NewJobFields, Nothing, ReplayFields, RetryFields
+from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields
 from ..job import Job, NewJob, State, faults_of, new_key, split_id
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
+from .pages import PAGE, cursor, cursor_of, limit_of
 from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
@@ -35,8 +36,11 @@ async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
     """Enqueue a job. The same id and request again: 200, with `duplicate`. A 503 with `id`: repeat it so."""
     if "Idempotency-Key" in request.headers:
         raise Invalid([Fault("/Idempotency-Key", "not taken yet: give the job an `id` to repeat it safely")])
+    return await enqueued(request, new_job(fields, max_payload=request.app[SETTINGS].max_payload))
+
+
+async def enqueued(request: web.Request, job: NewJob) -> web.Response:
     app = request.app
-    job = new_job(fields, max_payload=app[SETTINGS].max_payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
     done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     if not done.created:
@@ -58,6 +62,24 @@ async def get_job(request: web.Request, _: None) -> web.Response:
     return json_answer((await _waited(request, queue, key, wait)).document())
 
 
+@table.add("GET", "/v1/jobs/{id}/log", {200: LogShown}, query=PAGE, codes=("not_found",))
+async def get_log(request: web.Request, _: None) -> web.Response:
+    """What the job's handler logged, oldest first: the newest 1,000 lines are kept."""
+    queue, key = job_id(request)
+    limit, of = limit_of(request), ["log", queue, key]
+    at = cursor_of(request, of)
+    store = request.app[STORE]
+    if [None] == await store.inspect(queue, [key]):
+        raise NotFound(f"there is no job {queue}:{key}")
+    lines, more = await store.log(queue, key, after=at[0] if at else "", limit=limit)
+    return json_answer(
+        {
+            "items": [{"at": rfc3339(line.at_ms), "line": line.text} for line in lines],
+            "next_cursor": cursor(of, [lines[-1].place]) if more else None,
+        }
+    )
+
+
 async def _waited(request: web.Request, queue: str, key: str, wait: float) -> Job:
     store = request.app[STORE]
     if wait:
@@ -77,7 +99,7 @@ async def cancel(request: web.Request, _: Nothing) -> web.Response:
     """Cancel a job that has not ended. A running one is asked to stop: 202."""
     queue, key = job_id(request)
     [outcome] = await request.app[STORE].cancel(queue, [key])
-    _check(outcome, queue, key, {"cancelled", "running"}, "only what has not ended can be cancelled")
+    check_outcome(outcome, queue, key, {"cancelled", "running"}, "only what has not ended can be cancelled")
     job = await request.app[STORE].job(queue, key)
     return json_answer(job.document(), 202 if outcome == State.RUNNING else 200)
 
@@ -90,7 +112,7 @@ async def run(request: web.Request, _: Nothing) -> web.Response:
     """Make a scheduled or retrying job ready now."""
     queue, key = job_id(request)
     [outcome] = await request.app[STORE].promote_ids(queue, [key])
-    _check(outcome, queue, key, {"ready"}, "only a scheduled or retrying one can be run")
+    check_outcome(outcome, queue, key, {"ready"}, "only a scheduled or retrying one can be run")
     return json_answer((await request.app[STORE].job(queue, key)).document())
 
 
@@ -102,13 +124,13 @@ async def replay(request: web.Request, fields: ReplayFields) -> web.Response:
     """Run a dead job again, with another payload if one is given."""
     queue, key = job_id(request)
     payload = None if isinstance(fields.payload, UnsetType) else bytes(fields.payload)
-    _check_size(payload or b"", request.app[SETTINGS].max_payload)
+    check_size(payload or b"", request.app[SETTINGS].max_payload)
     [outcome] = await request.app[STORE].replay(queue, [(key, payload)])
-    _check(outcome, queue, key, {"ready"}, "only a dead one can be replayed")
+    check_outcome(outcome, queue, key, {"ready"}, "only a dead one can be replayed")
     return json_answer((await request.app[STORE].job(queue, key)).document())
 
 
-def _check(outcome: str, queue: str, key: str, good: set[str], why: str) -> None:
+def check_outcome(outcome: str, queue: str, key: str, good: set[str], why: str) -> None:
     if outcome == "missing":
         raise NotFound(f"there is no job {queue}:{key}")
     if outcome not in good:
@@ -127,17 +149,17 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         type=fields.type,
         payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
         queue=fields.queue,
-        key=new_key() if fields.id is None else _key(fields.id, fields.queue, faults),
-        priority=_priority(fields.priority, faults),
-        delay_ms=_maybe(fields.delay, "/delay", duration_ms, faults),
-        run_at_ms=_maybe(fields.run_at, "/run_at", parse_rfc3339, faults),
+        key=new_key() if fields.id is None else key_of(fields.id, fields.queue, faults),
+        priority=priority_of(fields.priority, faults),
+        delay_ms=read_with(fields.delay, "/delay", duration_ms, faults),
+        run_at_ms=read_with(fields.run_at, "/run_at", parse_rfc3339, faults),
         group=fields.group,
         tags=fields.tags,
-        timeout_ms=_maybe(fields.timeout, "/timeout", duration_ms, faults),
+        timeout_ms=read_with(fields.timeout, "/timeout", duration_ms, faults),
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
-        retention_ms=_maybe(fields.retention, "/retention", duration_ms, faults),
+        retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
     )
-    _check_size(job.payload, max_payload)
+    check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
     if faults:
         raise Invalid(faults)
@@ -149,7 +171,7 @@ _FRESH = (
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":null,'
     b'"expires_at":null,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
-    b'"schedule":null,"traceparent":null}'
+    b'"schedule":null,"traceparent":null%b}'
 )
 
 
@@ -171,15 +193,16 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         orjson.dumps(seconds(timeout_ms)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+        b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
     )
 
 
-def _check_size(payload: bytes, most: int) -> None:
+def check_size(payload: bytes, most: int) -> None:
     if len(payload) > most:
         raise Refusal("too_large", f"the payload has {len(payload)} bytes, {most} are taken")
 
 
-def _key(text: str, queue: str, faults: list[Fault]) -> str:
+def key_of(text: str, queue: str, faults: list[Fault]) -> str:
     if ":" not in text:
         # An empty one would be no key at all, which asks for a new one elsewhere.
         return text or "\0"
@@ -191,13 +214,13 @@ def _key(text: str, queue: str, faults: list[Fault]) -> str:
     return whole[1]
 
 
-def _priority(value: float, faults: list[Fault]) -> int:
+def priority_of(value: float, faults: list[Fault]) -> int:
     if value != int(value):
         faults.append(Fault("/priority", "expected a whole number from -100 to 100"))
     return int(value)
 
 
-def _maybe(value: Any, path: str, read: Callable[[Any], int], faults: list[Fault]) -> int | None:
+def read_with(value: Any, path: str, read: Callable[[Any], int], faults: list[Fault]) -> int | None:
     if value is None:
         return None
     try:

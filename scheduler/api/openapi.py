@@ -39,7 +39,7 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
 
 def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
     """The document of these routes. `key`: whether a key is needed here."""
-    types: list[type[msgspec.Struct]] = [Problem]
+    types: list[Any] = [Problem]
     for route in routes:
         types += [kind for kind in (route.body, *route.answers.values()) if kind is not None]
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
@@ -76,7 +76,8 @@ def _operation(route: Route, *, key: bool) -> dict[str, Any]:
     if not made["parameters"]:
         del made["parameters"]
     if route.body is not None:
-        content = {"application/json": {"schema": {"$ref": _REF.format(name=route.body.__name__)}}}
+        [schema], _ = msgspec.json.schema_components([route.body], ref_template=_REF)
+        content = {"application/json": {"schema": schema}}
         made["requestBody"] = {"required": not route.optional, "content": content}
     if key and not route.open:
         made["security"] = [{"key": []}]

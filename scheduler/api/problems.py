@@ -112,16 +112,9 @@ def answer(error: Exception, request: web.BaseRequest) -> web.Response:
     """The problem that an error is for the caller. What is in no table is logged, and `internal`."""
     if isinstance(error, web.HTTPException):
         return render(_of_http(error))
-    for kind in type(error).__mro__:
-        if made := TABLE.get(kind):
-            refusal = made(error)
-            # The job may be there all the same: by this id the caller finds out, and repeats safely.
-            if isinstance(error, errors.StoreUnavailable) and error.unknown and ENQUEUED_ID in request:
-                refusal.members = {"id": request[ENQUEUED_ID]}
-                refusal.detail = (
-                    "the store was lost in between, the job may stand: repeat the call with this id"
-                )
-            return render(refusal)
+    refusal = refusal_of(error, request.get(ENQUEUED_ID))
+    if refusal is not None:
+        return render(refusal)
     log.error(
         "a request failed",
         request_id=request.get(REQUEST_ID),
@@ -130,6 +123,21 @@ def answer(error: Exception, request: web.BaseRequest) -> web.Response:
         exc_info=error,
     )
     return render(Refusal("internal", "the log of this service says more, under the id of this request"))
+
+
+def refusal_of(error: Exception, enqueued_id: str | None = None) -> Refusal | None:
+    """What the table says of an error, met while this job was enqueued; None for what is in no table."""
+    for kind in type(error).__mro__:
+        if made := TABLE.get(kind):
+            refusal = made(error)
+            # The job may be there all the same: by this id the caller finds out, and repeats safely.
+            if isinstance(error, errors.StoreUnavailable) and error.unknown and enqueued_id is not None:
+                refusal.members = {"id": enqueued_id}
+                refusal.detail = (
+                    "the store was lost in between, the job may stand: repeat the call with this id"
+                )
+            return refusal
+    return None
 
 
 def _of_http(error: web.HTTPException) -> Refusal:
@@ -146,7 +154,7 @@ def _of_http(error: web.HTTPException) -> Refusal:
 def render(refusal: Refusal) -> web.Response:
     """A problem as an answer. Bodies of one code are equal, unless what was sent is named in them."""
     response = web.Response(
-        body=document(refusal),
+        body=orjson.dumps(document(refusal)),
         status=refusal.status,
         headers={"Content-Type": PROBLEM_JSON, **refusal.headers},
     )
@@ -155,8 +163,8 @@ def render(refusal: Refusal) -> web.Response:
     return response
 
 
-def document(refusal: Refusal) -> bytes:
-    """The problem's JSON."""
+def document(refusal: Refusal) -> dict[str, Any]:
+    """The problem as documents show it."""
     shown: dict[str, Any] = {
         "type": f"urn:scheduler:problem:{refusal.code}",
         "title": CODES[refusal.code][1],
@@ -167,4 +175,4 @@ def document(refusal: Refusal) -> bytes:
     }
     if refusal.faults:
         shown["errors"] = [{"path": fault.path, "message": fault.message} for fault in refusal.faults]
-    return orjson.dumps(shown)
+    return shown

@@ -13,8 +13,9 @@ from ..fields import KeepFields, Nothing, QueueFields, QueueShown, QueuesShown, 
 from ..job import LONGEST_DELAY_MS
 from ..outcomes import Census
 from ..times import duration_ms, seconds
+from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
-from .routes import PAGE, Table, json_answer, page_of, queue_name
+from .routes import Table, json_answer, queue_name
 
 table = Table()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from ..job import split_id
 from ..keys import QUEUE_NAME
 from ..settings import Settings
 from ..times import typed_duration_ms
-from .body import read
+from .body import decode, read
 from .parts import SETTINGS
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
@@ -26,11 +24,16 @@ Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 SMALL = 64 * 1024
 """Bytes that a body may have beside a payload, or without one."""
 
-SETTLE_LIMIT = 32 * 1024 * 1024
+LARGE = 32 * 1024 * 1024
+"""Bytes of a body that carries many jobs or settlements."""
 
 
 def small(_: Settings) -> int:
     return SMALL
+
+
+def large(_: Settings) -> int:
+    return LARGE
 
 
 def with_payload(settings: Settings) -> int:
@@ -45,23 +48,19 @@ class Param:
     doc: str
 
 
-PAGE: Mapping[str, Param] = {
-    "limit": Param(
-        {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "How many items at most."
-    ),
-    "cursor": Param({"type": "string"}, "`next_cursor` of the page before."),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call. `body`: None when it takes none. `codes`: its problems besides those of every call."""
+    """One call. `body`: the type of what it takes, None for nothing; `raw`: its handler decodes the bytes itself.
+
+    `codes`: its problems besides those of every call.
+    """
 
     method: str
     path: str
     handler: Handler
     answers: Mapping[int, type[msgspec.Struct] | None]
-    body: type[msgspec.Struct] | None
+    body: Any
+    raw: bool
     optional: bool
     limit: Callable[[Settings], int]
     query: Mapping[str, Param]
@@ -79,8 +78,8 @@ class Route:
             self._check_query(request)
         if self.body is None:
             return await self.handler(request, None)
-        limit = self.limit(request.app[SETTINGS])
-        return await self.handler(request, await read(request, self.body, limit, optional=self.optional))
+        body = await read(request, self.limit(request.app[SETTINGS]), optional=self.optional)
+        return await self.handler(request, body if self.raw else decode(body, self.body))
 
     def _check_query(self, request: web.Request) -> None:
         # By items: the keys of a multidict come once, however often they were given.
@@ -113,7 +112,8 @@ class Table:
         path: str,
         answers: Mapping[int, type[msgspec.Struct] | None],
         *,
-        body: type[msgspec.Struct] | None = None,
+        body: Any = None,
+        raw: bool = False,
         optional: bool = False,
         limit: Callable[[Settings], int] = small,
         query: Mapping[str, Param] | None = None,
@@ -124,7 +124,7 @@ class Table:
 
         def keep(handler: Handler) -> Handler:
             self.routes.append(
-                Route(method, path, handler, answers, body, optional, limit, query or {}, codes, headers)
+                Route(method, path, handler, answers, body, raw, optional, limit, query or {}, codes, headers)
             )
             return handler
 
@@ -143,10 +143,20 @@ def register(app: web.Application, routes: Sequence[Route]) -> None:
             return await route(request)
 
         methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
-        # aiohttp's own pattern leaves out braces: those are for us to refuse.
-        path = route.path.replace("}", ":[^/]+}")
         for method in methods:
-            app.router.add_route(method, path, endpoint, expect_handler=_said_later)
+            app.router.add_route(method, _pattern(route.path, routes), endpoint, expect_handler=_said_later)
+
+
+def _pattern(path: str, routes: Sequence[Route]) -> str:
+    """A path as aiohttp takes it. Where another path has a word, that is no name: /v1/jobs/bulk is no job's."""
+    # aiohttp's own pattern leaves out braces: those are for us to refuse.
+    pattern = path.replace("}", ":[^/]+}")
+    if path.endswith("}"):
+        before = path[: path.rindex("{")]
+        words = {route.path[len(before) :] for route in routes if route.path.startswith(before)}
+        others = "".join(f"(?!{word}$)" for word in sorted(words) if word.isalpha())
+        pattern = pattern.removesuffix("[^/]+}") + others + "[^/]+}"
+    return pattern
 
 
 # -- reading what is in the address, rendering what is answered ----------------------------------------------
@@ -194,37 +204,6 @@ def duration_param(request: web.Request, name: str, most: int) -> float:
     if found > most * 1000:
         raise Invalid([Fault(f"/{name}", takes)])
     return found / 1000
-
-
-def page_of(
-    request: web.Request, names: Sequence[str], pattern: re.Pattern[str] = QUEUE_NAME
-) -> tuple[list[str], str | None]:
-    """The names of one page, of sorted ones that fit the pattern, and the cursor of the next. Raises Invalid."""
-    limit, after = request.query.get("limit", "100"), ""
-    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= 1000:
-        raise Invalid([Fault("/limit", "expected a whole number from 1 to 1000")])
-    if (cursor := request.query.get("cursor")) is not None:
-        after = _after(cursor, pattern)
-    rest = [name for name in names if name > after]
-    page = rest[: int(limit)]
-    return page, _cursor(page[-1]) if len(rest) > len(page) else None
-
-
-def _cursor(name: str) -> str:
-    return base64.urlsafe_b64encode(b"n:" + name.encode()).decode().rstrip("=")
-
-
-def _after(cursor: str, pattern: re.Pattern[str]) -> str:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except ValueError:
-        text = ""
-    name = text.removeprefix("n:")
-    if not pattern.fullmatch(name) or _cursor(name) != cursor:
-        raise Invalid(
-            [Fault("/cursor", "this is no cursor of this list: take `next_cursor` as it was answered")]
-        )
-    return name
 
 
 def json_answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

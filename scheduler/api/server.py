@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import orjson
 from aiohttp import web
 from aiohttp.streams import StreamReader
 
@@ -133,7 +134,7 @@ class Connection(web.RequestHandler):
 
 
 def _bare(refusal: Refusal) -> bytes:
-    body = problems.document(refusal)
+    body = orjson.dumps(problems.document(refusal))
     head = f"HTTP/1.1 {refusal.status} Request Timeout\r\nContent-Type: {problems.PROBLEM_JSON}\r\n"
     rest = f"X-Request-Id: {request_id(None)}\r\nServer: scheduler\r\nConnection: close\r\n\r\n"
     return f"{head}Content-Length: {len(body)}\r\n{rest}".encode() + body

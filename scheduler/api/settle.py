@@ -20,7 +20,7 @@ from ..settings import Settings
 from ..store import Store
 from .lease import LEASE_MS, check_worker, within
 from .parts import SETTINGS, STORE
-from .routes import SETTLE_LIMIT, Table, json_answer, queue_name
+from .routes import Table, json_answer, large, queue_name
 
 T = TypeVar("T")
 
@@ -31,10 +31,6 @@ MOST_LINES = 10_000
 LONGEST_TEXT = 64 * 1024
 """Bytes of a log line, or of a progress."""
 CUT = " [cut at 64 KiB]"
-
-
-def _limit(_: Settings) -> int:
-    return SETTLE_LIMIT
 
 
 @dataclass(slots=True)
@@ -57,7 +53,7 @@ class Batch:
         self.answers[place] = {"id": self.answers[place]["id"], "ok": False, "code": code}
 
 
-@table.add("POST", "/v1/queues/{queue}/settle", {200: SettledShown}, body=SettleFields, limit=_limit)
+@table.add("POST", "/v1/queues/{queue}/settle", {200: SettledShown}, body=SettleFields, limit=large)
 async def settle(request: web.Request, fields: SettleFields) -> web.Response:
     """End attempts, or go on. Each item is answered for itself: `stale_lease`, `not_found`, `too_large`."""
     queue = queue_name(request, new=True)

@@ -16,9 +16,10 @@ from ..store import Store
 from ..times import seconds
 from .jobs import retry_of
 from .lease import within
+from .pages import PAGE, page_of
 from .parts import STORE
 from .queues import etag, expected
-from .routes import PAGE, Table, json_answer, page_of, queue_name, type_name
+from .routes import Table, json_answer, queue_name, type_name
 
 table = Table()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from ..fields import WorkersShown
-from ..job import WORKER_NAME
 from ..times import rfc3339
+from .pages import PAGE, page_of
 from .parts import PRESENCE
-from .routes import PAGE, Table, json_answer, page_of
+from .routes import Table, json_answer
 
 table = Table()
 
@@ -17,7 +17,7 @@ table = Table()
 async def list_workers(request: web.Request, _: None) -> web.Response:
     """Workers by name, those that have signed within two of their leases; `running`: of the first 1,000 a queue."""
     seen = {worker.name: worker for worker in await request.app[PRESENCE].present()}
-    page, cursor = page_of(request, list(seen), WORKER_NAME)
+    page, cursor = page_of(request, list(seen))
     items = [
         {
             "name": worker.name, "host": worker.host, "pid": worker.pid, "version": worker.version,

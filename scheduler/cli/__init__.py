@@ -15,6 +15,8 @@ COMMANDS = {
     "worker": ("run", "runs jobs"),
     "enqueue": ("jobs", "puts a job into a queue"),
     "job": ("jobs", "shows a job, or acts on it"),
+    "jobs": ("lists", "lists jobs"),
+    "dlq": ("lists", "the dead-letter queue of a queue"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
@@ -211,5 +212,46 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
             if state != "ready":
                 raise WrongState(f"job {job_id} is {state}: only a dead one is replayed", state)
             return await _shown(store, queue, key)
+
+    _print(run(work()), as_json=as_json)
+
+
+@job.command("copy")
+@click.argument("job_id", metavar="ID")
+@click.option("--queue", help="Into another queue.")
+@click.option("--payload", help="With another payload: JSON, @file, or - for stdin.")
+@click.option("--id", "new_id", help="The copy's key: the same id and request enqueue once.")
+@click.option("--priority", type=click.IntRange(-100, 100))
+@click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
+@click.option("--run-at", help="RFC 3339 with an offset.")
+@click.option("--json", "as_json", is_flag=True)
+@with_settings
+def copy(
+    job_id: str, queue: str | None, payload: str | None, new_id: str | None, priority: int | None, delay: str | None,
+    run_at: str | None, as_json: bool, settings: Settings,
+) -> None:  # fmt: skip
+    """Enqueue a new job like this one, whatever became of it."""
+    its_queue, key = _with_id(job_id)
+    changes: dict[str, Any] = {
+        "queue": queue,
+        "payload": None if payload is None else read_payload(payload),
+        "priority": priority,
+        "delay_ms": _option(typed_duration_ms, delay, "--delay"),
+        "run_at_ms": _option(parse_rfc3339, run_at, "--run-at"),
+    }
+    said = {name: value for name, value in changes.items() if value is not None}
+
+    async def work() -> Job:
+        async with connected(settings, queue=queue or its_queue) as store:
+            found = await _shown(store, its_queue, key)
+            if found.payload is None and payload is None:
+                raise WrongState(f"the payload of job {job_id} is gone: give the copy one", found.state)
+            made = replace(found.like(new_id or new_key()), **said)
+            try:
+                check(made, max_payload=settings.max_payload)
+            except Invalid as error:
+                raise click.UsageError(_as_options(error.faults)) from error
+            await store.enqueue_one(made)
+            return await _shown(store, made.queue, made.key)
 
     _print(run(work()), as_json=as_json)

@@ -1,9 +1,11 @@
-"""GET /v1/jobs/{id}, cancel, run, replay."""
+"""GET /v1/jobs/{id} and its log, cancel, run, replay."""
 
 import asyncio
 
+import msgspec
 import pytest
 
+from scheduler.fields import LogShown
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 
@@ -87,6 +89,61 @@ async def test_a_wait_out_of_its_range_is_refused(api, wait):
     answer = await api.get(f"/v1/jobs/mail:a?wait={wait}")
 
     assert (422, "validation", ["/wait"]) == (answer.status, answer.code, answer.paths)
+
+
+# -- log -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_log_is_read_oldest_first_by_pages(api):
+    job = await api.running()
+    said = [f"line {n} é" for n in range(25)]
+    await api.settle(extend=[{**held(job), "log": said[:20]}])
+    await api.settle(extend=[{**held(job), "log": said[20:]}])
+    found, query = [], "?limit=10"
+    while query:
+        answer = await api.get(f"/v1/jobs/mail:a/log{query}")
+        assert 200 == answer.status, answer.raw
+        msgspec.convert(answer.doc, LogShown)
+        found.append([item["line"] for item in answer.doc["items"]])
+        cursor = answer.doc["next_cursor"]
+        query = cursor and f"?limit=10&cursor={cursor}"
+
+    assert [said[:10], said[10:20], said[20:]] == found
+    whole = (await api.get("/v1/jobs/mail:a/log")).doc
+    assert (said, None) == ([item["line"] for item in whole["items"]], whole["next_cursor"])
+    assert [item["at"] for item in whole["items"]] == sorted(item["at"] for item in whole["items"])
+
+
+async def test_the_newest_thousand_lines_are_there_after_the_end(api):
+    job = await api.running()
+    await api.settle(extend=[{**held(job), "log": [str(n) for n in range(900)]}])
+    await api.settle(extend=[{**held(job), "log": [str(n) for n in range(900, 1200)]}], ack=[])
+    await api.settle(ack=[held(job)])
+
+    items = (await api.get("/v1/jobs/mail:a/log?limit=1000")).doc["items"]
+    assert [str(n) for n in range(200, 1200)] == [item["line"] for item in items]
+
+
+async def test_a_job_without_a_line_has_an_empty_log_and_one_that_is_not_there_none(api):
+    await api.enqueue()
+
+    assert {"items": [], "next_cursor": None} == (await api.get("/v1/jobs/mail:a/log")).doc
+    for job in ("mail:nope", "nowhere:nope", "mail"):
+        answer = await api.get(f"/v1/jobs/{job}/log")
+        assert (404, "not_found") == (answer.status, answer.code)
+
+
+@on_the_fake
+async def test_a_cursor_of_another_log_is_refused(api):
+    for key in ("a", "b"):
+        job = await api.running(key)
+        await api.settle(extend=[{**held(job), "log": ["1", "2"]}])
+    cursor = (await api.get("/v1/jobs/mail:a/log?limit=1")).doc["next_cursor"]
+
+    assert ["2"] == [i["line"] for i in (await api.get(f"/v1/jobs/mail:a/log?cursor={cursor}")).doc["items"]]
+    for query in (f"cursor={cursor}", "cursor=x", "limit=0", "limit=1001", "follow=1"):
+        answer = await api.get(f"/v1/jobs/mail:b/log?{query}")
+        assert (422, "validation", [f"/{query.split('=')[0]}"]) == (answer.status, answer.code, answer.paths)
 
 
 # -- cancel ----------------------------------------------------------------------------------------------------

@@ -61,6 +61,22 @@ async def test_a_lost_reply_makes_nothing_run_twice(bench: Bench, lost: set[int]
     assert {(State.SUCCEEDED, 1, 0)} == {(job.state, job.attempt, job.crashes) for job in jobs}
 
 
+async def test_a_lost_reply_leaves_no_log_line_twice(bench: Bench):
+    async def work(ctx) -> None:
+        for n in range(3):
+            ctx.log(f"line {n}")
+            await asyncio.sleep(0.02)
+
+    bench.handler("work", work)
+    keys = [await bench.enqueue("work") for _ in range(4)]
+    bench.work(concurrency=10, store=await leaky(bench, set(range(2, 30, 2)), set()))
+    for key in keys:
+        await bench.ended(key)
+
+    logs = [await bench.store.log(QUEUE, key) for key in keys]
+    assert [["line 0", "line 1", "line 2"]] * 4 == [[line.text for line in lines] for lines, _ in logs]
+
+
 async def test_a_lost_request_is_sent_again(bench: Bench):
     async def work(ctx) -> None: ...
 

@@ -154,7 +154,10 @@ CASES = [
     Case("configure a type", "configure", lambda t: ["send", "5|\n{}", "", 0]),
     Case(
         "note", "note",
-        lambda t: [4, "running", t["running"], "progress", "1", "last", t["last"], "log", "x", "ready", 5, "log", "x", "missing", 5, "log", "x"],
+        lambda t: [
+            5, "running", t["running"], "progress", "1", "", "last", t["last"], "log", "x", "", "own", t["own"], "log", "x", 1,
+            "ready", 5, "log", "x", "", "missing", 5, "log", "x", 1,
+        ],
     ),
     Case("inspect", "inspect", lambda t: ["payload result", *ids("running", "missing")], writes=False),
     *(

@@ -25,7 +25,7 @@ async def note(store, job, field: str, value: bytes):
 
 
 async def lines(redis) -> list[bytes]:
-    return [member.split(b" ", 1)[1] for member in await redis.zrange(keys().at("logs"), 0, -1)]
+    return [member.split(b" ", 2)[2] for member in await redis.zrange(keys().at("logs"), 0, -1)]
 
 
 async def test_the_newest_progress_stands(store):
@@ -65,6 +65,80 @@ async def test_two_equal_lines_are_two(store, redis):
     await store.note(QUEUE, [Note("a", job.token, "log", b"same")] * 2)
 
     assert [b"same", b"same"] == await lines(redis)
+
+
+async def test_a_numbered_line_that_is_told_again_stands_once(store, redis):
+    job = await claimed(store)
+    told = [Note("a", job.token, "log", b"line %d" % n, seq=n) for n in range(1, 11)]
+    await store.note(QUEUE, told[:6])
+    before = await snapshot(redis)
+
+    assert ["running"] * 6 == await store.note(QUEUE, told[:6])
+    assert before == await snapshot(redis)
+    await store.note(QUEUE, [*told[3:], *told[8:], Note("a", job.token, "progress", b"1")])
+    assert [b"line %d" % n for n in range(1, 11)] == await lines(redis)
+    assert b"1" == (await look(store)).progress
+
+
+async def test_lines_of_several_runs_keep_their_order_whatever_their_numbers(store, redis):
+    job = await claimed(store)
+    await store.note(QUEUE, [Note("a", job.token, "log", b"first run", seq=99_999_999_999)])
+    await nacked(store, job, retry_in_ms=0)
+    job = await taken(store)
+    await store.note(QUEUE, [Note("a", job.token, "log", b"second run", seq=n) for n in (10, 9)])
+    await store.note(QUEUE, [Note("a", job.token, "log", b"without a number")])
+
+    assert [b"first run", b"second run", b"second run", b"without a number"] == await lines(redis)
+
+
+async def test_the_lines_of_another_job_or_run_are_no_repetition(store, redis):
+    await enqueued(store, "a", "a.b")
+    one, other = await take(store, 2)
+    for job in (one, other):
+        await store.note(QUEUE, [Note(job.key, job.token, "log", b"same", seq=1)])
+
+    assert [b"same", b"same"] == await lines(redis)
+
+
+async def test_a_log_is_read_oldest_first_a_page_at_a_time(store, redis, clock):
+    await enqueued(store, "a", "a.b", "a0")
+    jobs = {job.key: job for job in await take(store, 3)}
+    for n in range(120):
+        clock.advance(1)
+        await store.note(
+            QUEUE,
+            [
+                Note(key, job.token, "log", b"%s %d" % (key.encode(), n), seq=n + 1)
+                for key, job in jobs.items()
+            ],
+        )
+    before = await snapshot(redis)
+    found, after, more = [], "", True
+    while more:
+        page, more = await store.log(QUEUE, "a", after=after, limit=50)
+        found += page
+        after = page[-1].place
+
+    assert [f"a {n}" for n in range(120)] == [line.text for line in found]
+    assert [clock.now - 1000 * n for n in reversed(range(120))] == [line.at_ms for line in found]
+    assert ((), False) == (
+        tuple((await store.log(QUEUE, "nobody"))[0]),
+        (await store.log(QUEUE, "nobody"))[1],
+    )
+    assert before == await snapshot(redis)
+
+
+async def test_a_page_of_long_lines_is_short(store):
+    job = await claimed(store)
+    for first in range(0, 160, 40):
+        await store.note(
+            QUEUE, [Note("a", job.token, "log", b"x" * 65_000, seq=first + n) for n in range(1, 41)]
+        )
+    page, more = await store.log(QUEUE, "a", limit=1000)
+    rest, end = await store.log(QUEUE, "a", after=page[-1].place, limit=1000)
+
+    assert (True, 160, False) == (more, len(page) + len(rest), end)
+    assert len(page) < 160
 
 
 async def test_the_newest_thousand_lines_of_a_job_are_kept(store, redis, backend):

@@ -189,7 +189,9 @@ SETTLEMENTS: list[tuple[str, list[object], str]] = [
     ("extend", [1, "a", "T", "nan"], "lease_ms"),
     ("extend", [1, "a", "T", "-1"], "lease_ms"),
     ("extend", [1, "a", "T", "x"], "lease_ms"),
-    ("note", [1, "a", "T", "mood", "fine"], "field"),
+    ("note", [1, "a", "T", "mood", "fine", ""], "field"),
+    ("note", [1, "a", "T", "log", "x", "one"], "seq"),
+    ("note", [1, "a", "T", "log", "x", "1" * 16], "seq"),
 ]
 
 
