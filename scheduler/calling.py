@@ -17,6 +17,9 @@ from .scripts import Script, all_scripts, digest
 
 T = TypeVar("T")
 
+MOST_HEADS = 10_000
+"""Queues and scripts whose keys are kept ready."""
+
 BATCH = 500
 """Most items in one call of a script."""
 
@@ -51,7 +54,8 @@ class Caller:
         self._now = now
         self._bodies: dict[str, tuple[bytes, str]] = {}
         self._scripts: Mapping[str, Script] = all_scripts()
-        self._loading = asyncio.Lock()
+        self._loading, self._connecting = asyncio.Lock(), asyncio.Lock()
+        self._heads: dict[tuple[str, str, bool], tuple[Any, ...]] = {}
         self._joiner = Joiner(self._send_joined)
 
     # -- connection -------------------------------------------------------------------------------------------
@@ -83,6 +87,7 @@ class Caller:
                 pipe.script_load(body)
             await pipe.execute()
             self._bodies = bodies
+            self._heads.clear()
 
     async def _knows_flags(self) -> bool:
         try:
@@ -115,8 +120,18 @@ class Caller:
     def _command(self, call: Call[Any], *, whole: bool = False) -> list[Any]:
         if call.plain:
             return list(call.plain)
-        body, sha, keys = self.prepared(call)
-        return [*(("EVAL", body) if whole else ("EVALSHA", sha)), len(keys), *keys, *call.args]
+        if whole:
+            body, _, keys = self.prepared(call)
+            return ["EVAL", body, len(keys), *keys, *call.args]
+        # What comes before the arguments is the same each time.
+        what = call.script, call.queue, call.guarded
+        head = self._heads.get(what)
+        if head is None:
+            _, sha, keys = self.prepared(call)
+            if len(self._heads) >= MOST_HEADS:
+                self._heads.clear()
+            head = self._heads[what] = ("EVALSHA", sha, len(keys), *keys)
+        return [*head, *call.args]
 
     async def run(self, call: Call[T]) -> T:
         """Sends one call and reads its reply."""
@@ -139,12 +154,17 @@ class Caller:
         run is sent once more.
         """
         if not self._bodies:
-            await self.connect()
+            # One connects for all that call meanwhile.
+            async with self._connecting:
+                if not self._bodies:
+                    await self.connect()
+        bodies = self._bodies
         try:
             replies = await self._send(calls)
             missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
             if missing:
-                await self.load()
+                if self._bodies is bodies:
+                    await self.load()
                 # With their text: a server that loses them once more in between cannot miss that.
                 again = await self._send([calls[n] for n in missing], whole=True)
                 for n, reply in zip(missing, again, strict=True):
@@ -159,15 +179,12 @@ class Caller:
         ]
 
     async def _send(self, calls: Sequence[Call[Any]], *, whole: bool = False) -> list[Any]:
-        if len(calls) == 1:
-            try:
-                client: Any = self.clients.commands
-                return [await client.execute_command(*self._command(calls[0], whole=whole))]
-            except redis_errors.ResponseError as error:
-                return [error]
+        commands = [self._command(call, whole=whole) for call in calls]
+        if self.clients.wire is not None:
+            return await self.clients.wire.send(commands)
         pipe = self.clients.commands.pipeline(transaction=False)
-        for call in calls:
-            pipe.execute_command(*self._command(call, whole=whole))
+        for command in commands:
+            pipe.execute_command(*command)
         return list(await pipe.execute(raise_on_error=False))
 
     def _translated(self, error: Exception, script: str) -> SchedulerError:

@@ -21,6 +21,7 @@ from redis.retry import Retry as SyncRetry
 
 from .errors import StoreRefused
 from .local_server import LocalServer, acquire
+from .wire import Wire
 
 DEADLINE = 5.0
 """Seconds after which a silent server counts as lost: connect, and each command of the first two clients."""
@@ -69,6 +70,8 @@ class Clients:
     waits: aioredis.Redis
     where: str
     """The address, without its password."""
+    wire: Wire | None = None
+    """One connection for all script calls; None for the in-memory server, which has no connections."""
     local: LocalServer | None = None
     fake: bool = False
     url: str = ""
@@ -95,6 +98,8 @@ class Clients:
 
     def abandon(self) -> None:
         """Lets go of what belongs to an event loop that is gone: sockets, and the hold on the embedded server."""
+        if self.wire is not None:
+            self.wire.abandon()
         for client in (self.commands, self.reads, self.waits):
             pool = client.connection_pool
             held: Any = [
@@ -113,6 +118,8 @@ class Clients:
             self.local.close()
 
     async def close(self) -> None:
+        if self.wire is not None:
+            await self.wire.close()
         for client in (self.commands, self.reads, self.waits):
             await client.aclose()
         if self.local is not None:
@@ -212,8 +219,10 @@ async def open_clients(
         raise StoreRefused(
             f"{scheme}:// is not in this release yet: set SCHEDULER_REDIS_URL to a redis://, rediss:// or unix:// one"
         )
+    commands = make_client(url, name=name, connections=connections)
     return Clients(
-        commands=make_client(url, name=name, connections=connections),
+        commands=commands,
+        wire=Wire(commands, DEADLINE),
         reads=make_client(url, name=f"{name}-reads", reads=True, connections=8),
         waits=make_client(url, name=f"{name}-waits", waits=True, connections=4),
         where=address(url),
