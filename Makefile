@@ -9,7 +9,7 @@ ready := .venv/.ready
 scheduler := $(bin)/scheduler
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-api run-workers load-scripts test test-long lint clean
+.PHONY: help run run-api run-workers load-scripts test test-long lint bench clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -39,6 +39,9 @@ lint: $(ready) ## ruff, mypy --strict, and luacheck over the composed scripts
 	@$(bin)/ruff format --check
 	@$(bin)/mypy
 	@$(bin)/python tests/rules/lint_lua.py
+
+bench: $(ready) ## what it costs, beside bare yardsticks; some minutes  [ARGS='drain rest --server redis']
+	@$(bin)/python tests/bench/run.py $(ARGS)
 
 clean: ## remove what was installed and cached; the jobs in .scheduler/ stay
 	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
