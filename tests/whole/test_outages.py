@@ -240,3 +240,19 @@ def test_of_fifty_jobs_those_that_can_finish_within_the_grace_and_the_rest_goes_
 
     assert {("succeeded", 1, 0)} == states(shorts)
     assert {("ready", 0, 0)} == states(longs)
+
+
+@pytest.mark.parametrize("trouble", ["killed", "frozen"])
+def test_a_worker_ends_in_time_though_its_server_is_away(folder: Folder, server: Server, trouble: str):
+    process = worker(folder)
+    enqueue(folder, "wait", "a", 60)
+    folder.until(lambda: noted(folder, "start", "a"))
+    server.kill() if trouble == "killed" else server.freeze()
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    try:
+        assert 0 == process.wait(20)
+        assert time.monotonic() - began <= 2 + 2
+    finally:
+        if trouble == "frozen":
+            server.thaw()
