@@ -140,9 +140,10 @@ def test_processes_outlive_a_server_that_is_killed_and_back_in_five_seconds(fold
     folder.run("verify")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lease", "loop_dead"),
-    [("1.5s", "60"), pytest.param("6s", "3", marks=pytest.mark.long)],
+    [("1.5s", "60"), ("6s", "3")],
     ids=["a while", "longer than a loop may stand still"],
 )
 def test_a_worker_that_was_stopped_past_its_lease_learns_of_it_when_it_wakes(
@@ -168,6 +169,7 @@ def test_a_worker_that_was_stopped_past_its_lease_learns_of_it_when_it_wakes(
         assert 0 == process.wait(5)
 
 
+@pytest.mark.long
 def test_a_handler_that_blocks_the_loop_for_two_leases_costs_no_job_its_lease(folder: Folder, server: Server):
     worker(folder, lease="2s")
     enqueue(folder, "wait", "beside", 5)
@@ -179,6 +181,7 @@ def test_a_handler_that_blocks_the_loop_for_two_leases_costs_no_job_its_lease(fo
     assert [1, 1] == [len(noted(folder, "start", key)) for key in ("blocking", "beside")]
 
 
+@pytest.mark.long
 def test_a_loop_that_stands_still_for_too_long_loses_its_leases(folder: Folder, server: Server):
     folder.variables["LOOP_DEAD"] = "1"
     first = worker(folder)
@@ -196,9 +199,10 @@ def test_a_loop_that_stands_still_for_too_long_loses_its_leases(folder: Folder, 
         assert 0 == process.wait(5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lease", "frozen"),
-    [("1.5s", 3), pytest.param("6s", 12, marks=pytest.mark.long)],
+    [("1.5s", 3), ("6s", 12)],
     ids=["shorter than the sockets' deadline", "longer"],
 )
 def test_a_frozen_server_costs_no_live_worker_its_lease(
