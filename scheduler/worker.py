@@ -188,7 +188,7 @@ class Worker:
             for fetcher in self.fetchers.values():
                 for running in list(fetcher.running.values()):
                     fetcher.end(running, Release(running.claimed.key, running.claimed.token))
-            await self._within(told, 0.4)
+            await self._within(told, 0.8)
         finally:
             giving_up.cancel()
 

@@ -13,7 +13,8 @@ from tests.conftest import Servers
 from tests.doors.conftest import Api, held, on_valkey, served
 from tests.helpers import faults
 
-LIMITS = {"many": 32, "many-reads": 8, "many-waits": 4}
+LIMITS = {"many": 32 + 1, "many-reads": 8, "many-waits": 4}
+"""By the clients' names; the wire of the script calls is one more of the first."""
 EACH = 250
 
 

@@ -256,7 +256,8 @@ def test_a_worker_ends_in_time_though_its_server_is_away(folder: Folder, server:
     began = time.monotonic()
     try:
         assert 0 == process.wait(20)
-        assert time.monotonic() - began <= 2 + 2
+        # A second more than with a server that answers: nothing can be told, and that is tried.
+        assert time.monotonic() - began <= 2 + 3
     finally:
         if trouble == "frozen":
             server.thaw()
