@@ -253,7 +253,7 @@ async def test_progress_log_and_checkpoint_are_kept(bench: Bench):
     lines = await redis.zrange(f"{{scheduler:{QUEUE}}}:logs", 0, -1)
 
     assert (b"[1,2]", b'{"step":1}') == (job.result, job.progress)
-    assert [b"begun"] == [line.split(b" ", 1)[1] for line in lines]
+    assert [b"begun"] == [line.split(b" ", 2)[2] for line in lines]
 
 
 async def test_no_more_run_at_once_than_there_are_slots(bench: Bench):
