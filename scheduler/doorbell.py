@@ -20,6 +20,9 @@ MARGIN = 3
 TAKEN_OVER = 0.6
 """Seconds after which somebody looks for one who is gone: the store replaces a timekeeper who is 0.5 s late."""
 
+ORDINARY = 3.9
+"""Seconds from which on a claim's answer is the ordinary "come again in about five seconds": one of these is enough."""
+
 
 class Doorbell:
     """A bell tells that something became runnable; who hears it claims. A lost ring costs a waiter its own timer."""
@@ -35,7 +38,7 @@ class Doorbell:
         self._passing: set[asyncio.Task[None]] = set()
         self.pulse = Pulse("doorbell", usual=is_outage)
         self._named: dict[tuple[str, str], asyncio.Future[None]] = {}
-        self._reminders: dict[str, asyncio.TimerHandle] = {}
+        self._reminders: dict[tuple[str, str | None], asyncio.TimerHandle] = {}
 
     async def wait(self, queue: str, seconds: float, name: str = "") -> bool:
         """Waits for a ring of this queue, at most so long; whether it rang. `name` is for `remind`."""
@@ -107,21 +110,23 @@ class Doorbell:
         return False
 
     def remind(self, queue: str, seconds: float, name: str = "") -> None:
-        """Rings here in so long for who waits by this name, else for another; sooner, where that was asked for before.
+        """Rings here in so long for who waits by this name, else for another who waits for this queue.
 
-        So one of all who wait in a process looks when a claim has said to look again, however many they are: by his
-        own name, since the store may have made him the queue's timekeeper.
+        So one of all who wait in a process looks when claims have said to look again, however many they are. A short
+        time is its own: the store has made him the queue's timekeeper, and tells it to nobody else.
         """
         loop = asyncio.get_running_loop()
-        at, standing = loop.time() + seconds, self._reminders.get(queue)
+        at, key = loop.time() + seconds, (queue, name if seconds < ORDINARY else None)
+        standing = self._reminders.get(key)
         if standing is not None:
             if standing.when() <= at:
                 return
             standing.cancel()
-        self._reminders[queue] = loop.call_at(at, self._reminded, queue, name)
+        self._reminders[key] = loop.call_at(at, self._reminded, key, name)
 
-    def _reminded(self, queue: str, name: str) -> None:
-        del self._reminders[queue]
+    def _reminded(self, key: tuple[str, str | None], name: str) -> None:
+        del self._reminders[key]
+        queue = key[0]
         future = self._named.get((queue, name))
         if future is not None and not future.done():
             future.set_result(None)
