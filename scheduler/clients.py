@@ -91,6 +91,10 @@ class Clients:
         client.connection_pool.connection_kwargs["socket_timeout"] = deadline
         return client
 
+    def blocking_wire(self, deadline: float) -> Wire | None:
+        """A connection of its own for commands that block, at most so many seconds; None for the in-memory server."""
+        return None if self.wire is None else Wire(self.waits, deadline)
+
     async def revive(self) -> None:
         """Starts the embedded server again if it is gone; nothing for another server."""
         if self.local is not None:

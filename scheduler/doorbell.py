@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import defaultdict, deque
 from uuid import uuid4
 
 from .clients import Clients, best_effort, is_outage
 from .keys import Keys
-from .tasks import Pulse, cancel_all, forever
+from .tasks import Pulse, Signal, cancel_all, forever, settle
 
 BLOCK = 5
 """Seconds of one blocking call. What hears nothing for that and the margin is deaf: a black hole tells nobody."""
@@ -30,19 +31,22 @@ class Doorbell:
     def __init__(self, clients: Clients, namespace: str) -> None:
         self._clients = clients
         self._namespace = namespace
-        self._waiters: dict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._waiters: dict[str, deque[asyncio.Future[bool]]] = defaultdict(deque)
         self._watched: frozenset[str] = frozenset()
         self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
         self._listener: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._passing: set[asyncio.Task[None]] = set()
         self.pulse = Pulse("doorbell", usual=is_outage)
-        self._named: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._named: dict[tuple[str, str], asyncio.Future[bool]] = {}
+        self._wire = clients.blocking_wire(BLOCK + MARGIN)
         self._reminders: dict[tuple[str, str | None], asyncio.TimerHandle] = {}
 
-    async def wait(self, queue: str, seconds: float, name: str = "") -> bool:
-        """Waits for a ring of this queue, at most so long; whether it rang. `name` is for `remind`."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def wait(self, queue: str, seconds: float, name: str = "", *, unless: Signal | None = None) -> bool:
+        """Waits for a ring of this queue, at most so long, or until a signal; whether it rang. `name`: see `remind`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        timer = loop.call_later(seconds, functools.partial(settle, future, value=False))
         self._waiters[queue].append(future)
         if name:
             self._named[queue, name] = future
@@ -50,26 +54,23 @@ class Doorbell:
         if self._listener is None:
             self._listener = asyncio.create_task(forever(self.pulse, self._listen), name="doorbell")
         try:
-            async with asyncio.timeout(seconds):
-                if self._watched and queue not in self._watched:
-                    await self._interrupt()
-                await future
-        except TimeoutError:
-            # It may have rung in the same moment.
-            return future.done() and not future.cancelled()
+            if self._watched and queue not in self._watched:
+                await self._interrupt()
+            return await (future if unless is None else unless.ends(future))
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and not self._ring(queue):
+            rang = future.done() and not future.cancelled() and future.result()
+            if rang and not self._ring(queue):
                 passing = asyncio.create_task(self.pass_on(queue))
                 self._passing.add(passing)
                 passing.add_done_callback(self._passing.discard)
             raise
         finally:
+            timer.cancel()
             self._leave(queue, future)
             if self._named.get((queue, name)) is future:
                 del self._named[queue, name]
-        return True
 
-    def _leave(self, queue: str, future: asyncio.Future[None]) -> None:
+    def _leave(self, queue: str, future: asyncio.Future[bool]) -> None:
         waiting = self._waiters[queue]
         with contextlib.suppress(ValueError):
             waiting.remove(future)
@@ -92,20 +93,29 @@ class Doorbell:
         bells = {Keys(self._namespace, queue).at("bell").encode(): queue for queue in queues}
         self._watched = frozenset(queues)
         try:
-            async with asyncio.timeout(BLOCK + MARGIN):
-                heard = await self._clients.waits.blpop([*bells, self._wake_key], timeout=BLOCK)
+            heard = await self._hear([*bells, self._wake_key])
         finally:
             self._watched = frozenset()
         if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]]):
             # Nobody here waits for this queue any more.
             await self.pass_on(bells[heard[0]])
 
+    async def _hear(self, bells: list[bytes | str]) -> list[bytes] | None:
+        """The bell that rang; None when none did for some seconds. Raises what the server's loss is."""
+        if self._wire is None:
+            async with asyncio.timeout(BLOCK + MARGIN):
+                return await self._clients.waits.blpop(bells, timeout=BLOCK)  # type: ignore[return-value]
+        [heard] = await self._wire.send([("BLPOP", *bells, BLOCK)])
+        if isinstance(heard, Exception):
+            raise heard
+        return heard  # type: ignore[no-any-return]
+
     def _ring(self, queue: str) -> bool:
         waiting = self._waiters.get(queue)
         while waiting:
             future = waiting.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
                 return True
         return False
 
@@ -129,7 +139,7 @@ class Doorbell:
         queue = key[0]
         future = self._named.get((queue, name))
         if future is not None and not future.done():
-            future.set_result(None)
+            future.set_result(True)
         elif self._ring(queue) and name:
             # He may have been the timekeeper, whose time the one who looks in his place is not told.
             self.remind(queue, TAKEN_OVER)
@@ -148,3 +158,5 @@ class Doorbell:
         self._reminders.clear()
         if self._listener is not None:
             await cancel_all([self._listener])
+        if self._wire is not None:
+            await self._wire.close()

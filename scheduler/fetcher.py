@@ -20,6 +20,7 @@ from .logs import get_logger
 from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement
 from .settings import Settings
 from .store import Store
+from .tasks import Signal
 
 log = get_logger(__name__)
 
@@ -90,10 +91,13 @@ class Crew:
         self._wake(other for other in self.fetchers.values() if other.starved)
 
     def busy(self, fetcher: Fetcher) -> None:
-        """This queue has work again; what it did not use while it had none is not made up for."""
+        """This queue may have work again; what it did not use while it had none is not made up for.
+
+        It goes on behind all that have work: two that hear rings and find nothing would else keep a third from its turn.
+        """
         fetcher.idling = False
         others = [other.pace for other in self.fetchers.values() if other is not fetcher and not other.idling]
-        fetcher.pace = max(fetcher.pace, min(others, default=0.0))
+        fetcher.pace = max(fetcher.pace, *others, 0.0)
 
     @staticmethod
     def _wake(fetchers: Iterable[Fetcher]) -> None:
@@ -148,7 +152,7 @@ class Fetcher:
         self.notes: list[Note | Extend] = []
         self.unsure: set[int] = set()
         """Tokens of what was told in a turn whose replies were lost."""
-        self.changed = asyncio.Event()
+        self.changed = Signal()
         self.starved = False
         """It waits for a free slot, not for a job."""
         self.refusal: SchedulerError | None = None
@@ -194,6 +198,9 @@ class Fetcher:
             self.crew.well(self.queue)
             if claim is not None and not claim.jobs:
                 rung = await self.idle(claim.wait_ms / 1000)
+            else:
+                # What was claimed begins before the next turn is made, and what ends at once is told with it.
+                await asyncio.sleep(0)
 
     async def back_off(self, error: SchedulerError, pause: float) -> float:
         """Waits before the next try, longer each time. What was surely not claimed needs no slots meanwhile."""
@@ -229,15 +236,10 @@ class Fetcher:
     async def idle(self, seconds: float) -> bool:
         """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
         self.crew.idle(self)
-        bell = asyncio.ensure_future(self.crew.doorbell.wait(self.queue, seconds))
-        changed = asyncio.ensure_future(self.changed.wait())
         try:
-            await asyncio.wait({bell, changed}, return_when=asyncio.FIRST_COMPLETED)
-            return bell.done() and bell.result()
+            return await self.crew.doorbell.wait(self.queue, seconds, unless=self.changed)
         finally:
             self.crew.busy(self)
-            bell.cancel()
-            changed.cancel()
 
     async def take_turn(self, settled: list[Settlement], notes: list[Note | Extend]) -> Claim | None:
         """One pipeline: what handlers told, what is finished, then a claim for the free slots."""

@@ -76,6 +76,41 @@ class Pulse:
         return pause * random.uniform(0.5, 1.0)
 
 
+class Signal:
+    """An event that one loop waits for, by itself or together with a future of its own."""
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiter: asyncio.Future[bool] | None = None
+
+    def set(self) -> None:
+        self._set = True
+        settle(self._waiter, value=False)
+
+    def clear(self) -> None:
+        self._set = False
+
+    async def wait(self) -> None:
+        """Returns when it is set, at once when it is set already."""
+        await self.ends(asyncio.get_running_loop().create_future())
+
+    async def ends(self, waiter: asyncio.Future[bool]) -> bool:
+        """Waits for a future, which is False when this is set before."""
+        self._waiter = waiter
+        if self._set:
+            settle(waiter, value=False)
+        try:
+            return await waiter
+        finally:
+            self._waiter = None
+
+
+def settle(waiter: asyncio.Future[bool] | None, *, value: bool) -> None:
+    """Gives a future its value, unless it has one."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(value)
+
+
 async def forever(
     pulse: Pulse, step: Callable[[], Awaitable[float | None]], *, done: Callable[[], bool] | None = None
 ) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -85,7 +86,7 @@ class Worker:
         self.fetchers.update({queue: Fetcher(self.crew, queue, weight) for queue, weight in weights.items()})
         self.heartbeat = Heartbeat(store, settings.lease_ms, held=self.held, heard=self.heard)
         self.presence = Presence(store)
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stop = asyncio.Event()
         self._sweeps: dict[str, asyncio.Task[Any]] = {}
         self._lines = itertools.count(1)
@@ -224,7 +225,11 @@ class Worker:
             if field == "extend"
             else Note(claimed.key, claimed.token, field, value, next(self._lines) if field == "log" else 0)
         )
-        self._loop.call_soon_threadsafe(self._take_note, claimed.queue, note)
+        if threading.get_ident() == self._thread:
+            # At once: a handler that ends now must not be told of before what it has told.
+            self._take_note(claimed.queue, note)
+        else:
+            self._loop.call_soon_threadsafe(self._take_note, claimed.queue, note)
 
     def _take_note(self, queue: str, note: Note | Extend) -> None:
         fetcher = self.fetchers[queue]

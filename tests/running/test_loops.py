@@ -162,11 +162,11 @@ async def test_a_fetcher_goes_on_after_an_error_outside_its_turn(bench: Bench, m
     real = bench.doorbell.wait
     failed: list[bool] = []
 
-    async def odd(queue: str, seconds: float) -> Any:
+    async def odd(queue: str, seconds: float, **options: Any) -> Any:
         if not failed:
             failed.append(True)
             raise RuntimeError("something nobody thought of")
-        return await real(queue, seconds)
+        return await real(queue, seconds, **options)
 
     monkeypatch.setattr(bench.doorbell, "wait", odd)
     bench.work()
