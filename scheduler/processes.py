@@ -49,9 +49,13 @@ class Child:
         finally:
             theirs.close()
         self._connection = Connection(ours.detach())
+        self._lock = threading.Lock()
+        self._running = self._dead = False
 
     def run(self, request: tuple[Any, ...], tell: Callable[[str, Any], None]) -> bytes:
         """The handler's result as JSON. Blocks. Raises HandlerFailed for what it raised, or when the process ended."""
+        with self._lock:
+            self._running = True
         try:
             self._connection.send(request)
             while True:
@@ -64,6 +68,11 @@ class Child:
                     raise HandlerFailed(*rest)
         except (EOFError, OSError):
             raise HandlerFailed(DIED, f"the handler's process ended: {self._end()}") from None
+        finally:
+            with self._lock:
+                self._running = False
+                if self._dead:
+                    self._connection.close()
 
     def _end(self) -> str:
         status = self.kill()
@@ -79,7 +88,11 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         status = self._process.wait()
-        self._connection.close()
+        with self._lock:
+            # By the last one who uses it, and once: its number may be another file's by then.
+            if not self._dead and not self._running:
+                self._connection.close()
+            self._dead = True
         return status
 
     @property
