@@ -90,6 +90,9 @@ class Signal:
     def clear(self) -> None:
         self._set = False
 
+    def is_set(self) -> bool:
+        return self._set
+
     async def wait(self) -> None:
         """Returns when it is set, at once when it is set already."""
         await self.ends(asyncio.get_running_loop().create_future())
