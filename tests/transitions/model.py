@@ -265,12 +265,17 @@ class Model:
         self.grace_until = min(self.grace_until, self.now + pause)
         running = sorted((job.lease_end, job.key) for job in self.jobs.values() if job.state == "running")
         gap = self.swept_at is None or self.swept_at > self.now or self.now - self.swept_at > 1.5 * period
+        before, last = self.grace_until, self.swept_at
         if running and gap:
             self.grace_until = self.now + pause
         self.swept_at = self.now
+        upto = self.now
         if self.now < self.grace_until:
-            return 0
-        overdue = [self.jobs[key] for lease_end, key in running if lease_end <= self.now]
+            # Only what had run out at the last sweep, and had its grace since then.
+            if self.now < before or last is None or last > self.now:
+                return 0
+            upto = last
+        overdue = [self.jobs[key] for lease_end, key in running if lease_end <= upto]
         for job in overdue:
             self._fail(job, "reclaim", None, crash=job.lease_end < job.timeout_end)
         return len(overdue)
