@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 import msgspec
 
 from . import retry as retry_policy
-from .errors import Duplicate, Fault, Invalid, PayloadInvalid
+from .errors import Duplicate, Fault, Invalid, PayloadInvalid, SchedulerError
 from .events import Follower
 from .execute import no_json_number
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
@@ -183,7 +183,8 @@ class Scheduler:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them; their handles, in order.
 
         Raises Invalid with the number of the item before anything is sent. Sent in calls of 500 jobs; an id that
-        belongs to another request raises Duplicate when all the others are in.
+        belongs to another request raises Duplicate when all the others are in. StoreUnavailable and StoreFull may leave
+        some of them in: with ids of your own the same call again is safe.
         """
         made: list[NewJob] = []
         for number, asked in enumerate(jobs):
@@ -199,24 +200,19 @@ class Scheduler:
         return await self.send_many(made)
 
     async def send_many(self, jobs: Sequence[NewJob]) -> list[Handle]:
-        """Jobs that were made by `new_job`, in calls of 500."""
+        """Jobs that were made by `new_job`, in calls of 500. An id of another request raises when all others are in."""
         if self.handlers.middleware:
             return list(await asyncio.gather(*(self._send(job) for job in jobs)))
-        store = await self.store()
-        by_queue: dict[str, list[int]] = {}
-        for number, job in enumerate(jobs):
-            by_queue.setdefault(job.queue, []).append(number)
-        handles: list[Handle | None] = [None] * len(jobs)
-        taken: list[str] = []
-        for queue, numbers in by_queue.items():
-            outcomes = await store.enqueue(queue, [jobs[number] for number in numbers])
-            for number, outcome in zip(numbers, outcomes, strict=True):
-                handles[number] = Handle(self.connection, outcome.id, duplicate=not outcome.created)
-                if outcome.outcome == "conflict":
-                    taken.append(outcome.id)
+        handles, taken = [], []
+        for outcome in await (await self.store()).enqueue_each(jobs):
+            if isinstance(outcome, SchedulerError):
+                raise outcome
+            if outcome.outcome == "conflict":
+                taken.append(outcome.id)
+            handles.append(Handle(self.connection, outcome.id, duplicate=not outcome.created))
         if taken:
-            raise Duplicate(f"ids of other requests: {', '.join(taken[:20])}; all others are enqueued")
-        return [handle for handle in handles if handle is not None]
+            raise Duplicate(*taken)
+        return handles
 
     async def _send(self, job: NewJob, past: int = 0) -> Handle:
         if past < len(self.handlers.middleware):

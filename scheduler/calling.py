@@ -17,6 +17,9 @@ from .scripts import Script, all_scripts, digest
 
 T = TypeVar("T")
 
+PIPELINE = 16
+"""Calls of up to BATCH items in one pipeline."""
+
 MOST_HEADS = 10_000
 """Queues and scripts whose keys are kept ready."""
 
@@ -208,13 +211,15 @@ class Caller:
         return StoreUnavailable(where or f"{self.clients.where}: {type(error).__name__}", unknown=True)
 
 
-def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cuts items into lists of at most BATCH and BATCH_BYTES; one item may be larger alone."""
+def batches(
+    items: Iterable[T], size: Callable[[T], int], most: int = BATCH, most_bytes: int = BATCH_BYTES
+) -> Iterator[list[T]]:
+    """Cuts items into lists of at most `most` and so many bytes; one item may be larger alone."""
     batch: list[T] = []
     total = 0
     for item in items:
         weight = size(item)
-        if batch and (len(batch) == BATCH or total + weight > BATCH_BYTES):
+        if batch and (len(batch) == most or total + weight > most_bytes):
             yield batch
             batch, total = [], 0
         batch.append(item)

@@ -46,10 +46,10 @@ class WrongState(SchedulerError):
 class Duplicate(SchedulerError):
     """The id belongs to a job of another request. Choose another id."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"{job_id} is the id of another job: choose another id, or send the very same request to find it"
-        )
+    def __init__(self, *job_ids: str) -> None:
+        shown = ", ".join(job_ids[:20]) + (" …" if len(job_ids) > 20 else "")
+        is_taken = "is the id of another job" if len(job_ids) == 1 else "are ids of other jobs"
+        super().__init__(f"{shown} {is_taken}: choose another id, or send the very same request to find it")
 
 
 class Changed(SchedulerError):

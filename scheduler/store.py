@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from redis import exceptions as redis_errors
 
 from . import retry as retry_policy
-from .calling import BATCH, BATCH_BYTES, Caller, batches
+from .calling import BATCH, BATCH_BYTES, PIPELINE, Caller, batches
 from .clients import Clients, is_outage
 from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
 from .job import Job, NewJob, checksum, new_key
@@ -95,7 +95,7 @@ class Store(Caller):
         return done
 
     async def enqueue_each(self, jobs: Sequence[NewJob]) -> list[Enqueued | SchedulerError]:
-        """Jobs of any queues, with keys, in one pipeline: what became of each, or what it was refused with.
+        """Jobs of any queues, with keys, in as few pipelines as may be: what became of each, or its refusal.
 
         Nothing is raised for one of them. What is lost in between is sent once more, with the same keys.
         """
@@ -109,9 +109,14 @@ class Store(Caller):
             for batch in batches(places, lambda place: weight_of(jobs[place]))
         ]
         while parts:
-            calls = [self.enqueue_call(jobs[part[0]].queue, [jobs[n] for n in part]) for part in parts]
             alone: list[list[int]] = []
-            for part, reply in zip(parts, await self._run_twice(calls), strict=True):
+            replies: list[Any] = []
+            for some in batches(
+                parts, lambda part: sum(weight_of(jobs[n]) for n in part), PIPELINE, 2 * BATCH_BYTES
+            ):
+                calls = [self.enqueue_call(jobs[part[0]].queue, [jobs[n] for n in part]) for part in some]
+                replies += await self._run_twice(calls)
+            for part, reply in zip(parts, replies, strict=True):
                 if isinstance(reply, Invalid | StoreRefused) and len(part) > 1:
                     # One of them is what the script does not take: each for itself, so that it spoils no other.
                     alone += [[place] for place in part]

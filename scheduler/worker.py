@@ -273,3 +273,6 @@ class Worker:
             await sweep(self.store, queue, self.settings, worker=self.name, only_if_due=True)
         except SchedulerError as error:
             log.debug("sweep failed", queue=queue, error=str(error))
+        except Exception:
+            # The watchdog sweeps again; but it is to be known.
+            log.exception("a sweep failed", queue=queue)

@@ -292,7 +292,7 @@ async def test_many_go_out_in_order_over_all_queues(app):
         assert {434, 433} == {(await t.store.census(f"q{n}")).counts["ready"] for n in range(3)}
         again = await app.enqueue_many([{"type": "x", "payload": 1, "queue": "q1", "id": "job-1"}])
         assert [True] == [handle.duplicate for handle in again]
-        with pytest.raises(Duplicate, match="q1:job-1; all others"):
+        with pytest.raises(Duplicate, match="q1:job-1 is the id of another job"):
             await app.enqueue_many([{"type": "y", "queue": "q1", "id": "job-1"}, {"type": "y", "id": "new"}])
         assert 1 == (await t.store.census("default")).counts["ready"]
 
