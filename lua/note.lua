@@ -35,7 +35,7 @@ for i = 1, tonumber(count) do
       local start = string.format("%s:%016.0f%016.0f ", id, tonumber(token), seq ~= "" and tonumber(seq) or last)
       if seq == "" then
         last, placed = last + 1, true
-      elseif said[start] or redis.call("ZRANGEBYLEX", logs, "[" .. start, "(" .. string.sub(start, 1, -2) .. "!", "LIMIT", 0, 1)[1] then
+      elseif said[start] or redis.call("ZLEXCOUNT", logs, "[" .. start, "(" .. string.sub(start, 1, -2) .. "!") > 0 then
         start = nil
       else
         said[start] = true
