@@ -9,7 +9,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from ..worker import Worker
 from .common import run, wait_for, with_settings
 
 log = get_logger(__name__)
+
+CLOSING = 1.0
+"""Seconds that lifespans have for closing, however much of the grace the handlers took."""
 
 
 def find_app(name: str | None, settings: Settings) -> Scheduler:
@@ -150,22 +153,86 @@ async def work(
     async with opened(settings, name="scheduler-worker") as parts:
         stop = asyncio.Event()
         on_signals(stop.set)
-        names = list(queues) or app.handlers.queues() or ["default"]
-        if not await ready_unless_stopped(parts.store, stop, queue=names[0]):
-            return
-        for name in names[1:]:
-            await check_rights_of(parts.store, name)
-        async with app.at_work(parts.store, parts.follower):
-            own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
-            on_signals(own.stop)
+        orphan = asyncio.ensure_future(_stop_when_orphaned(parent)) if parent is not None else None
+        try:
+            names = list(queues) or app.handlers.queues() or ["default"]
+            if not await ready_unless_stopped(parts.store, stop, queue=names[0]):
+                return
+            for name in names[1:]:
+                await check_rights_of(parts.store, name)
+            await within_lifespans(
+                app, parts, settings, stop, lambda: _work(app, parts, settings, stop, queues)
+            )
+        finally:
+            if orphan is not None:
+                orphan.cancel()
+
+
+async def _work(
+    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, queues: Mapping[str, int]
+) -> None:
+    own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
+
+    def end() -> None:
+        stop.set()
+        own.stop()
+
+    on_signals(end)
+    await own.run()
+
+
+async def within_lifespans(
+    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, work: Callable[[], Awaitable[None]]
+) -> None:
+    """Does the work with the app's resources open. None of them holds up the end of the process.
+
+    A signal while they are opened ends that, and nothing is worked. To close they have the rest of the grace, at least
+    CLOSING seconds, or until another signal. `work` sees to the signals in between, and sets `stop` at the first.
+    """
+    loop = asyncio.get_running_loop()
+    opened = failed = False
+    limit = asyncio.timeout(None)
+
+    def end_at(when: float) -> None:
+        # It may be ending already, by an earlier signal.
+        with contextlib.suppress(RuntimeError):
+            limit.reschedule(when)
+
+    def hurry() -> None:
+        stop.set()
+        end_at(loop.time())
+
+    async def tell_when_asked() -> float:
+        await stop.wait()
+        return loop.time()
+
+    asked = asyncio.ensure_future(tell_when_asked())
+    try:
+        async with limit:
+            on_signals(hurry)
             if stop.is_set():
-                own.stop()
-            orphan = asyncio.ensure_future(_stop_when_orphaned(own, parent)) if parent is not None else None
-            try:
-                await own.run()
-            finally:
-                if orphan is not None:
-                    orphan.cancel()
+                return
+            async with app.at_work(parts.store, parts.follower):
+                opened = True
+                try:
+                    await work()
+                except BaseException:
+                    failed = True
+                    raise
+                finally:
+                    on_signals(hurry)
+                    since = asked.result() if asked.done() else loop.time()
+                    end_at(max(since + settings.grace_ms / 1000, loop.time() + CLOSING))
+    except TimeoutError:
+        if failed or not limit.expired():
+            raise
+        log.warning(
+            "a lifespan did not close in time and was left"
+            if opened
+            else "stopped while a lifespan was opened"
+        )
+    finally:
+        asked.cancel()
 
 
 async def ready_unless_stopped(store: Store, stop: asyncio.Event, *, queue: str = "default") -> bool:
@@ -187,11 +254,11 @@ async def check_rights_of(store: Store, queue: str) -> None:
         await store.connect(queue=queue)
 
 
-async def _stop_when_orphaned(own: Worker, parent: int) -> None:
+async def _stop_when_orphaned(parent: int) -> None:
     while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells
         await asyncio.sleep(0.5)
     log.warning("the parent process is gone: stopping")
-    own.stop()
+    signal.raise_signal(signal.SIGTERM)
 
 
 async def supervise(count: int) -> int:
@@ -291,8 +358,10 @@ async def _work_beside(
     app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, say: Callable[[], None]
 ) -> None:
     """A worker in the process of the API, until `stop`. What ends the worker before that ends the process."""
-    async with app.at_work(parts.store, parts.follower):
+
+    async def work() -> None:
         own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
+        on_signals(stop.set)
         working = asyncio.create_task(own.run(), name="worker")
         say()
         try:
@@ -305,6 +374,8 @@ async def _work_beside(
                 working.result()
             else:
                 await cancel_all([working])
+
+    await within_lifespans(app, parts, settings, stop, work)
 
 
 async def _upkeep(parts: Parts, settings: Settings) -> None:

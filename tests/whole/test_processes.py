@@ -8,9 +8,11 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from tests.whole.conftest import QUICK, Folder, free_port, http
 
-LEASE, WATCHDOG = 1.5, 1.0
+LEASE, WATCHDOG, GRACE = 1.5, 1.0, 2.0
 
 
 def test_the_first_minute_of_a_new_user(folder: Folder):
@@ -129,6 +131,73 @@ def test_a_second_signal_ends_at_once_still_releasing(folder: Folder):
 
     assert 0 == worker.wait(5)
     assert ("ready", 0) == (folder.job(job)["state"], folder.job(job)["attempt"])
+
+
+RESOURCES = """
+import asyncio
+from jobs import app, note
+
+
+@app.lifespan
+async def resource(app):
+    note("opening")
+    await asyncio.sleep({opening})
+    yield
+    note("closing")
+    await asyncio.sleep({closing})
+    note("closed")
+"""
+
+
+@pytest.mark.parametrize("command", [["worker"], ["dev", "--port", "0"]], ids=["worker", "dev"])
+def test_a_lifespan_that_hangs_as_it_opens_does_not_hold_up_the_end(folder: Folder, command: list[str]):
+    (folder.path / "resources.py").write_text(RESOURCES.format(opening=600, closing=0))
+    process = folder.start(*command, "resources:app", *QUICK)
+    folder.until(lambda: "opening" in folder.log())
+    process.send_signal(signal.SIGTERM)
+
+    assert 0 == process.wait(GRACE + 2)
+    assert ["opening"] == folder.log()
+    assert "worker started" not in folder.errors()
+
+
+@pytest.mark.parametrize("command", [["worker"], ["dev", "--port", "0"]], ids=["worker", "dev"])
+def test_a_lifespan_that_hangs_as_it_closes_does_not_hold_up_the_end(folder: Folder, command: list[str]):
+    (folder.path / "resources.py").write_text(RESOURCES.format(opening=0, closing=600))
+    process = folder.start(*command, "resources:app", *QUICK)
+    folder.until(lambda: "worker started" in folder.errors())
+    process.send_signal(signal.SIGTERM)
+
+    assert 0 == process.wait(GRACE + 2)
+    assert ["opening", "closing"] == folder.log()
+
+
+def test_a_lifespan_has_the_rest_of_the_grace_for_closing_unless_another_signal_comes(folder: Folder):
+    (folder.path / "resources.py").write_text(RESOURCES.format(opening=0, closing=1.4))
+    process = folder.start("worker", "resources:app", *QUICK)
+    folder.until(lambda: "worker started" in folder.errors())
+    process.send_signal(signal.SIGTERM)
+    assert 0 == process.wait(10)
+    assert ["opening", "closing", "closed"] == folder.log()
+
+    (folder.path / "resources.py").write_text(RESOURCES.format(opening=0, closing=600))
+    process = folder.start("worker", "resources:app", *QUICK, "--grace", "60s")
+    folder.until(lambda: folder.errors().count("worker started") == 2)
+    process.send_signal(signal.SIGTERM)
+    folder.until(lambda: folder.log().count("closing") == 2)
+    process.send_signal(signal.SIGTERM)
+    assert 0 == process.wait(10)
+
+
+def test_a_worker_that_loses_its_parent_while_a_lifespan_opens_ends(folder: Folder):
+    (folder.path / "resources.py").write_text(RESOURCES.format(opening=600, closing=0))
+    parent = folder.start("worker", "resources:app", *QUICK, "--processes", "1")
+    folder.until(lambda: "opening" in folder.log())
+    [child] = _children(parent.pid)
+    parent.kill()
+    parent.wait()
+
+    folder.until(lambda: not _alive(child))
 
 
 def test_several_processes_are_kept_up_and_stop_together(folder: Folder):
