@@ -391,9 +391,16 @@ async def _upkeep(parts: Parts, settings: Settings) -> None:
 @click.argument("app", required=False)
 @with_settings
 def dev(app: str | None, settings: Settings) -> None:
-    """One process with embedded server, API, a worker and the watchdog. Ctrl-C stops it; the jobs stay."""
+    """One process with embedded server, API, a worker and the watchdog. Ctrl-C stops it; the jobs stay.
+
+    The worker runs the shipped types, and those of APP, which is module:attribute.
+    """
     configure(settings)
     found = find_app(app, settings)
+    # The job that is shown to post runs beside any app, and mails and calls can be tried.
+    for handler in shipped.HANDLERS:
+        if found.handlers.get(handler.type) is None:
+            found.handlers.add(handler)
 
     def say() -> None:
         port, host = settings.port, settings.host
@@ -421,7 +428,7 @@ def dev(app: str | None, settings: Settings) -> None:
             f"  types       {', '.join(sorted(h.type for h in found.handlers)) or 'none'}",
             "Post a job:",
             f"  curl -s http://{shown}:{port}/v1/jobs{key} -H 'Content-Type: application/json' {body}",
-            "Stop with Ctrl-C; the jobs stay.",
+            f"Stop with Ctrl-C; the jobs {'are gone then' if settings.redis_url == 'memory://' else 'stay'}.",
         )
         print("\n".join(lines), flush=True)
 

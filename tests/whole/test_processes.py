@@ -32,6 +32,23 @@ def test_the_first_minute_of_a_new_user(folder: Folder):
     assert 0 == dev.wait(10)
 
 
+def test_the_job_that_dev_shows_runs_beside_an_app(folder: Folder):
+    port = free_port()
+    folder.start("dev", "jobs:app", "--port", str(port))
+    folder.until(lambda: "Post a job" in (folder.path / "out").read_text())
+    base = f"http://127.0.0.1:{port}/v1/jobs"
+    _, shown = http("POST", base, {"type": "demo.echo", "payload": {"hello": "world"}})
+    _, own = http("POST", base, {"type": "short", "queue": "mail", "payload": {"n": 1}})
+
+    for job in (shown, own):
+        assert "succeeded" == http("GET", f"{base}/{job['id']}?wait=10")[1]["state"]
+
+
+def test_dev_in_memory_says_that_its_jobs_go(folder: Folder):
+    folder.start("dev", "--port", "0", "--redis-url", "memory://")
+    folder.until(lambda: "the jobs are gone then" in (folder.path / "out").read_text())
+
+
 def test_a_killed_worker_loses_nothing_and_another_takes_over_in_time(folder: Folder):
     first = folder.worker()
     job = folder.enqueue("long")
