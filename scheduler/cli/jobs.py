@@ -101,9 +101,13 @@ def enqueue(
         print(made.id if created else f"{made.id} (enqueued before)")
 
 
+_OPTIONS = {"type": "TYPE", "tags": "--tag"}
+"""Fields that are not options of their own name."""
+
+
 def _as_options(faults: tuple[Fault, ...]) -> str:
     return "; ".join(
-        f"{'TYPE' if f.path == '/type' else '--' + f.path[1:].split('/')[0].replace('_', '-')}: {f.message}"
+        f"{_OPTIONS.get(name := f.path[1:].split('/')[0], '--' + name.replace('_', '-'))}: {f.message}"
         for f in faults
     )
 
@@ -145,6 +149,12 @@ def _print(found: Job, *, as_json: bool) -> None:
         )
 
 
+def _refused(job_id: str, state: str, why: str) -> WrongState:
+    # Scripts say "already" of what is ready, since a repeated call is told so.
+    state = "ready" if state == "already" else state
+    return WrongState(f"job {job_id} is {state}: {why}", state)
+
+
 def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
     @job.command(name, help=text)
     @click.argument("job_id", metavar="ID")
@@ -159,7 +169,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
                 if state == "missing":
                     raise missing(job_id)
                 if state not in good:
-                    raise WrongState(f"job {job_id} is {state}: `{name}` does not take it from there", state)
+                    raise _refused(job_id, state, f"`{name}` does not take it from there")
                 return None if state == "gone" else await _shown(store, queue, key)
 
         found = run(work())
@@ -210,7 +220,7 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
             if state == "missing":
                 raise missing(job_id)
             if state != "ready":
-                raise WrongState(f"job {job_id} is {state}: only a dead one is replayed", state)
+                raise _refused(job_id, state, "only a dead one is replayed")
             return await _shown(store, queue, key)
 
     _print(run(work()), as_json=as_json)

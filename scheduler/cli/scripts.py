@@ -71,12 +71,15 @@ def load(settings: Settings, _as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True)
 @with_settings
 def verify(queue: str | None, repair: bool, as_json: bool, settings: Settings) -> None:
-    """Does every job stand in exactly one set? Exit 1 on a fault."""
+    """Does every job stand in exactly one set? Exit 1 on a fault, or when there is no such queue."""
 
     async def work() -> tuple[list[str], list[tuple[str, Fault]]]:
         async with connected(settings, queue=queue or "default") as store:
             queues = [queue] if queue else await store.queues()
             found = [(name, fault) for name in queues async for fault in store.verify(name, repair=repair)]
+            if queue and not found:
+                # A misspelt name is no sound queue; of what is damaged there may be no more than its faults.
+                await store.census(queue)
             return queues, found
 
     queues, faults = run(work())

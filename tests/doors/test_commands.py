@@ -129,3 +129,27 @@ def test_dead_letters_are_listed_newest_first(servers: Servers, command: Command
     assert 3 == len(command("dlq", "list", "mail").splitlines())
     assert "no queue" in command("dlq", "list", "nowhere", status=1)
     assert "--before" in command("dlq", "list", "mail", "--before", "soon", status=2)
+
+
+def test_a_refusal_names_the_state_in_which_the_job_is(servers: Servers, command: Command) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(store, "a")
+
+    given(servers, one)
+
+    assert "job mail:a is ready: `run`" in command("job", "run", "mail:a", status=1)
+    assert "job mail:a is ready: only a dead one" in command("job", "replay", "mail:a", status=1)
+
+
+def test_a_refused_tag_is_named_as_its_option(command: Command) -> None:
+    assert "--tag: 1 to 128" in command("enqueue", "x", "--tag", "a b", status=2)
+
+
+def test_verify_of_a_queue_that_is_not_there_fails(servers: Servers, command: Command) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(store, "a")
+
+    given(servers, one)
+
+    assert "1 queues, 0 faults" in command("verify", "mail")
+    assert "there is no queue 'mial'" in command("verify", "mial", status=1)
