@@ -60,4 +60,6 @@ def _before(request: web.Request) -> int | None:
     try:
         return parse_rfc3339(text)
     except ValueError as error:
-        raise Invalid([Fault("/before", str(error))]) from None
+        # In an address "+" is a space.
+        hint = "; a + in an address is written %2B" if " " in text else ""
+        raise Invalid([Fault("/before", f"{error}{hint}")]) from None

@@ -129,6 +129,16 @@ async def test_what_the_list_does_not_take_is_refused_by_name(api, query, path):
 
 
 @on_the_fake
+async def test_a_plus_that_became_a_space_is_explained(api):
+    await api.enqueue()
+    answer = await api.get(f"{DLQ}?before=2027-01-01T00:00:00+01:00")
+
+    assert (422, ["/before"]) == (answer.status, answer.paths)
+    assert "%2B" in answer.doc["errors"][0]["message"]
+    assert 200 == (await api.get(f"{DLQ}?before=2027-01-01T00:00:00%2B01:00")).status
+
+
+@on_the_fake
 async def test_a_cursor_of_another_queue_or_of_other_filters_is_refused(api):
     for n in range(3):
         await die(api, f"k{n}")
