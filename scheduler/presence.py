@@ -5,6 +5,7 @@ A hint for people and autoscalers. No transition reads it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
@@ -34,6 +35,7 @@ class Presence:
         self._store = store
         self._client = store.clients.commands
         self._signed: dict[tuple[str, str], float] = {}
+        self._looking: asyncio.Task[list[WorkerSeen]] | None = None
 
     async def sign(self, name: str, said: Mapping[str, Any], lease_ms: int) -> None:
         """A worker process is there: `said` has host, pid, version, queues, types and concurrency.
@@ -98,6 +100,13 @@ class Presence:
             raise StoreUnavailable(f"{self._store.clients.where}: presence: {error}") from error
 
     async def _seen(self) -> list[WorkerSeen]:
+        # One look for all that ask meanwhile: it is a pipeline as long as there are workers, and a hint.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> list[WorkerSeen]:
         reads, namespace = self._store.clients.reads, self._store.namespace
         found: Any = await reads.smembers(workers_key(namespace))
         names = sorted(name.decode() for name in found)

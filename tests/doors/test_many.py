@@ -53,7 +53,15 @@ async def _rush(api: Api, redis: Redis) -> tuple[dict[str, dict[int, int]], Coun
     await api.enqueue("waited-for")
 
     async def lists(n: int) -> int:
-        return (await api.get(("/v1/queues", f"/v1/queues/q{n % 50}", "/v1/queues?limit=7")[n % 3])).status
+        which = (
+            "jobs",
+            f"jobs?queue=q{n % 50}",
+            "queues",
+            f"queues/q{n % 50}",
+            "workers",
+            f"queues/q{n % 50}/dlq",
+        )
+        return (await api.get(f"/v1/{which[n % 6]}")).status
 
     async def polls(n: int) -> int:
         which = "mail:waited-for" if n % 2 else f"q{n % 50}:old-{n % 50}"

@@ -140,9 +140,10 @@ def test_processes_outlive_a_server_that_is_killed_and_back_in_five_seconds(fold
     folder.run("verify")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lease", "loop_dead"),
-    [("1.5s", "60"), pytest.param("6s", "3", marks=pytest.mark.long)],
+    [("1.5s", "60"), ("6s", "3")],
     ids=["a while", "longer than a loop may stand still"],
 )
 def test_a_worker_that_was_stopped_past_its_lease_learns_of_it_when_it_wakes(
@@ -168,6 +169,7 @@ def test_a_worker_that_was_stopped_past_its_lease_learns_of_it_when_it_wakes(
         assert 0 == process.wait(5)
 
 
+@pytest.mark.long
 def test_a_handler_that_blocks_the_loop_for_two_leases_costs_no_job_its_lease(folder: Folder, server: Server):
     worker(folder, lease="2s")
     enqueue(folder, "wait", "beside", 5)
@@ -179,6 +181,7 @@ def test_a_handler_that_blocks_the_loop_for_two_leases_costs_no_job_its_lease(fo
     assert [1, 1] == [len(noted(folder, "start", key)) for key in ("blocking", "beside")]
 
 
+@pytest.mark.long
 def test_a_loop_that_stands_still_for_too_long_loses_its_leases(folder: Folder, server: Server):
     folder.variables["LOOP_DEAD"] = "1"
     first = worker(folder)
@@ -196,9 +199,10 @@ def test_a_loop_that_stands_still_for_too_long_loses_its_leases(folder: Folder, 
         assert 0 == process.wait(5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lease", "frozen"),
-    [("1.5s", 3), pytest.param("6s", 12, marks=pytest.mark.long)],
+    [("1.5s", 3), ("6s", 12)],
     ids=["shorter than the sockets' deadline", "longer"],
 )
 def test_a_frozen_server_costs_no_live_worker_its_lease(
@@ -240,3 +244,19 @@ def test_of_fifty_jobs_those_that_can_finish_within_the_grace_and_the_rest_goes_
 
     assert {("succeeded", 1, 0)} == states(shorts)
     assert {("ready", 0, 0)} == states(longs)
+
+
+@pytest.mark.parametrize("trouble", ["killed", "frozen"])
+def test_a_worker_ends_in_time_though_its_server_is_away(folder: Folder, server: Server, trouble: str):
+    process = worker(folder)
+    enqueue(folder, "wait", "a", 60)
+    folder.until(lambda: noted(folder, "start", "a"))
+    server.kill() if trouble == "killed" else server.freeze()
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    try:
+        assert 0 == process.wait(20)
+        assert time.monotonic() - began <= 2 + 2
+    finally:
+        if trouble == "frozen":
+            server.thaw()
