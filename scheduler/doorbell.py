@@ -17,6 +17,9 @@ BLOCK = 5
 MARGIN = 3
 """Seconds that the answer to a blocking call may be late."""
 
+TAKEN_OVER = 0.6
+"""Seconds after which somebody looks for one who is gone: the store replaces a timekeeper who is 0.5 s late."""
+
 
 class Doorbell:
     """A bell tells that something became runnable; who hears it claims. A lost ring costs a waiter its own timer."""
@@ -31,11 +34,15 @@ class Doorbell:
         self._changed = asyncio.Event()
         self._passing: set[asyncio.Task[None]] = set()
         self.pulse = Pulse("doorbell", usual=is_outage)
+        self._named: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._reminders: dict[str, asyncio.TimerHandle] = {}
 
-    async def wait(self, queue: str, seconds: float) -> bool:
-        """Waits for a ring of this queue, at most so long; whether it rang."""
+    async def wait(self, queue: str, seconds: float, name: str = "") -> bool:
+        """Waits for a ring of this queue, at most so long; whether it rang. `name` is for `remind`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters[queue].append(future)
+        if name:
+            self._named[queue, name] = future
         self._changed.set()
         if self._listener is None:
             self._listener = asyncio.create_task(forever(self.pulse, self._listen), name="doorbell")
@@ -55,6 +62,8 @@ class Doorbell:
             raise
         finally:
             self._leave(queue, future)
+            if self._named.get((queue, name)) is future:
+                del self._named[queue, name]
         return True
 
     def _leave(self, queue: str, future: asyncio.Future[None]) -> None:
@@ -97,6 +106,29 @@ class Doorbell:
                 return True
         return False
 
+    def remind(self, queue: str, seconds: float, name: str = "") -> None:
+        """Rings here in so long for who waits by this name, else for another; sooner, where that was asked for before.
+
+        So one of all who wait in a process looks when a claim has said to look again, however many they are: by his
+        own name, since the store may have made him the queue's timekeeper.
+        """
+        loop = asyncio.get_running_loop()
+        at, standing = loop.time() + seconds, self._reminders.get(queue)
+        if standing is not None:
+            if standing.when() <= at:
+                return
+            standing.cancel()
+        self._reminders[queue] = loop.call_at(at, self._reminded, queue, name)
+
+    def _reminded(self, queue: str, name: str) -> None:
+        del self._reminders[queue]
+        future = self._named.get((queue, name))
+        if future is not None and not future.done():
+            future.set_result(None)
+        elif self._ring(queue) and name:
+            # He may have been the timekeeper, whose time the one who looks in his place is not told.
+            self.remind(queue, TAKEN_OVER)
+
     async def pass_on(self, queue: str) -> None:
         """Gives a ring back, for another process: whoever heard it here cannot use it."""
         bell = Keys(self._namespace, queue).at("bell")
@@ -106,5 +138,8 @@ class Doorbell:
         await best_effort(pipe.execute())
 
     async def close(self) -> None:
+        for reminder in self._reminders.values():
+            reminder.cancel()
+        self._reminders.clear()
         if self._listener is not None:
             await cancel_all([self._listener])

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from .clients import Clients, best_effort, is_outage
 from .errors import StoreUnavailable
-from .job import Job
-from .keys import Keys
+from .job import Job, State
+from .keys import STATES, Keys
 from .store import Store
 from .tasks import Pulse, cancel_all, forever
 
@@ -21,7 +21,11 @@ BLOCK, MARGIN = 5, 3
 
 PAGE = 100
 LOOK_EVERY = 10.0
-"""Seconds after which a waiter reads its job without having been told."""
+"""Seconds after which the states of all watched jobs are looked at, for what no event told: few commands a queue."""
+
+
+LOOK_AT = 1_000
+"""Jobs that are looked at in one pipeline."""
 
 
 class Follower:
@@ -35,8 +39,10 @@ class Follower:
         self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
         self._wake_position: bytes = b"0"
         self._listener: asyncio.Task[None] | None = None
+        self._looker: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.pulse = Pulse("events", usual=is_outage)
+        self.looks = Pulse("look", usual=is_outage)
 
     @contextlib.asynccontextmanager
     async def watch(self, queue: str, key: str) -> AsyncIterator[asyncio.Event]:
@@ -49,6 +55,7 @@ class Follower:
         try:
             if self._listener is None:
                 self._listener = asyncio.create_task(forever(self.pulse, self._listen), name="events")
+                self._looker = asyncio.create_task(forever(self.looks, self._look_at_all), name="look")
             elif new:
                 await self._interrupt()
             self._changed.set()
@@ -119,9 +126,31 @@ class Follower:
                 for happened in events:
                     happened.set()
 
+    async def _look_at_all(self) -> float:
+        # The stream is a hint, and bounded: what fell out of it unseen is found here, whoever waits for it.
+        for queue in list(self._watching):
+            keys = list(self._watching.get(queue, ()))
+            for start in range(0, len(keys), LOOK_AT):
+                await self._look(queue, keys[start : start + LOOK_AT])
+        return LOOK_EVERY
+
+    async def _look(self, queue: str, keys: list[str]) -> None:
+        """Tells who watches what has ended, or is in no state any more."""
+        at = Keys(self._namespace, queue).at
+        pipe = self._clients.reads.pipeline(transaction=False)
+        for state in STATES:
+            pipe.zmscore(at(state), keys)
+        scores: list[list[float | None]] = await pipe.execute()
+        for key, *found in zip(keys, *scores, strict=True):
+            unfinished = any(
+                score is not None and not State(state).ended
+                for state, score in zip(STATES, found, strict=True)
+            )
+            for happened in () if unfinished else self._watching.get(queue, {}).get(key, ()):
+                happened.set()
+
     async def close(self) -> None:
-        if self._listener is not None:
-            await cancel_all([self._listener])
+        await cancel_all([task for task in (self._listener, self._looker) if task is not None])
 
 
 async def wait_ended(store: Store, follower: Follower, queue: str, key: str, seconds: float) -> Job:
@@ -133,17 +162,18 @@ async def wait_ended(store: Store, follower: Follower, queue: str, key: str, sec
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not job.state.ended:
-                    # The stream is a hint, and bounded: what fell out of it unseen is found by looking now and then.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_EVERY):
-                            await happened.wait()
+                    await happened.wait()
                     happened.clear()
                     try:
-                        job = await store.job(queue, key)
+                        # Without payload and result: then many of them go into one call.
+                        [seen] = await store.inspect(queue, [key])
+                        if seen is None or seen.state.ended:
+                            job = await store.job(queue, key)
                     except StoreUnavailable:
                         await asyncio.sleep(0.2)
                         happened.set()
-        return job
+        # As it is now: its progress, of which no event tells, may be another.
+        return job if job.state.ended else await store.job(queue, key)
 
 
 def _bytes(value: Any) -> bytes:

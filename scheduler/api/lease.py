@@ -9,6 +9,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from .. import retry as retry_policy
+from ..doorbell import TAKEN_OVER, Doorbell
 from ..errors import Fault, Invalid, SchedulerError, StoreUnavailable
 from ..fields import LeaseFields, LeaseShown
 from ..job import WORKER_NAME, Claimed, Job, State, parse_course
@@ -89,14 +90,23 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
     loop, polls, doorbell = asyncio.get_running_loop(), request.app[POLLS], request.app[DOORBELL]
     until = loop.time() + asked.wait
     while True:
-        claim = await _claim_once(request, asked, max(0.0, until - loop.time()))
+        try:
+            claim = await _claim_once(request, asked, max(0.0, until - loop.time()))
+        except BaseException:
+            doorbell.remind(asked.queue, TAKEN_OVER)  # who was to look for the others is gone: let another
+            raise
+        pause = TAKEN_OVER if claim.jobs else max(0.02, claim.wait_ms / 1000)
+        doorbell.remind(asked.queue, pause, asked.worker)
         # No time to wait and no job: that request was answered before, and nothing of it stands.
         answered = not claim.jobs and claim.wait_ms == 0
         left = until - loop.time()
         if claim.jobs or answered or left <= 0 or polls.stopping:
             return claim.jobs
+        rung = False
         async with polls.at_most(left + 1):
-            await doorbell.wait(asked.queue, max(0.02, min(left, claim.wait_ms / 1000)))
+            rung = await doorbell.wait(asked.queue, left, asked.worker)
+        if not rung and (polls.stopping or loop.time() >= until):
+            return []
 
 
 async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
@@ -109,7 +119,7 @@ async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
     try:
         claim = await asyncio.shield(running)
     except asyncio.CancelledError:
-        request.app[BEHIND].do(_undo(store, asked, running))
+        request.app[BEHIND].do(_undo(request.app[DOORBELL], store, asked, running))
         raise
     if claim.sweep:
         request.app[BEHIND].do(_sweep(request, asked))
@@ -236,9 +246,10 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
 # -- behind the answer ---------------------------------------------------------------------------------------
 
 
-async def _undo(store: Store, asked: Asked, running: asyncio.Future[Claim]) -> None:
-    """The caller hung up while the claim was under way: what it gave goes back."""
+async def _undo(doorbell: Doorbell, store: Store, asked: Asked, running: asyncio.Future[Claim]) -> None:
+    """The caller hung up while the claim was under way: what it gave goes back, and another looks in his place."""
     claim = await running
+    doorbell.remind(asked.queue, claim.wait_ms / 1000, asked.worker)
     await _give_back(store, asked, claim.jobs)
 
 

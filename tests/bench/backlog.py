@@ -6,7 +6,8 @@ import asyncio
 from functools import partial
 
 from scheduler.job import NewJob, new_key
-from scheduler.store import Ack, Store
+from scheduler.outcomes import Ack
+from scheduler.store import Store
 from tests.bench.common import PAYLOAD, Bench, Budget, Line, in_turn, script_usec
 
 COUNT = 10

@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from scheduler.job import NewJob, new_key
-from scheduler.store import Ack
+from scheduler.outcomes import Ack
 from tests.bench import bare
 from tests.bench.app import QUEUE
 from tests.bench.common import PAYLOAD, Bench, Budget, Line, empty

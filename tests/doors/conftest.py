@@ -19,6 +19,7 @@ from yarl import URL
 
 from scheduler import logs
 from scheduler.api import Deadlines, make_app, serve
+from scheduler.api.parts import POLLS, Polls
 from scheduler.clients import Clients
 from scheduler.doorbell import Doorbell
 from scheduler.events import Follower
@@ -66,6 +67,8 @@ class Api:
     settings: Settings
     stop: Callable[[], Awaitable[None]]
     """Ends the server, while its callers still wait."""
+    doorbell: Doorbell
+    polls: Polls
 
     @property
     def redis(self) -> Redis:
@@ -186,7 +189,7 @@ async def served(
     try:
         async with ClientSession(connector=TCPConnector(limit=0)) as session, AsyncExitStack() as running:
             site = await running.enter_async_context(serve(app, told, grace=2.0))
-            yield Api(store, site.port, session, told, running.aclose)
+            yield Api(store, site.port, session, told, running.aclose, doorbell, app[POLLS])
     finally:
         await doorbell.close()
         await follower.close()
