@@ -11,9 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from scheduler.app import Scheduler
 from tests.bench import bare
-from tests.bench.app import QUEUE
 from tests.bench.common import FIELDS, PAYLOAD, Bench, Budget, Line, empty, in_turn
 
 IN_FLIGHT = 50
@@ -24,12 +22,6 @@ Call = Callable[[int], Awaitable[None]]
 
 Way = Callable[[Call, int], Awaitable[None]]
 """How the calls for so many jobs follow each other."""
-
-
-async def enqueue_many(app: Scheduler, payloads: list[Any]) -> None:
-    """The seam: one line, `await app.enqueue_many(...)`, once the application has it."""
-    store = await app.store()
-    await store.enqueue(QUEUE, [app.new_job("send", payload, {}) for payload in payloads])
 
 
 async def one_at_a_time(call: Call, jobs: int) -> None:
@@ -60,7 +52,7 @@ async def bench(bench: Bench) -> list[Line]:
         await client.evalsha(sha, 2, bare.JOBS, bare.READY, made, PAYLOAD, made)
 
     async def ours_in_bulk(count: int) -> None:
-        await enqueue_many(app, [FIELDS] * count)
+        await app.enqueue_many([{"type": "send", "payload": FIELDS}] * count)
 
     async def plain_in_bulk(count: int) -> None:
         pipe: Any = client.pipeline(transaction=False)
