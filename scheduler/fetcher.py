@@ -66,16 +66,25 @@ class Crew:
         comes first that has begun the fewest jobs for its weight (stride scheduling, Waldspurger and Weihl 1995).
         """
         busy = [other for other in self.fetchers.values() if other is fetcher or not other.idling]
-        share = -(-self.concurrency * fetcher.weight // sum(other.weight for other in busy))
-        wanted = min(self.free, BATCH, share - fetcher.used)
-        if wanted > 0 and len(busy) > 1:
-            behind = [other for other in busy if other.starved and other.pace < fetcher.pace]
-            wanted = min(wanted, max(0, self.free - len(behind)))
-            if wanted == 0:
+        weights = sum(other.weight for other in busy)
+        wanted = min(self.free, BATCH, self._entitled(fetcher, weights))
+        if wanted > 0:
+            # Who has his whole share, of long jobs for example, takes no more: nothing is kept for him.
+            behind = [
+                other
+                for other in busy
+                if other.starved and other.pace < fetcher.pace and self._entitled(other, weights) > 0
+            ]
+            wanted = min(wanted, self.free - len(behind))
+            if wanted <= 0:
                 self._wake(behind)
         wanted = max(0, wanted)
         self.free -= wanted
         return wanted
+
+    def _entitled(self, fetcher: Fetcher, weights: int) -> int:
+        """Slots that it has not of its share, where the queues with work weigh so much together."""
+        return -(-self.concurrency * fetcher.weight // weights) - fetcher.used
 
     def give_back(self, count: int) -> None:
         """Frees slots, and wakes who waits for one."""

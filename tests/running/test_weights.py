@@ -78,3 +78,22 @@ async def test_a_queue_without_work_leaves_its_share_to_the_others(bench: Bench)
     await fill(bench, "a", 5)
     go.set()
     await bench.until(lambda: running == {"a": 5, "b": 20})
+
+
+async def test_long_jobs_of_one_queue_do_not_hold_up_the_slots_of_another(bench: Bench):
+    short = 0
+    go = asyncio.Event()
+
+    async def work(ctx) -> None:
+        nonlocal short
+        if ctx.queue == "long":
+            await go.wait()
+        else:
+            short += 1
+
+    bench.handler("work", work)
+    for queue in ("long", "short"):
+        await fill(bench, queue, 50)
+    bench.work(concurrency=2, queues={"long": 1, "short": 1})
+    await bench.until(lambda: short == 50)
+    go.set()
