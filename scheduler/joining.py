@@ -13,6 +13,7 @@ from msgspec import Struct
 from .errors import Invalid, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 MOST_ITEMS = 500
 """Items that close a gathering. A script takes no more in one call."""
@@ -94,7 +95,7 @@ class Joint:
     def fail(self, error: Exception) -> None:
         for _, reply in self.members:
             if not reply.done():
-                reply.set_exception(_own(error))
+                reply.set_exception(own(error))
                 reply.exception()  # it counts as seen: who asked may have gone away
 
 
@@ -104,7 +105,7 @@ def _alone(ask: Ask[Any], reply: asyncio.Future[list[Any]]) -> Joint:
     return joint
 
 
-def _own(error: Exception) -> Exception:
+def own(error: E) -> E:
     """One like it: raising a single exception in many tasks would make its traceback grow with each."""
     made = type(error).__new__(type(error), *error.args)
     made.__dict__.update(error.__dict__)
