@@ -46,10 +46,13 @@ class WrongState(SchedulerError):
 class Duplicate(SchedulerError):
     """The id belongs to a job of another request. Choose another id."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"{job_id} is the id of another job: choose another id, or send the very same request to find it"
+    def __init__(self, *job_ids: str) -> None:
+        which = (
+            f"{job_ids[0]} is the id of another job"
+            if len(job_ids) == 1
+            else f"{', '.join(job_ids)} are ids of other jobs"
         )
+        super().__init__(f"{which}: choose another id, or send the very same request to find it")
 
 
 class Changed(SchedulerError):
