@@ -353,6 +353,8 @@ async def test_one_bad_item_of_many_is_named_and_nothing_is_sent(app):
             await typed.enqueue_many([{"n": 1}, {"n": 2}, {"n": "three"}])
         with pytest.raises(Invalid, match="/0/type: this field is required"):
             await app.enqueue_many([{"payload": 1}])
+        with pytest.raises(Invalid, match="/0/traceparent"):
+            await app.enqueue_many([{"type": "x", "traceparent": "\ud800"}])
         with pytest.raises(Invalid, match="/0/colour"):
             await app.enqueue_many([{"type": "x", "colour": "red"}])
         assert [] == await t.store.queues()

@@ -190,3 +190,18 @@ async def test_one_loads_the_scripts_again_for_all_who_miss_them(store, redis):
     await race(*(loading.census(QUEUE) for _ in range(20)))
 
     assert 2 == loading.loads
+
+
+async def test_what_cannot_be_sent_spoils_no_other(counted):
+    await counted.enqueue(QUEUE, [new("a")])
+    *good, bad, enqueued = await race(
+        *(counted.inspect(QUEUE, ["a"]) for _ in range(4)),
+        counted.inspect(QUEUE, ["\ud800"]),
+        counted.enqueue_one(new("b", queue="other")),
+        return_exceptions=True,
+    )
+
+    assert ["mail:a"] * 4 == [job.id for [job] in good]
+    assert isinstance(bad, UnicodeEncodeError)
+    assert "surrogates" in str(bad)
+    assert "ready" == enqueued.outcome
