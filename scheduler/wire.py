@@ -118,13 +118,19 @@ class Wire(asyncio.Protocol):
         self._heard = asyncio.get_running_loop().time()
         try:
             self._reader.feed(data)
+            demoted = False
             while (reply := self._reader.gets()) is not _INCOMPLETE:
+                demoted = demoted or isinstance(reply, redis_errors.ReadOnlyError)
                 self._take(reply)
         except (redis_errors.RedisError, IndexError) as error:
             # No reply of a Redis, or one that nobody waits for: nothing can be told apart from here on.
             self._lose(
                 redis_errors.ConnectionError(f"the server answers in a way nobody understands: {error}")
             )
+            return
+        if demoted:
+            # Where a name or a proxy leads to the new master, the next connection does.
+            self._lose(redis_errors.ConnectionError("the server was made a replica"))
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):

@@ -186,3 +186,14 @@ async def test_closing_tells_who_waits_for_the_connection_and_who_comes_later(tm
             await opening
         with pytest.raises(redis_errors.ConnectionError):
             await wire.send([("ECHO", "x")])
+
+
+async def test_a_server_that_was_made_a_replica_is_left(tmp_path):
+    server = FakeServer(lambda *_: b"-READONLY You can't write against a read only replica.\r\n")
+    async with wired(server, tmp_path) as wire:
+        [refused] = await wire.send([("ECHO", "x")])
+        assert isinstance(refused, redis_errors.ReadOnlyError)
+        [old] = server.callers
+        server.answer = echo
+        assert [b"y"] == await wire.send([("ECHO", "y")])
+        assert old not in server.callers
