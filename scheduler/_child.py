@@ -23,8 +23,10 @@ from .settings import Settings
 
 def main() -> None:
     """Serves one request after another until the socket ends."""
-    # Stopping is the worker's to say: it kills this process when its handler must not go on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stopping is the worker's to say: it kills this process when its handler must not go on. A service manager tells
+    # all processes of a service to end, also this one. A function, since what is ignored is so in programs it starts.
+    for told_to_end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told_to_end, lambda *_: None)
     # What handlers start must not hold it: its end tells the worker that this process is gone.
     os.set_inheritable(int(sys.argv[1]), False)
     connection = Connection(int(sys.argv[1]))

@@ -93,3 +93,10 @@ def dies_and_leaves(ctx: Context, file: str, how: str) -> None:
     else:
         Path(file).write_text(str(subprocess.Popen(["sleep", "300"]).pid))
     os._exit(3)
+
+
+def waits(ctx: Context, file: str) -> None:
+    """Writes down its process, and ends when it may."""
+    Path(file).write_text(str(os.getpid()))
+    while not Path(f"{file}-go").exists():
+        time.sleep(0.01)

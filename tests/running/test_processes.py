@@ -132,6 +132,20 @@ async def test_a_hung_one_is_killed_at_its_timeout_with_what_it_started(bench: B
     assert State.SUCCEEDED is (await bench.ended(await bench.enqueue("who"))).state
 
 
+async def test_only_its_worker_ends_it(bench: Bench, tmp_path):
+    offered(bench, jobs.waits)
+    worker = bench.work(grace_ms=5_000)
+    file = tmp_path / "pid"
+    key = await bench.enqueue("waits", orjson.dumps({"file": str(file)}))
+    await bench.until(lambda: file.exists() and file.read_text())
+    # As a service manager does, which knows no difference between them.
+    os.kill(int(file.read_text()), signal.SIGTERM)
+    worker.stop()
+    (tmp_path / "pid-go").touch()
+
+    assert State.SUCCEEDED is (await bench.ended(key)).state
+
+
 async def test_what_waits_too_long_for_a_process_has_not_failed(bench: Bench):
     offered(bench, jobs.naps)
     worker = bench.work(concurrency=20)
