@@ -210,7 +210,7 @@ class Caller:
 
     def _translated(self, error: Exception, script: str) -> SchedulerError:
         text = str(error)
-        where = f"{self.clients.where}: {script}: {text}"
+        where = f"{self.clients.where}: {script}: {text or type(error).__name__}"
         # What is refused while a connection is made arrives wrapped, as a lost connection.
         rights = redis_errors.AuthenticationError | redis_errors.NoPermissionError
         if isinstance(error, rights) or isinstance(error.__cause__, rights):
@@ -226,7 +226,7 @@ class Caller:
             return Invalid([Fault("/run_at", "at most 10 years from now")])
         if isinstance(error, redis_errors.ResponseError):
             return StoreRefused(where)
-        return StoreUnavailable(where or f"{self.clients.where}: {type(error).__name__}", unknown=True)
+        return StoreUnavailable(where, unknown=True)
 
 
 def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
