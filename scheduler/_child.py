@@ -23,8 +23,12 @@ from .settings import Settings
 
 def main() -> None:
     """Serves one request after another until the socket ends."""
-    # Stopping is the worker's to say: it kills this process when its handler must not go on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Stopping is the worker's to say: it kills this process when its handler must not go on. A service manager tells
+    # all processes of a service to end, also this one. A function, since what is ignored is so in programs it starts.
+    for told_to_end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told_to_end, lambda *_: None)
+    # What handlers start must not hold it: its end tells the worker that this process is gone.
+    os.set_inheritable(int(sys.argv[1]), False)
     connection = Connection(int(sys.argv[1]))
     requests: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, requests), daemon=True).start()
@@ -66,7 +70,7 @@ def _run(module: str, name: str, claimed: Claimed, settings: Settings, max_resul
     handler: Handler | None = getattr(found, "handler", None)
     function = handler.function if handler is not None else found
     decode = handler.decode if handler is not None else payload_decoder(name, inspect.unwrap(function))
-    context = Context(claimed, lambda _claimed, field, value: send("tell", field, value), settings)
+    context = Context(claimed, lambda of, field, value: send("tell", of.token, field, value), settings)
     result = function(context, **decode(context.payload))
     if inspect.iscoroutine(result):
         result = asyncio.run(_awaited(result))

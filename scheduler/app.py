@@ -157,8 +157,10 @@ class Scheduler:
         Closing the two is left to who made them.
         """
         loop = asyncio.get_running_loop()
-        before = self._connections.get(loop)
+        before, thread = self._connections.get(loop), self._thread
         self._connections[loop] = Connection((store, follower))
+        # Handlers in threads enqueue by this store too.
+        self._thread = LoopThread(loop)
         try:
             async with AsyncExitStack() as stack:
                 for lifespan in self._lifespans:
@@ -166,6 +168,7 @@ class Scheduler:
                 yield
         finally:
             del self._connections[loop]
+            self._thread = thread
             if before is not None:
                 self._connections[loop] = before
 
@@ -202,7 +205,11 @@ class Scheduler:
     async def send_many(self, jobs: Sequence[NewJob]) -> list[Handle]:
         """Jobs that were made by `new_job`, in calls of 500. An id of another request raises when all others are in."""
         if self.handlers.middleware:
-            return list(await asyncio.gather(*(self._send(job) for job in jobs)))
+            sent = await asyncio.gather(*(self._send(job) for job in jobs), return_exceptions=True)
+            for error in sent:
+                if isinstance(error, BaseException):
+                    raise error
+            return [handle for handle in sent if not isinstance(handle, BaseException)]
         handles, taken = [], []
         for outcome in await (await self.store()).enqueue_each(jobs):
             if isinstance(outcome, SchedulerError):
@@ -228,9 +235,13 @@ class Scheduler:
 
     def sync(self, asked: Coroutine[Any, Any, Handle]) -> SyncHandle:
         """Waits for a handle in a thread that has no event loop, and gives it a face without one."""
-        if self._thread is None or not self._thread.alive:
-            self._thread = LoopThread()
-        return SyncHandle(self._thread.run(asked), self._thread)
+        return SyncHandle(self._run(asked), self._run)
+
+    def _run(self, asked: Coroutine[Any, Any, R]) -> R:
+        thread = self._thread
+        if thread is None or not thread.alive:
+            thread = self._thread = LoopThread()
+        return thread.run(asked)
 
     def new_job(self, type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:
         """The job that these arguments describe. Raises PayloadInvalid or Invalid; nothing is sent."""
@@ -276,16 +287,21 @@ class Scheduler:
 
     def _abandon_closed(self) -> None:
         # What a loop left open that is gone cannot be closed by its own means any more; its files and its lock can.
-        for loop in [loop for loop in self._connections if loop.is_closed()]:
-            self._connections.pop(loop).abandon()
+        # Threads with loops of their own do this at the same time.
+        for loop in [loop for loop in list(self._connections) if loop.is_closed()]:
+            connection = self._connections.pop(loop, None)
+            if connection is not None:
+                connection.abandon()
 
     async def store(self) -> Store:
         return (await self.connection())[0]
 
     async def close(self) -> None:
-        """Closes what was opened by this loop."""
-        connection = self._connections.pop(asyncio.get_running_loop(), None)
-        if connection is not None:
+        """Closes what was opened by this loop, and nothing that a worker or a test works with."""
+        loop = asyncio.get_running_loop()
+        connection = self._connections.get(loop)
+        if connection is not None and not connection.given:
+            del self._connections[loop]
             await connection.close()
 
     async def __aenter__(self) -> Self:

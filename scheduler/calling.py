@@ -10,7 +10,7 @@ from redis import exceptions as redis_errors
 
 from .clients import Clients, is_outage
 from .errors import Fault, Invalid, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
-from .joining import Ask, Call, Joiner
+from .joining import Ask, Call, Joiner, own
 from .keys import LAYOUT, Keys
 from .rights import check_layout, check_rights
 from .scripts import Script, all_scripts, digest
@@ -57,7 +57,8 @@ class Caller:
         self._now = now
         self._bodies: dict[str, tuple[bytes, str]] = {}
         self._scripts: Mapping[str, Script] = all_scripts()
-        self._loading, self._connecting = asyncio.Lock(), asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._connecting: asyncio.Task[None] | None = None
         self._heads: dict[tuple[str, str, bool], tuple[Any, ...]] = {}
         self._joiner = Joiner(self._send_joined)
 
@@ -75,22 +76,44 @@ class Caller:
                 raise
             raise self._translated(error, "connect") from error
 
+    async def _connected(self) -> None:
+        """Connects at the first call. One does it for all that call meanwhile, and all are told what came of it."""
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self.connect())
+            self._connecting.add_done_callback(self._connect_ended)
+        connecting = self._connecting
+        await asyncio.wait({connecting})
+        if connecting.cancelled():
+            raise StoreUnavailable(f"{self.clients.where}: closed")
+        if (error := connecting.exception()) is not None:
+            raise own(error)
+
+    def _connect_ended(self, task: asyncio.Task[None]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # it counts as seen: who waited for it may have gone away
+
     async def load(self) -> None:
         """Loads every script into the server, with flags where the server knows them."""
+        flagged = not self.clients.fake and await self._knows_flags()
+        bodies: dict[str, tuple[bytes, str]] = {}
+        for name, script in self._scripts.items():
+            body = script.flagged if flagged else script.plain
+            bodies[name] = (body, digest(body))
+        guarded = self._scripts["replay"].guarded if flagged else self._scripts["replay"].plain
+        bodies["replay guarded"] = (guarded, digest(guarded))
+        pipe = self.clients.commands.pipeline(transaction=False)
+        for body, _ in bodies.values():
+            pipe.script_load(body)
+        await pipe.execute()
+        self._bodies = bodies
+        self._heads.clear()
+
+    async def _load_again(self, lost: Mapping[str, Any]) -> None:
+        # Of many who miss them at the same time, one loads.
         async with self._loading:
-            flagged = not self.clients.fake and await self._knows_flags()
-            bodies: dict[str, tuple[bytes, str]] = {}
-            for name, script in self._scripts.items():
-                body = script.flagged if flagged else script.plain
-                bodies[name] = (body, digest(body))
-            guarded = self._scripts["replay"].guarded if flagged else self._scripts["replay"].plain
-            bodies["replay guarded"] = (guarded, digest(guarded))
-            pipe = self.clients.commands.pipeline(transaction=False)
-            for body, _ in bodies.values():
-                pipe.script_load(body)
-            await pipe.execute()
-            self._bodies = bodies
-            self._heads.clear()
+            if self._bodies is lost:
+                await self.load()
 
     async def _knows_flags(self) -> bool:
         try:
@@ -107,6 +130,8 @@ class Caller:
         return bool(self._bodies) and self._bodies["claim"][0].startswith(b"#!lua")
 
     async def close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
         await self._joiner.close()
         await self.clients.close()
 
@@ -157,17 +182,13 @@ class Caller:
         run is sent once more.
         """
         if not self._bodies:
-            # One connects for all that call meanwhile.
-            async with self._connecting:
-                if not self._bodies:
-                    await self.connect()
+            await self._connected()
         bodies = self._bodies
         try:
             replies = await self._send(calls)
             missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
             if missing:
-                if self._bodies is bodies:
-                    await self.load()
+                await self._load_again(bodies)
                 # With their text: a server that loses them once more in between cannot miss that.
                 again = await self._send([calls[n] for n in missing], whole=True)
                 for n, reply in zip(missing, again, strict=True):
@@ -192,7 +213,7 @@ class Caller:
 
     def _translated(self, error: Exception, script: str) -> SchedulerError:
         text = str(error)
-        where = f"{self.clients.where}: {script}: {text}"
+        where = f"{self.clients.where}: {script}: {text or type(error).__name__}"
         # What is refused while a connection is made arrives wrapped, as a lost connection.
         rights = redis_errors.AuthenticationError | redis_errors.NoPermissionError
         if isinstance(error, rights) or isinstance(error.__cause__, rights):
@@ -208,7 +229,7 @@ class Caller:
             return Invalid([Fault("/run_at", "at most 10 years from now")])
         if isinstance(error, redis_errors.ResponseError):
             return StoreRefused(where)
-        return StoreUnavailable(where or f"{self.clients.where}: {type(error).__name__}", unknown=True)
+        return StoreUnavailable(where, unknown=True)
 
 
 def batches(

@@ -42,15 +42,26 @@ class _Packed:
         return [b"".join(self.pack_command(*command)[0] for command in commands)]
 
 
-class _Tcp(_Packed, connections.Connection):
+class _Leaving:
+    """Leaves a master that was made a replica: where a name or a proxy leads to the new one, the next connection does."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)  # type: ignore[misc]
+        except redis.exceptions.ReadOnlyError:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            raise
+
+
+class _Tcp(_Packed, _Leaving, connections.Connection):
     pass
 
 
-class _Tls(_Packed, connections.SSLConnection):
+class _Tls(_Packed, _Leaving, connections.SSLConnection):
     pass
 
 
-class _Unix(_Packed, connections.UnixDomainSocketConnection):
+class _Unix(_Packed, _Leaving, connections.UnixDomainSocketConnection):
     pass
 
 

@@ -17,7 +17,7 @@ from .errors import HandlerFailed, PayloadInvalid, Permanent, RetryAfter, Snooze
 from .handlers import Handler, Handlers, Middleware
 from .job import Claimed
 from .outcomes import Ack, Bury, Nack, Release, Settlement
-from .processes import Processes
+from .processes import NoTurn, Processes
 from .threads import Threads
 
 LONGEST_TEXT = 65_536
@@ -53,6 +53,8 @@ async def execute(
     try:
         result = await run(handler, context, arguments, places, handlers.middleware, max_result)
         return Ack(claimed.key, claimed.token, encode_result(result, max_result))
+    except NoTurn:
+        return Release(claimed.key, claimed.token)
     except asyncio.CancelledError:
         # The worker cancels for one of three reasons; a handler that cancels itself has failed.
         if context.lost:

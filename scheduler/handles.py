@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -12,7 +12,6 @@ from .clients import open_clients
 from .errors import Fault, Invalid, JobCancelled, JobDead, StoreRefused, WrongState
 from .events import Follower, wait_ended
 from .job import Job, State, split_id
-from .loop_thread import LoopThread
 from .settings import Settings
 from .store import Store
 
@@ -67,8 +66,8 @@ class Handle:
 class SyncHandle:
     """A job that was enqueued, for code without an event loop."""
 
-    def __init__(self, handle: Handle, thread: LoopThread) -> None:
-        self._handle, self._thread = handle, thread
+    def __init__(self, handle: Handle, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._handle, self._run = handle, run
         self.id = handle.id
         self.duplicate = handle.duplicate
 
@@ -77,22 +76,24 @@ class SyncHandle:
 
     def refresh(self) -> Job:
         """The job as it is now. Raises NotFound once its retention is over."""
-        return self._thread.run(self._handle.refresh())
+        job: Job = self._run(self._handle.refresh())
+        return job
 
     def cancel(self) -> Job:
         """Cancels it, or asks it to stop when it runs. Raises WrongState when it has succeeded or died."""
-        return self._thread.run(self._handle.cancel())
+        job: Job = self._run(self._handle.cancel())
+        return job
 
     def result(self, timeout: float | None = None) -> Any:
         """What the handler returned. Raises JobDead, JobCancelled, or TimeoutError after so many seconds."""
-        return self._thread.run(self._handle.result(timeout))
+        return self._run(self._handle.result(timeout))
 
 
 class Connection:
-    """A store and its follower, opened once for one event loop."""
+    """A store and its follower, opened once for one event loop; those that are given are closed by who gave them."""
 
     def __init__(self, given: tuple[Store, Follower] | None = None) -> None:
-        self._parts, self._given = given, given is not None
+        self._parts, self.given = given, given is not None
         self._opening = asyncio.Lock()
 
     async def opened(self, settings: Settings) -> tuple[Store, Follower]:
@@ -109,13 +110,13 @@ class Connection:
 
     async def close(self) -> None:
         parts, self._parts = self._parts, None
-        if parts is not None and not self._given:
+        if parts is not None:
             store, follower = parts
             await follower.close()
             await store.close()
 
     def abandon(self) -> None:
-        if self._parts is not None and not self._given:
+        if self._parts is not None and not self.given:
             self._parts[0].clients.abandon()
 
 

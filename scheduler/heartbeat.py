@@ -125,6 +125,10 @@ class Heartbeat:
             reply: Any = client.execute_command("EVALSHA", sha, len(keys), *keys, *call.args)
         except redis_errors.NoScriptError:
             reply = client.execute_command("EVAL", body, len(keys), *keys, *call.args)
+        except redis_errors.ReadOnlyError:
+            # The master was made a replica: the next connection may lead to the new one.
+            client.connection_pool.disconnect()
+            raise
         return call.read(reply)
 
     async def _beat_in_loop(self) -> float:

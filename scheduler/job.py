@@ -26,6 +26,7 @@ else:
 
 TYPE_NAME = QUEUE_NAME
 WORKER_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+TRACEPARENT = re.compile(r"[!-~]{1,256}")
 LONGEST_DELAY_MS = 3_652 * 86_400_000
 """Ten years: as far as a job can be scheduled."""
 
@@ -377,6 +378,12 @@ def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
         found.append(Fault("/delay", "at most 10 years"))
     if job.group is not None and not JOB_KEY.fullmatch(job.group):
         found.append(Fault("/group", "1 to 128 letters, digits, '.', '_' or '-'"))
+    if job.traceparent is not None and not TRACEPARENT.fullmatch(job.traceparent):
+        found.append(
+            Fault(
+                "/traceparent", "1 to 256 characters of ASCII without spaces, as W3C's trace context has it"
+            )
+        )
     if len(job.tags) > 32:
         found.append(Fault("/tags", "at most 32 tags"))
     found += [

@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from .errors import Invalid, StoreRefused, StoreUnavailable
+from .errors import Invalid, SchedulerError, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 MOST_ITEMS = 500
 """Items that close a gathering. A script takes no more in one call."""
@@ -94,7 +95,7 @@ class Joint:
     def fail(self, error: Exception) -> None:
         for _, reply in self.members:
             if not reply.done():
-                reply.set_exception(_own(error))
+                reply.set_exception(own(error))
                 reply.exception()  # it counts as seen: who asked may have gone away
 
 
@@ -104,9 +105,11 @@ def _alone(ask: Ask[Any], reply: asyncio.Future[list[Any]]) -> Joint:
     return joint
 
 
-def _own(error: Exception) -> Exception:
+def own(error: E) -> E:
     """One like it: raising a single exception in many tasks would make its traceback grow with each."""
     made = type(error).__new__(type(error), *error.args)
+    if not isinstance(error, SchedulerError):
+        made.__init__(*error.args)  # type: ignore[misc] # those of the language keep more than their dictionary
     made.__dict__.update(error.__dict__)
     made.__cause__ = error
     return made
@@ -175,22 +178,38 @@ class Joiner:
     async def _fly(self, joints: list[Joint]) -> None:
         try:
             while joints:
-                plans = [joint.plan(joint.items) for joint in joints]
-                replies = await self._repeated([call for plan in plans for call in plan])
-                again, start = [], 0
-                for joint, plan in zip(joints, plans, strict=True):
-                    again += joint.tell(replies[start : start + len(plan)])
-                    start += len(plan)
-                joints = again
-        except Exception as error:  # noqa: BLE001 - each caller is told
+                joints = await self._sent(joints)
+        except SchedulerError as error:
             for joint in joints:
                 joint.fail(error)
+        except Exception as error:  # noqa: BLE001 - each caller is told
+            await self._one_by_one(joints, error)
         except BaseException:
             for joint in joints:
                 joint.fail(StoreUnavailable("the call was given up", unknown=True))
             raise
         finally:
             self._landed()
+
+    async def _sent(self, joints: Sequence[Joint]) -> list[Joint]:
+        plans = [joint.plan(joint.items) for joint in joints]
+        replies = await self._repeated([call for plan in plans for call in plan])
+        again, start = list[Joint](), 0
+        for joint, plan in zip(joints, plans, strict=True):
+            again += joint.tell(replies[start : start + len(plan)])
+            start += len(plan)
+        return again
+
+    async def _one_by_one(self, joints: Sequence[Joint], error: Exception) -> None:
+        # One of them could not be made into a command, or its reply not be read: that is nobody else's trouble.
+        alone = [_alone(*member) for joint in joints for member in joint.members if not member[1].done()]
+        for each in alone:
+            try:
+                if len(alone) == 1:
+                    raise error
+                await self._sent([each])
+            except Exception as its_own:  # noqa: BLE001 - its caller is told
+                each.fail(its_own)
 
     def _landed(self) -> None:
         self._under_way -= 1

@@ -12,18 +12,18 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for other threads. It is a daemon: it ends with the process."""
+    """Runs coroutines for other threads: in a loop that runs already, else in a daemon thread that ends with the process."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.new_event_loop()
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="scheduler loop", daemon=True)
-        self._thread.start()
+        if loop is None:
+            threading.Thread(target=self._loop.run_forever, name="scheduler loop", daemon=True).start()
 
     @property
     def alive(self) -> bool:
         """It can be used: a forked child has the object, but not the thread."""
-        return self._process == os.getpid() and self._thread.is_alive()
+        return self._process == os.getpid() and not self._loop.is_closed()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What the coroutine returns or raises. Raises RuntimeError where a loop runs: that would stand still."""

@@ -28,6 +28,13 @@ from .threads import Threads
 DIED = "ProcessDied"
 """The kind of a failure that is the process's: it was killed, or ended by itself."""
 
+WAITS_AT_MOST = 0.25
+"""The part of its timeout that a job waits for a process. Then another worker may have one, and the time is new."""
+
+
+class NoTurn(BaseException):
+    """All processes were busy: the handler has not begun."""
+
 
 class Child:
     """One process, running one handler after another."""
@@ -48,31 +55,27 @@ class Child:
             raise
         finally:
             theirs.close()
+        # Closed with the last thread that holds this child, and not before: its number would be another file's then.
         self._connection = Connection(ours.detach())
-        self._lock = threading.Lock()
-        self._running = self._dead = False
+        self._ending = threading.Lock()
 
-    def run(self, request: tuple[Any, ...], tell: Callable[[str, Any], None]) -> bytes:
+    def run(self, request: tuple[Any, ...], token: int, tell: Callable[[str, Any], None]) -> bytes:
         """The handler's result as JSON. Blocks. Raises HandlerFailed for what it raised, or when the process ended."""
-        with self._lock:
-            self._running = True
         try:
             self._connection.send(request)
             while True:
                 word, *rest = self._connection.recv()
                 if word == "tell":
-                    tell(*rest)
+                    of, *told = rest
+                    # A thread that an earlier handler left behind speaks of another job.
+                    if of == token:
+                        tell(*told)
                 elif word == "done":
                     return rest[0]  # type: ignore[no-any-return]
                 else:
                     raise HandlerFailed(*rest)
         except (EOFError, OSError):
             raise HandlerFailed(DIED, f"the handler's process ended: {self._end()}") from None
-        finally:
-            with self._lock:
-                self._running = False
-                if self._dead:
-                    self._connection.close()
 
     def _end(self) -> str:
         status = self.kill()
@@ -83,17 +86,17 @@ class Child:
         return f"killed by signal {-status}"
 
     def kill(self) -> int:
-        """Ends it and what it has started, now; how it ended."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        status = self._process.wait()
-        with self._lock:
-            # By the last one who uses it, and once: its number may be another file's by then.
-            if not self._dead and not self._running:
-                self._connection.close()
-            self._dead = True
-        return status
+        """Ends it and what it has started, now; how it ended. Who listens to it hears the end."""
+        with self._ending:
+            # Not waited for until now, so its number is its own, and its group's, also when it has ended by itself.
+            if self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as ours:
+            # What it has started in a session of its own may hold the other end.
+            ours.shutdown(socket.SHUT_RDWR)
+        return self._process.returncode
 
     @property
     def alive(self) -> bool:
@@ -112,14 +115,22 @@ class Processes:
         self._ended = False
 
     async def run(self, handler: Handler, context: Context, max_result: int) -> Raw | None:
-        """The handler's result from a process of its own. Cancelled, it kills the process."""
-        async with self._turn:
+        """The handler's result from a process of its own. Cancelled, it kills the process.
+
+        Raises NoTurn when all of them stay busy, HandlerFailed.
+        """
+        try:
+            async with asyncio.timeout(context.claimed.timeout_ms / 1000 * WAITS_AT_MOST):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise NoTurn from None
+        try:
             child = await self._taken()
             request = (*handler.home, context.claimed, context.settings, max_result)
 
             fit = False
             try:
-                result = await self._threads.run(child.run, request, context.pass_on)
+                result = await self._threads.run(child.run, request, context.token, context.pass_on)
                 fit = True
             except HandlerFailed as error:
                 fit = error.kind != DIED
@@ -128,6 +139,8 @@ class Processes:
                 # Cancelled by the worker, at a timeout for example: the handler must not go on.
                 await asyncio.shield(self._threads.run(self._give_back if fit else self._drop, child))
             return Raw(result) if result else None
+        finally:
+            self._turn.release()
 
     async def _taken(self) -> Child:
         taking = asyncio.ensure_future(self._threads.run(self._take))

@@ -65,6 +65,7 @@ class Threads:
     def _live(self, inbox: SimpleQueue[Work | None]) -> None:
         while (work := inbox.get()) is not None:
             work()
+            del work  # it holds a payload, or a process, for as long as this thread is idle
             with self._lock:
                 if self._ended:
                     return

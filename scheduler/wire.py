@@ -18,6 +18,9 @@ from redis.asyncio import Redis
 
 Commands = Sequence[Sequence[Any]]
 
+LATE = 0.5
+"""Seconds that a timer is late when the event loop stood still: what came meanwhile is not read yet, or not even sent."""
+
 _INCOMPLETE = object()
 
 
@@ -48,11 +51,15 @@ class Wire(asyncio.Protocol):
         self._opening: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
+        self._closed = False
 
     async def send(self, commands: Commands) -> list[Any]:
         """The replies; one that is an error stands in its place. Raises the library's errors when the server is lost."""
         # Packed first: what cannot be is the caller's fault, and leaves no gap in what others wait for.
         packed = [hiredis.pack_command(tuple(command)) for command in commands]
+        if not packed:
+            # Owed nothing, it would be handed what the next caller is owed.
+            return []
         while self._transport is None:
             await self._open()
         loop = asyncio.get_running_loop()
@@ -66,11 +73,17 @@ class Wire(asyncio.Protocol):
         return await waiter
 
     async def _open(self) -> None:
+        if self._closed:
+            raise redis_errors.ConnectionError("closed")
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._connect())
             self._opening.add_done_callback(self._opened)
         # One opens for all that wait: a caller that gives up does not end it.
-        await asyncio.shield(self._opening)
+        opening = self._opening
+        await asyncio.wait({opening})
+        if opening.cancelled():
+            raise redis_errors.ConnectionError("closed")
+        opening.result()
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening = None
@@ -79,7 +92,12 @@ class Wire(asyncio.Protocol):
 
     async def _connect(self) -> None:
         connection: Any = self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
+        try:
+            await connection.connect()
+        except BaseException:
+            # Cancelled amid the handshake, it would leave a socket that nobody closes.
+            await connection.disconnect(nowait=True)
+            raise
         self._reader = hiredis.Reader(
             protocolError=redis_errors.InvalidResponse,
             replyError=connection._parser.parse_error,  # noqa: SLF001 - makes the library's classes of errors
@@ -100,13 +118,19 @@ class Wire(asyncio.Protocol):
         self._heard = asyncio.get_running_loop().time()
         try:
             self._reader.feed(data)
+            demoted = False
             while (reply := self._reader.gets()) is not _INCOMPLETE:
+                demoted = demoted or isinstance(reply, redis_errors.ReadOnlyError)
                 self._take(reply)
         except (redis_errors.RedisError, IndexError) as error:
             # No reply of a Redis, or one that nobody waits for: nothing can be told apart from here on.
             self._lose(
                 redis_errors.ConnectionError(f"the server answers in a way nobody understands: {error}")
             )
+            return
+        if demoted:
+            # Where a name or a proxy leads to the new master, the next connection does.
+            self._lose(redis_errors.ConnectionError("the server was made a replica"))
 
     def _take(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
@@ -120,10 +144,11 @@ class Wire(asyncio.Protocol):
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """One timer for all that wait: the deadline runs from the last sign of the server, or from the oldest call."""
+        late = self._timer is not None and loop.time() - self._timer.when() > LATE
         self._timer = None
         if not self._sent:
             return
-        left = max(self._heard, self._sent[0].since) + self._deadline - loop.time()
+        left = LATE if late else max(self._heard, self._sent[0].since) + self._deadline - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._look, loop)
         else:
@@ -152,11 +177,14 @@ class Wire(asyncio.Protocol):
             self._connection = None
 
     async def close(self) -> None:
-        """Ends the connection; what waits is told so."""
+        """Ends the connection for good; who waits is told so, and who comes later."""
+        self._closed = True
         if self._opening is not None:
             self._opening.cancel()
+            await asyncio.wait({self._opening})
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._lose(redis_errors.ConnectionError("closed"))
 
     def abandon(self) -> None:

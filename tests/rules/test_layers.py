@@ -18,7 +18,7 @@ LAYERS = {
     "process": "loop_thread handles testing app cli __main__",
 }
 ORDER = " ".join(LAYERS.values()).split()
-TO_COME = {"client", "testing"}
+TO_COME = {"client"}
 WORDS, RUNNING, DOORS = (LAYERS[name].split() for name in ("words", "running", "doors"))
 
 SPEAK_TO_REDIS = {*LAYERS["Redis"].split(), "heartbeat"}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -58,4 +59,44 @@ def hang(ctx: Context, file: str) -> None:
     other = subprocess.Popen(["sleep", "300"])
     Path(file).write_text(f"{os.getpid()} {other.pid}")
     while True:
+        time.sleep(0.01)
+
+
+def leaves_a_thread(ctx: Context, file: str) -> None:
+    """Ends, but for a thread that goes on telling once `file` is there."""
+
+    def go_on() -> None:
+        while not Path(file).exists():
+            time.sleep(0.01)
+        ctx.progress("of the job before")
+        Path(f"{file}-told").touch()
+
+    threading.Thread(target=go_on, daemon=True).start()
+
+
+def waits_for_that_thread(ctx: Context, file: str) -> None:
+    """Lets it tell, and ends after it."""
+    Path(file).touch()
+    while not Path(f"{file}-told").exists():
+        time.sleep(0.01)
+
+
+def naps(ctx: Context, seconds: float) -> None:
+    """Takes its time."""
+    time.sleep(seconds)
+
+
+def dies_and_leaves(ctx: Context, file: str, how: str) -> None:
+    """Starts a program, in its own session or in another, and ends by itself."""
+    if how == "another":
+        os.system("setsid sleep 300 & echo $! > " + file)
+    else:
+        Path(file).write_text(str(subprocess.Popen(["sleep", "300"]).pid))
+    os._exit(3)
+
+
+def waits(ctx: Context, file: str) -> None:
+    """Writes down its process, and ends when it may."""
+    Path(file).write_text(str(os.getpid()))
+    while not Path(f"{file}-go").exists():
         time.sleep(0.01)

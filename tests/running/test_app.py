@@ -50,6 +50,32 @@ async def test_a_job_runs_when_it_is_drained_and_its_result_is_there(app):
         assert [] == await t.drain()
 
 
+async def test_what_a_handler_in_a_thread_enqueues_stays_in_the_test(app):
+    app.configure(Settings(redis_url="redis://nowhere.invalid:1"))
+
+    @app.job("first")
+    def first(ctx) -> Any:
+        return app.enqueue_sync("second").id
+
+    @app.job("second")
+    def second(ctx) -> int:
+        return 2
+
+    async with app.test() as t:
+        await first.enqueue()
+        assert ["succeeded", "succeeded"] == await t.drain()
+
+
+async def test_what_opens_and_closes_the_app_meanwhile_stays_in_the_test(app):
+    app.configure(Settings(redis_url="redis://nowhere.invalid:1"))
+
+    async with app.test() as t:
+        async with app:
+            await app.enqueue("x", id="a")
+        await app.enqueue("x", id="b")
+        assert 2 == (await t.store.census("default")).counts["ready"]
+
+
 async def test_time_passes_when_the_test_says_so(app):
     runs: list[tuple[int, datetime]] = []
 
@@ -297,6 +323,25 @@ async def test_many_go_out_in_order_over_all_queues(app):
         assert 1 == (await t.store.census("default")).counts["ready"]
 
 
+async def test_many_are_sent_again_when_their_connection_breaks(app):
+    async with app.test() as t:
+        send, lost = t.store._send, 0
+
+        async def loses_the_first_reply(calls: Any, *, whole: bool = False) -> Any:
+            nonlocal lost
+            replies = await send(calls, whole=whole)
+            lost += 1
+            if lost == 1:
+                raise ConnectionResetError
+            return replies
+
+        await t.store.load()
+        t.store._send = loses_the_first_reply
+        handles = await app.enqueue_many({"type": "x", "payload": n} for n in range(1_000))
+        assert (1_000, 2) == (len(handles), lost)
+        assert 1_000 == (await t.store.census("default")).counts["ready"]
+
+
 async def test_one_bad_item_of_many_is_named_and_nothing_is_sent(app):
     @app.job("typed")
     def typed(ctx, n: int) -> None: ...
@@ -308,6 +353,8 @@ async def test_one_bad_item_of_many_is_named_and_nothing_is_sent(app):
             await typed.enqueue_many([{"n": 1}, {"n": 2}, {"n": "three"}])
         with pytest.raises(Invalid, match="/0/type: this field is required"):
             await app.enqueue_many([{"payload": 1}])
+        with pytest.raises(Invalid, match="/0/traceparent"):
+            await app.enqueue_many([{"type": "x", "traceparent": "\ud800"}])
         with pytest.raises(Invalid, match="/0/colour"):
             await app.enqueue_many([{"type": "x", "colour": "red"}])
         assert [] == await t.store.queues()

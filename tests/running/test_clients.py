@@ -10,9 +10,13 @@ from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
 from scheduler.clients import DEADLINE, Clients, open_clients
-from tests.conftest import Servers
+from scheduler.heartbeat import Heartbeat
+from scheduler.outcomes import Extend
+from scheduler.store import Store
+from tests.conftest import Servers, binary
 from tests.helpers import on_real_servers
 from tests.proxy import Proxy
+from tests.server import Server
 
 pytestmark = on_real_servers
 LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError)
@@ -66,6 +70,40 @@ async def test_a_heartbeat_gives_up_when_it_was_told_to(proxy: Proxy, three: Cli
             async with asyncio.timeout(DEADLINE - 1):
                 await asyncio.to_thread(client.ping)
     client.close()
+
+
+async def test_a_server_that_was_made_a_replica_is_left(tmp_path, backend):
+    program = binary(backend)
+    assert program is not None
+    with Server(program, tmp_path) as server:
+        three = await open_clients(server.url)
+        for client in (three.commands, three.waits):
+            before = await client.client_id()
+            server.say("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(redis_errors.ReadOnlyError):
+                await client.lpush("n", "1")
+            server.say("REPLICAOF", "NO", "ONE")
+            assert before != await client.client_id()
+        await three.close()
+
+
+async def test_so_does_a_heartbeat(tmp_path, backend):
+    program = binary(backend)
+    assert program is not None
+    with Server(program, tmp_path) as server:
+        store = Store(await open_clients(server.url))
+        await store.connect()
+        heartbeat = Heartbeat(store, 30_000, held=list, heard=lambda *_: None)
+        call = store.extend_call("mail", [Extend("a", 1, 1_000)])
+        assert ["missing"] == await asyncio.to_thread(heartbeat._extend, call)
+        assert heartbeat._client is not None
+        before = heartbeat._client.client_id()
+        server.say("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(redis_errors.ReadOnlyError):
+            await asyncio.to_thread(heartbeat._extend, call)
+        assert before != heartbeat._client.client_id()
+        await heartbeat.stop()
+        await store.close()
 
 
 @pytest.mark.long

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from typing import Any
 import orjson
 import pytest
 
+from scheduler.errors import HandlerFailed
 from scheduler.handlers import make_handler
-from scheduler.job import State
+from scheduler.job import Claimed, State, parse_record
+from scheduler.processes import Child
+from scheduler.settings import Settings
 from tests.running import jobs_in_processes as jobs
 from tests.running.conftest import QUEUE, Bench
 
@@ -127,6 +132,87 @@ async def test_a_hung_one_is_killed_at_its_timeout_with_what_it_started(bench: B
     assert State.SUCCEEDED is (await bench.ended(await bench.enqueue("who"))).state
 
 
+async def test_only_its_worker_ends_it(bench: Bench, tmp_path):
+    offered(bench, jobs.waits)
+    worker = bench.work(grace_ms=5_000)
+    file = tmp_path / "pid"
+    key = await bench.enqueue("waits", orjson.dumps({"file": str(file)}))
+    await bench.until(lambda: file.exists() and file.read_text())
+    # As a service manager does, which knows no difference between them.
+    os.kill(int(file.read_text()), signal.SIGTERM)
+    worker.stop()
+    (tmp_path / "pid-go").touch()
+
+    assert State.SUCCEEDED is (await bench.ended(key)).state
+
+
+async def test_what_waits_too_long_for_a_process_has_not_failed(bench: Bench):
+    offered(bench, jobs.naps)
+    worker = bench.work(concurrency=20)
+    worker.crew.places.processes._turn = asyncio.Semaphore(1)
+    # Together they take many times as long as each may.
+    keys = [
+        await bench.enqueue("naps", b'{"seconds": 0.2}', timeout_ms=2_000, retry={"max_attempts": 1})
+        for _ in range(20)
+    ]
+    found = [await bench.ended(key) for key in keys]
+
+    assert [(State.SUCCEEDED, 1)] * 20 == [(job.state, job.attempt) for job in found]
+
+
+async def test_what_a_job_left_behind_tells_nothing_of_the_next_one(bench: Bench, tmp_path):
+    offered(bench, jobs.leaves_a_thread, jobs.waits_for_that_thread)
+    bench.work(concurrency=1)
+    file = orjson.dumps({"file": str(tmp_path / "go")})
+    await bench.ended(await bench.enqueue("leaves_a_thread", file))
+    key = await bench.enqueue("waits_for_that_thread", file)
+
+    assert State.SUCCEEDED is (await bench.ended(key)).state
+    assert (await bench.job(key)).progress is None
+
+
+@pytest.mark.parametrize("session", ["its own", "another"])
+async def test_the_end_of_one_is_heard_at_once_whatever_it_has_started(bench: Bench, tmp_path, session):
+    offered(bench, jobs.dies_and_leaves)
+    bench.work()
+    file = tmp_path / "pid"
+    key = await bench.enqueue(
+        "dies_and_leaves", orjson.dumps({"file": str(file), "how": session}), retry={"max_attempts": 1}
+    )
+
+    assert "ProcessDied" == (await bench.ended(key)).errors[0].kind
+    left = int(file.read_text())
+    if session == "another":
+        os.kill(left, signal.SIGKILL)
+    await bench.until(lambda: gone(left))
+
+
+def test_a_child_that_is_killed_while_it_is_listened_to_ends_as_any_other(backend):
+    # Its descriptor would be closed by two threads otherwise, the second time as somebody else's.
+    job = Claimed("mail", "a", 1, 1, 9, 9, 9, parse_record(b'hang|||1|0||\n\n{"file": "/dev/null"}'))
+    request = "tests.running.jobs_in_processes", "hang", job, Settings(), 1000
+    failed: list[str] = []
+
+    def listen(child: Child) -> None:
+        try:
+            child.run(request, 1, print)
+        except HandlerFailed as error:
+            failed.append(error.kind)
+
+    switches = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            child = Child()
+            listener = threading.Thread(target=listen, args=(child,))
+            listener.start()
+            child.kill()
+            listener.join()
+    finally:
+        sys.setswitchinterval(switches)
+    assert ["ProcessDied"] * 40 == failed
+
+
 async def test_one_that_is_cancelled_is_killed(bench: Bench, tmp_path):
     offered(bench, jobs.hang)
     bench.work()
@@ -161,7 +247,7 @@ async def test_no_process_outlives_its_worker(bench: Bench, tmp_path):
         "from scheduler.settings import Settings\n"
         "record = parse_record(b'hang|||1|0||\\n\\n' + sys.argv[1].encode())\n"
         "job = Claimed('mail', 'a', 1, 1, 9, 9, 9, record)\n"
-        "Child().run(('tests.running.jobs_in_processes', 'hang', job, Settings(), 1000), print)\n"
+        "Child().run(('tests.running.jobs_in_processes', 'hang', job, Settings(), 1000), 1, print)\n"
     )
     file = tmp_path / "pids"
     root = str(Path(__file__).parents[2])

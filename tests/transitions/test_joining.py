@@ -158,3 +158,50 @@ async def test_looks_and_cancellations_join_too(counted):
     assert [f"mail:job-{n}" for n in range(6)] == [job.id for job in jobs]
     assert [["cancelled", "missing"]] * 6 == asked
     assert [[("inspect", 1)], [("inspect", 5)], [("cancel", 2)], [("cancel", 10)]] == counted.sent
+
+
+async def test_all_who_come_before_the_first_connection_are_told_of_the_same_failure(store):
+    class Unreachable(Store):
+        tries = 0
+
+        async def connect(self, *, queue: str = "default") -> None:
+            self.tries += 1
+            await asyncio.sleep(0.01)
+            raise StoreUnavailable("nobody answers", unknown=True)
+
+    unreachable = Unreachable(store.clients)
+    errors = await race(*(unreachable.census(f"q{n}") for n in range(20)), return_exceptions=True)
+
+    assert {StoreUnavailable} == {type(error) for error in errors}
+    assert 1 == unreachable.tries
+
+
+async def test_one_loads_the_scripts_again_for_all_who_miss_them(store, redis):
+    class Loading(Store):
+        loads = 0
+
+        async def load(self) -> None:
+            self.loads += 1
+            await super().load()
+
+    loading = Loading(store.clients, now=store._now)
+    await loading.enqueue(QUEUE, [new("a")])
+    await redis.script_flush()
+    await race(*(loading.census(QUEUE) for _ in range(20)))
+
+    assert 2 == loading.loads
+
+
+async def test_what_cannot_be_sent_spoils_no_other(counted):
+    await counted.enqueue(QUEUE, [new("a")])
+    *good, bad, enqueued = await race(
+        *(counted.inspect(QUEUE, ["a"]) for _ in range(4)),
+        counted.inspect(QUEUE, ["\ud800"]),
+        counted.enqueue_one(new("b", queue="other")),
+        return_exceptions=True,
+    )
+
+    assert ["mail:a"] * 4 == [job.id for [job] in good]
+    assert isinstance(bad, UnicodeEncodeError)
+    assert "surrogates" in str(bad)
+    assert "ready" == enqueued.outcome
