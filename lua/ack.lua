@@ -18,8 +18,8 @@ local level, age, most, bytes = unpack(redis.call("HMGET", config, "level", "kee
 local refused = refusal(level, count, 3, 3)
 if refused then return refused end
 now = clock(now)
-local keys = { jobs = jobs, leases = leases, succeeded = succeeded, attempts = attempts, results = results, known = known,
-  expiries = expiries, notes = notes, logs = logs, counters = counters, events = events }
+local keys = { jobs = jobs, leases = leases, succeeded = succeeded, attempts = attempts, results = results,
+  known = known, expiries = expiries, notes = notes, logs = logs, counters = counters, events = events }
 local ids = {}
 for i = 1, tonumber(count) do ids[i] = item(3, 3, i) end
 local held = redis.call("HMGET", leases, unpack(ids))

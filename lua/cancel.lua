@@ -2,29 +2,32 @@
 --
 -- A running job keeps its lease with a flag: its worker hears of it with the next heartbeat, and whatever
 -- then ends the run but ack leads to cancelled.
+-- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns for each job "cancelled" (also when it was already), "running" when it was asked, the state that
 -- refuses ("succeeded", "dead"), or "missing" when the id is not known.
 -- @flags allow-oom
--- @include lib/begin
 -- @include lib/refusal
 -- @include lib/state_of
 -- @include lib/retire
 -- @include lib/lease_text
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, config, counters, bell, events = unpack(KEYS)
-local now, count = unpack(ARGV) -- then `count` times: id
+-- @include lib/turn_page
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, operations, config, counters, bell, events = unpack(KEYS)
+local now, operation, count = unpack(ARGV) -- then `count` times: id
 
-local refused = refusal(redis.call("HGET", config, "level"), count, 2, 1)
+local refused = refusal(redis.call("HGET", config, "level"), count, 3, 1)
 if refused then return refused end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
-  known = known, expiries = expiries, notes = notes, logs = logs,
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts,
+  results = results, known = known, expiries = expiries, notes = notes, logs = logs, operations = operations,
   config = config, counters = counters, bell = bell, events = events }
-now = begin(keys, now)
+local page, outrun
+now, page, outrun = begin_page(keys, now, operation)
+if outrun then return outrun end
 
 local reply, leaving, asked, done = {}, {}, {}, {}
 for i = 1, tonumber(count) do
-  local id = item(2, 1, i)
+  local id = item(3, 1, i)
   local state, _, ended = state_of(keys, id)
   if done[id] then
     reply[i] = done[id]
@@ -66,4 +69,5 @@ if #ids > 0 then
   tally(counters, { cancel = #ids })
   report(events, "cancel", "", now, ids)
 end
+turn_page(operations, page, #ids + #asked / 2, now)
 return reply

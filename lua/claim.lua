@@ -16,7 +16,7 @@
 -- @include lib/report
 -- @include lib/ring
 -- @include lib/raise
-local jobs, ready, scheduled, retrying, running, dead, leases, attempts, notes, receipts, expiries, types, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, running, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, config, counters, bell, events = unpack(KEYS)
 local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms = unpack(ARGV)
 
 local level, created, paused, step = unpack(redis.call("HMGET", config, "level", "created", "paused", "step"))
@@ -86,7 +86,7 @@ for _, set in ipairs({ scheduled, retrying }) do
   if head[2] then soonest = math.min(soonest, math.floor(tonumber(head[2]) / 1000)) end
 end
 if soonest <= now then
-  for _, key in ipairs({ ready, dead, expiries }) do redis.call("ZCARD", key) end
+  for _, key in ipairs({ ready, dead, dead_index, dead_groups, expiries }) do redis.call("ZCARD", key) end
   for _, key in ipairs({ jobs, types, notes }) do redis.call("HLEN", key) end
   local promoted
   promoted, soonest = raise(keys, now, math.max(count, 100), tonumber(step) or 60000000)
@@ -140,9 +140,9 @@ for i, record in ipairs(records) do
     reply[n + 6], reply[n + 7], reply[n + 8] = record, history, checkpoint_of(id, history)
   end
 end
-local sums = {}
+local sums, damaged = {}, "0000000000000000" -- what has no type is one group
 if #corrupt > 0 then
-  redis.call("ZCARD", dead)
+  for _, key in ipairs({ dead, dead_index, dead_groups }) do redis.call("ZCARD", key) end
   sums = redis.call("HMGET", counters, "dead", "bytes_dead")
 end
 
@@ -175,7 +175,9 @@ if #told > 0 then redis.call("HSET", counters, unpack(told)) end
 for _, id in ipairs(corrupt) do
   redis.call("ZADD", dead, int(now), id)
   local errors = string.match(redis.call("HGET", attempts, id) or "", "\n.*$") or ""
-  redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0" .. errors)
+  redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0|" .. damaged .. errors)
+  redis.call("ZADD", dead_index, 0, string.format("%s%015.0f%s", damaged, now, id))
+  redis.call("ZADD", dead_groups, int(now), damaged)
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
   sums[2] = (tonumber(sums[2]) or 0) + redis.call("HSTRLEN", jobs, id)
 end

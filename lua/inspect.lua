@@ -14,8 +14,8 @@ local now, with, count = unpack(ARGV) -- then `count` times: id
 
 local refused = refusal(1, count, 3, 1)
 if refused then return refused end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, known = known }
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, known = known }
 local payload, result = string.find(with, "payload", 1, true), string.find(with, "result", 1, true)
 local reply = { string.format("%.0f", clock(now)) }
 for i = 1, tonumber(count) do

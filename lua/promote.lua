@@ -2,27 +2,31 @@
 --
 -- Makes ready what is due, at most `limit`; or, with ids, those now, whenever they were due ("run").
 -- A due job's place in line is its due time, one that is run is placed now.
+-- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns how many were promoted and 1 when more are due, then for each id "ready", "already" when it was ready
 -- before, the state that refused it, or "missing".
 -- @flags allow-oom
--- @include lib/begin
 -- @include lib/refusal
 -- @include lib/state_of
 -- @include lib/raise
 -- @include lib/announce
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, counters, config, bell, events = unpack(KEYS)
-local now, limit, count = unpack(ARGV) -- then `count` times: id
+-- @include lib/turn_page
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, counters, operations, config, bell, events = unpack(KEYS)
+local now, operation, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
-local refused = refusal(level, count, 3, 1, limit)
+local refused = refusal(level, count, 4, 1, limit)
 if refused then return refused end
 local named = tonumber(count) or 0
 limit, step = tonumber(limit) or 100, tonumber(step) or 60000000
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, counters = counters, bell = bell, events = events }
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, operations = operations,
+  counters = counters, bell = bell, events = events }
 local sent = now
-now = begin(keys, now)
+local of, outrun
+now, of, outrun = begin_page(keys, now, operation)
+if outrun then return outrun end
 if not created and named == 0 then return { 0, 0 } end
 
 if named == 0 then
@@ -34,7 +38,7 @@ end
 local place, micros = tonumber(redis.call("HGET", counters, "place")) or 0, select(2, clock(sent))
 local reply, ids, scores, from, done = { 0, 0 }, {}, {}, { scheduled = {}, retrying = {} }, {}
 for i = 1, named do
-  local id = item(3, 1, i)
+  local id = item(4, 1, i)
   local state, _, ended = state_of(keys, id)
   if from[state or ""] and not done[id] then
     done[id] = true
@@ -49,11 +53,15 @@ for i = 1, named do
     reply[#reply + 1] = done[id] and "ready" or state == "ready" and "already" or state or ended or "missing"
   end
 end
-if #ids == 0 then return reply end
+if #ids == 0 then
+  turn_page(operations, of, 0, now)
+  return reply
+end
 
 reply[1] = #ids
 for state, members in pairs(from) do if #members > 0 then redis.call("ZREM", keys[state], unpack(members)) end end
 redis.call("ZADD", ready, unpack(scores))
 redis.call("HSET", counters, "place", int(place))
+turn_page(operations, of, #ids, now)
 announce(keys, "promote", "", now, { ids = ids, runnable = true })
 return reply

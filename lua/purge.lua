@@ -1,52 +1,55 @@
 -- purge: waiting or ended -> gone
 --
--- By ids; or the oldest of one `state` (not running) that ended, became ready or are due by `before_ms`; or, with
+-- By ids (with a `state` only what stands there still); or the oldest of one `state` (not running) that ended, became ready or are due by `before_ms`; or, with
 -- the state "expired", what every retention rule of the queue lets go, with receipts and known ids whose time is
 -- over. One page of at most `limit` a call. A purged id is free at once; one that retention lets go stays known
 -- until 60 s after its end.
+-- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
--- Returns how many went and 1 when the page was full, then for each id "gone", "running" when it may not go,
--- or "missing".
+-- Returns how many went and 1 when the page was full, then for each id "gone", the state that refuses ("running",
+-- or one that is not `state`), or "missing".
 -- @flags allow-oom
--- @include lib/begin
 -- @include lib/refusal
 -- @include lib/state_of
--- @include lib/drop
 -- @include lib/expire
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, receipts, notes, logs, config, counters, bell, events = unpack(KEYS)
-local now, state, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
+-- @include lib/turn_page
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, operations, config, counters, bell, events = unpack(KEYS)
+local now, operation, state, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
-local refused = refusal(level, count, 5, 1, limit)
+local refused = refusal(level, count, 6, 1, limit)
 if refused then return refused end
 local named = tonumber(count) or 0
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
-  known = known, expiries = expiries, receipts = receipts, notes = notes, logs = logs, config = config,
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
+  dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
+  expiries = expiries, receipts = receipts, notes = notes, logs = logs, operations = operations, config = config,
   counters = counters, bell = bell, events = events }
-now = begin(keys, now)
+local of, outrun
+now, of, outrun = begin_page(keys, now, operation)
 redis.call("HLEN", receipts)
+if outrun then return outrun end
 if not created and named == 0 then return { 0, 0 } end
 limit = tonumber(limit) or 100
 
 local reply, leaving, total, done = { 0, 0 }, {}, 0, {}
 for i = 1, named do
-  local id = item(5, 1, i)
+  local id = item(6, 1, i)
   local its, _, ended = state_of(keys, id)
-  if its and its ~= "running" and not done[id] then
+  if its and its ~= "running" and not done[id] and (state == "" or its == state) then
     done[id] = true
     leaving[its] = leaving[its] or {}
     table.insert(leaving[its], id)
     total = total + 1
     reply[#reply + 1] = "gone"
-  elseif ended and not done[id] then
+  elseif ended and not done[id] and state == "" then
     done[id] = true
     leaving.known = leaving.known or {}
     table.insert(leaving.known, id)
     total = total + 1
     reply[#reply + 1] = "gone"
   else
-    reply[#reply + 1] = its == "running" and "running" or "missing"
+    reply[#reply + 1] = not done[id] and its or "missing"
   end
 end
 local states, before = " ready scheduled retrying blocked succeeded cancelled dead expired ", tonumber(before_ms)
@@ -82,6 +85,7 @@ for its, list in pairs(leaving) do
   for _, id in ipairs(list) do ids[#ids + 1] = id end
 end
 reply[1] = total
+turn_page(operations, of, total, now)
 if total > 0 then
   tally(counters, { purge = total })
   report(events, "purge", "", now, ids)

@@ -1,36 +1,45 @@
 -- replay: dead -> ready
 --
--- Runs dead jobs again: by ids, or the oldest that ended by `before_ms`, one page of at most `limit` a call.
--- attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
+-- Runs dead jobs again: by ids (with `before_ms` none that died later), or the oldest that ended by `before_ms`, one page of
+-- at most `limit` a call. attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
 -- one is kept among the job's edits.
+-- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns how many were replayed and 1 when more are left, then for each id "ready", "already" when it was
 -- ready before, the state that refuses it, or "missing".
 -- @flags allow-oom
--- @include lib/begin
 -- @include lib/refusal
 -- @include lib/state_of
 -- @include lib/revive
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, config, counters, bell, events = unpack(KEYS)
-local now, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
+-- @include lib/turn_page
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, operations, config, counters, bell, events = unpack(KEYS)
+local now, operation, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
-local refused = refusal(level, count, 4, 3, limit)
+local refused = refusal(level, count, 5, 3, limit)
 if refused then return refused end
 local named = tonumber(count) or 0
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, attempts = attempts, known = known, expiries = expiries,
-  notes = notes, config = config, counters = counters, bell = bell, events = events }
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
+  dead_groups = dead_groups, attempts = attempts, known = known, expiries = expiries, notes = notes,
+  operations = operations, config = config, counters = counters, bell = bell, events = events }
 local sent = now
-now = begin(keys, now)
+local of, outrun
+now, of, outrun = begin_page(keys, now, operation)
+if outrun then return outrun end
 if not created and named == 0 then return { 0, 0 } end
 local micros = select(2, clock(sent))
 
+local last = tonumber(before_ms)
+if before_ms ~= "" and not (last and last >= 0) then return redis.error_reply("INVALID before_ms") end
+
 local reply, chosen, done = { 0, 0 }, {}, {}
 for i = 1, named do
-  local id, payload, crc = item(4, 3, i)
-  local state, _, ended = state_of(keys, id)
-  if state == "dead" and not done[id] then
+  local id, payload, crc = item(5, 3, i)
+  local state, died, ended = state_of(keys, id)
+  if state == "dead" and last and math.abs(died) > last then
+    reply[#reply + 1] = "dead"
+  elseif state == "dead" and not done[id] then
     if string.find(crc, "[^%x]") then return redis.error_reply("INVALID crc of item " .. i) end
     done[id] = true
     chosen[#chosen + 1] = { id = id, payload = payload, crc = crc }
@@ -40,8 +49,8 @@ for i = 1, named do
   end
 end
 if named == 0 then
-  local most, last, bytes = tonumber(limit) or 100, before_ms == "" and now or tonumber(before_ms), 0
-  if not (last and last >= 0) then return redis.error_reply("INVALID before_ms") end
+  local most, bytes = tonumber(limit) or 100, 0
+  last = last or now
   local oldest = {
     redis.call("ZRANGEBYSCORE", dead, 0, last, "LIMIT", 0, most + 1),
     redis.call("ZREVRANGEBYSCORE", dead, "(0", -last, "LIMIT", 0, most + 1),
@@ -64,6 +73,6 @@ for _, job in ipairs(chosen) do
   job.rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
   if job.payload ~= "" then job.record, job.edits = record, redis.call("HGET", notes, job.id .. ":edits") end
 end
-if #chosen == 0 then return reply end
-revive(keys, chosen, tonumber(step) or 60000000, now, micros)
+if #chosen > 0 then revive(keys, chosen, tonumber(step) or 60000000, now, micros) end
+turn_page(operations, of, #chosen, now)
 return reply

@@ -19,9 +19,9 @@ local level, step = unpack(redis.call("HMGET", config, "level", "step"))
 local refused = refusal(level, count, 2, 8)
 if refused then return refused end
 step = tonumber(step) or 60000000
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, notes = notes, config = config,
-  counters = counters, bell = bell, events = events }
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, notes = notes,
+  config = config, counters = counters, bell = bell, events = events }
 local micros = select(2, clock(now))
 now = begin(keys, now)
 local place = tonumber(redis.call("HGET", counters, "place")) or 0

@@ -3,7 +3,7 @@
 -- Looks at about `limit` (1..500) members of one structure from `cursor` on ("0" first), each against all others
 -- in this same call, so that a finding is exact while jobs move. With `repair` what is found is put right at once:
 -- a job in no set becomes ready, of several sets the one that its records speak for stays, a running job without
--- a lease is run out, what belongs to no job goes.
+-- a lease is run out, a dead one joins its group, what belongs to no job goes.
 --
 -- Returns the next cursor ("0" at the end), how many were looked at, then for each finding: the id, what is wrong
 -- with it, and "repaired" or "".
@@ -11,30 +11,44 @@
 -- @include lib/begin
 -- @include lib/faults
 -- @include lib/mend
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, counters, config, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
 
 local level = redis.call("HGET", config, "level")
 if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) end
 limit = limit == "" and 500 or tonumber(limit)
 if not (limit and limit >= 1 and limit <= 500) then return redis.error_reply("BATCH limit is 1..500") end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
-  succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts, results = results,
-  known = known, expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events }
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+  running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
+  dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
+  expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events }
 local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true }
 local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
-  cancelled = true, dead = true }
+  cancelled = true, dead = true, dead_index = true, dead_groups = true }
 if not hashes[structure] and not sorted[structure] then return redis.error_reply("INVALID structure") end
 now = begin(keys, now)
 
 local page = redis.call(hashes[structure] and "HSCAN" or "ZSCAN", keys[structure], cursor, "COUNT", limit)
-local found, members = {}, page[2]
-for i = 1, #members, 2 do
-  for _, fault in ipairs(faults(keys, members[i])) do found[#found + 1] = { members[i], fault } end
+local reply, members = { page[1], #page[2] / 2 }, page[2]
+local function tell(what, sentence, mended)
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = what, sentence, mended
 end
-local reply = { page[1], #members / 2 }
-for _, finding in ipairs(found) do
-  reply[#reply + 1], reply[#reply + 2] = finding[1], finding[2]
-  reply[#reply + 1] = repair == "1" and mend(keys, finding[1], now) or ""
+for i = 1, #members, 2 do
+  local member = members[i]
+  if structure == "dead_index" then
+    if grouped(keys, string.sub(member, 32)) ~= member then
+      tell(string.sub(member, 32), "is in a group of dead jobs but not dead", repair == "1" and "repaired" or "")
+      if repair == "1" then redis.call("ZREM", dead_index, member) end
+    end
+  elseif structure == "dead_groups" then
+    if #redis.call("ZRANGEBYLEX", dead_index, "[" .. member, "(" .. member .. ":", "LIMIT", 0, 1) == 0 then
+      tell(member, "is a group of dead jobs without any", repair == "1" and "repaired" or "")
+      if repair == "1" then redis.call("ZREM", dead_groups, member) end
+    end
+  else
+    for _, fault in ipairs(faults(keys, member)) do
+      tell(member, fault, repair == "1" and mend(keys, member, now) or "")
+    end
+  end
 end
 return reply

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from redis import exceptions as redis_errors
 
 from .clients import Clients, is_outage
-from .errors import Fault, Invalid, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
+from .errors import Fault, Invalid, Outrun, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
 from .joining import Ask, Call, Joiner, own
 from .keys import LAYOUT, Keys
 from .rights import check_layout, check_rights
@@ -224,6 +224,8 @@ class Caller:
             return StoreUnavailable(where)
         if isinstance(error, redis_errors.NoScriptError):
             return StoreUnavailable(where)
+        if text.startswith("PAGE "):
+            return Outrun(where)
         if text.startswith("INVALID time"):
             # Only the server's clock knows what lies too far ahead.
             return Invalid([Fault("/run_at", "at most 10 years from now")])

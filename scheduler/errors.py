@@ -56,6 +56,10 @@ class Changed(SchedulerError):
     """Somebody else changed it in between. Read it again."""
 
 
+class Outrun(SchedulerError):
+    """The operation has ended, or somebody else has carried out this page of it. Read it again."""
+
+
 class LeaseLost(SchedulerError):
     """The job was reclaimed: another worker may be running it. Stop, and do not ack."""
 

@@ -41,6 +41,10 @@ Kind = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})
 Kinds = Annotated[list[Kind], Meta(extra_json_schema={"maxItems": 100})]
 Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
 
+Fingerprint = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})]
+Ids = Annotated[list[str], Meta(extra_json_schema={"minItems": 1, "maxItems": 1000})]
+Positive = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 2**53 - 1})]
+
 StateName = Literal["scheduled", "blocked", "ready", "running", "retrying", "succeeded", "cancelled", "dead"]
 
 
@@ -212,6 +216,78 @@ class TypeFields(Request):
     timeout: Timeout | UnsetType | None = UNSET
 
 
+class RateFields(Request):
+    """So many in so long."""
+
+    limit: Whole
+    per: Duration
+
+
+Rate = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{1,9}/[smhd]$"})] | RateFields
+
+
+class FilterFields(Request):
+    """Which jobs an operation acts on: those for which all of it holds."""
+
+    state: StateName | None = None
+    type: Name | None = None
+    group: KeyText | None = None
+    tag: KeyText | None = None
+    error: Kind | None = None
+    kind: Kind | None = None
+    fingerprint: Fingerprint | None = None
+    before: Moment | None = None
+
+
+class PurgeDeadFields(Request):
+    """Which dead jobs to purge: by ids, or those for which all the rest holds."""
+
+    ids: Ids | None = None
+    type: Name | None = None
+    kind: Kind | None = None
+    fingerprint: Fingerprint | None = None
+    before: Moment | None = None
+    limit: Positive | None = None
+    dry_run: bool = False
+
+
+class ReplayDeadFields(PurgeDeadFields):
+    """Which dead jobs to replay, how fast, and what to change in them.
+
+    `payload_patch` is a JSON merge patch (RFC 7386) over each payload; `queue`: another queue to run them in.
+    """
+
+    rate: Rate | None = None
+    payload_patch: Raw | UnsetType = UNSET
+    stop_after_failures: Most500 | None = None
+    queue: Name | None = None
+
+
+class PurgeFields(Request):
+    """Which jobs of a queue to purge. `older_than`: since their end, or their creation while they wait."""
+
+    state: StateName
+    type: Name | None = None
+    older_than: Duration | None = None
+    limit: Positive | None = None
+    dry_run: bool = False
+
+
+class OperationFields(Request):
+    """An act over all jobs of a queue that match. Those after `dry_run` are of a replay; `into`: another queue to run in."""
+
+    act: Literal["cancel", "purge", "run", "replay"]
+    queue: Name
+    filter: FilterFields | None = None
+    ids: Ids | None = None
+    limit: Positive | None = None
+    dry_run: bool = False
+    rate: Rate | None = None
+    payload_patch: Raw | UnsetType = UNSET
+    stop_after_failures: Most500 | None = None
+    into: Name | None = None
+
+
 # -- given ---------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +373,45 @@ class DeadItem(JobItem, kw_only=True):
 
 class DeadShown(Struct, kw_only=True):
     items: list[DeadItem]
+    next_cursor: str | None
+
+
+class GroupShown(Struct, kw_only=True):
+    """Dead jobs of one type that died of the same kind, with messages that differ in numbers and ids only."""
+
+    fingerprint: str
+    type: str
+    kind: str
+    message: str
+    count: Whole
+    first_at: Moment
+    last_at: Moment
+
+
+class GroupsShown(Struct, kw_only=True):
+    items: list[GroupShown]
+    next_cursor: str | None
+
+
+class OperationShown(Struct, kw_only=True):
+    """An operation. `matched`: jobs found so far; `done` of them were acted on, `failed` were not."""
+
+    id: str
+    act: Literal["cancel", "purge", "run", "replay"]
+    queue: Name
+    state: Literal["running", "done", "failed", "cancelled"]
+    matched: Whole
+    done: Whole
+    failed: Whole
+    error: str | None
+    dry_run: bool
+    filter: dict[str, Any]
+    created_at: Moment
+    updated_at: Moment
+
+
+class OperationsShown(Struct, kw_only=True):
+    items: list[OperationShown]
     next_cursor: str | None
 
 

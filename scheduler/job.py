@@ -15,7 +15,6 @@ from msgspec import Struct
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
-from .failures import fingerprint_of
 from .keys import JOB_KEY, QUEUE_NAME
 from .times import rfc3339, seconds
 
@@ -183,6 +182,7 @@ class Course(Struct, frozen=True, gc=False):
     started_ms: int | None = None
     worker: str | None = None
     reason: str | None = None
+    fingerprint: str | None = None
     errors: tuple[Attempt, ...] = ()
 
 
@@ -190,7 +190,7 @@ def parse_course(text: bytes) -> Course:
     """The record of a job's former runs; zeros for an empty or damaged one."""
     line, _, rest = text.partition(b"\n")
     parts = line.decode(errors="replace").split("|")
-    if len(parts) != 11:
+    if len(parts) not in {11, 12}:
         return Course()
     try:
         return Course(
@@ -203,6 +203,7 @@ def parse_course(text: bytes) -> Course:
             started_ms=int(parts[6]) if parts[6] else None,
             worker=parts[7] or None,
             reason=parts[8] or None,
+            fingerprint=parts[11] if len(parts) == 12 else None,
             errors=tuple(_attempts(rest)),
         )
     except ValueError:
@@ -276,17 +277,14 @@ class Job(Struct, frozen=True):
     own_timeout_ms: int | None = None
     """What it was given of its own, where `timeout_ms` is what is in force."""
     retention_ms: int | None = None
+    fingerprint: str | None = None
+    """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
 
     @property
     def failure(self) -> tuple[str, str]:
         """Kind and message of what it died of: its last error, else the reason alone."""
         last = self.errors[-1] if self.errors else None
         return (last.kind, last.message) if last else (self.reason or "", "")
-
-    @property
-    def failure_fingerprint(self) -> str:
-        """The same for jobs that died alike."""
-        return fingerprint_of(self.type, *self.failure)
 
     def like(self, key: str = "") -> NewJob:
         """A new job like this one, without its times, and without a payload when that is gone."""

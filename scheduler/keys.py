@@ -35,6 +35,12 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key("cancelled", "zset", "id -> when it was cancelled, ms; negative likewise"),
     Key("dead", "zset", "id -> when it died, ms; negative likewise (the dead-letter queue)"),
     Key(
+        "dead_index",
+        "zset",
+        "fingerprint, when it died (15 digits of ms), id -> 0: a range for all that died alike",
+    ),
+    Key("dead_groups", "zset", "fingerprint -> when the newest of those that died alike did, ms"),
+    Key(
         "leases",
         "hash",
         "id -> token|worker|started|ends|score|attempt|flags|bytes|asked|key id, while it runs",
@@ -42,7 +48,7 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key(
         "attempts",
         "hash",
-        "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since, errors",
+        "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since|fingerprint, errors",
     ),
     Key("results", "hash", "id -> course line of the run that succeeded, result"),
     Key("known", "hash", "id -> tombstone of a job that is gone but ended less than 60 s ago"),
@@ -59,6 +65,11 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range",
     ),
     Key("types", "hash", "type -> timeout, policy as set; :type -> as a worker's code declared it"),
+    Key(
+        "operations",
+        "hash",
+        "operation -> state|page|began|updated|carrier|until|matched|done|cursor, error, plan",
+    ),
     Key("config", "hash", "created, level, version, paused, step, keep_<state>_<age|count|bytes>"),
     Key(
         "counters",
@@ -103,6 +114,11 @@ def layout_key(namespace: str) -> str:
 def queues_key(namespace: str) -> str:
     """SET of queue names: a hint, the watchdog finds strays by a slow scan."""
     return f"{{{namespace}}}:queues"
+
+
+def operations_key(namespace: str) -> str:
+    """SET of `queue:id`: operations that may be under way, a hint for whoever carries on what was left."""
+    return f"{{{namespace}}}:operations"
 
 
 def workers_key(namespace: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -32,6 +32,17 @@ class Filters(Struct, frozen=True, kw_only=True):
     tag: str = ""
     error: str = ""
     """A kind that one of its errors has."""
+    kind: str = ""
+    """The kind of its last error."""
+    fingerprint: str = ""
+    """Of dead jobs: those that died alike."""
+    before_ms: int | None = None
+    """Ended before then; for what has not ended: created before then."""
+
+    @property
+    def narrow(self) -> bool:
+        """A page must look at more jobs than it shows."""
+        return any((self.type, self.group, self.tag, self.error, self.kind, self.before_ms is not None))
 
 
 class Place(Struct, frozen=True):
@@ -56,14 +67,13 @@ async def page(
     at: Place | None = None,
     limit: int = 100,
     include: frozenset[str] = frozenset(),
-    keep: Callable[[Job], bool] | None = None,
 ) -> Page:
     """One page: queue by queue in the order of their names, within a queue state by state as STATES has them.
 
-    It may be short, or empty, before the end. `keep` is a filter that the store does not know.
+    It may be short, or empty, before the end.
     """
     sets = _from(await _sets(store, filters), at)
-    found, rest = await _found(store, filters, sets, at, limit, exact=keep is None)
+    found, rest = await _found(store, filters, sets, at, limit)
     jobs: list[Job] = []
     seen: set[str] = set()
     heavy = 0
@@ -74,7 +84,7 @@ async def page(
         for place, job in zip(some, await _inspected(store, some, include), strict=True):
             # What has moved since it was found is shown where it stands now, once, or not at all.
             moved = job is not None and bool(filters.state) and job.state != filters.state
-            if job is None or moved or job.id in seen or not (keep is None or keep(job)):
+            if job is None or moved or job.id in seen:
                 last = place
                 continue
             if len(jobs) == limit or heavy > MOST_BYTES:
@@ -84,23 +94,6 @@ async def page(
             heavy += _weight(job)
             last = place
     return Page(jobs, rest)
-
-
-def dead_letters(
-    queue: str, *, type: str = "", kind: str = "", fingerprint: str = "", before_ms: int | None = None
-) -> tuple[Filters, Place | None, Callable[[Job], bool] | None]:
-    """What `page` is to be asked for a queue's dead jobs: its filters, where the list begins, and what to keep.
-
-    `kind` and `fingerprint` are those of what a job died of, its last error; it ended before `before_ms`.
-    """
-
-    def keep(job: Job) -> bool:
-        return kind in {"", job.failure[0]} and fingerprint in {"", job.failure_fingerprint}
-
-    # A place before all that ended in the millisecond before: no key comes after "~".
-    at = None if before_ms is None else Place(queue, State.DEAD, f"{max(0, before_ms - 1)}|1|~")
-    filters = Filters(queue=queue, state=State.DEAD, type=type, error=kind)
-    return filters, at, keep if kind or fingerprint else None
 
 
 async def _sets(store: Store, filters: Filters) -> list[tuple[str, str]]:
@@ -118,11 +111,10 @@ def _from(sets: list[tuple[str, str]], at: Place | None) -> list[tuple[str, str]
 
 
 async def _found(
-    store: Store, filters: Filters, sets: list[tuple[str, str]], at: Place | None, limit: int, *, exact: bool
+    store: Store, filters: Filters, sets: list[tuple[str, str]], at: Place | None, limit: int
 ) -> tuple[list[Place], Place | None]:
     """Where the next jobs stand, at least `limit` of them where there are so many, and where to go on after these."""
     sizes = await replies_of(store, [store.size_call(*one) for one in sets[:MOST_SETS]])
-    filtered = any((filters.type, filters.group, filters.tag, filters.error)) or not exact
     planned: list[tuple[str, str]] = []
     calls: list[Call[tuple[list[str], str]]] = []
     looks, wanted, rest = MOST_LOOKED_AT, limit, None
@@ -132,19 +124,20 @@ async def _found(
         if looks == 0 or wanted == 0:
             rest = Place(queue, state)
             break
-        asked = 1000 if not exact else limit if filtered else min(size, wanted)
-        look = min(size, looks) if filtered else asked
+        asked = limit if filters.narrow else min(size, wanted)
+        look = min(size, looks) if filters.narrow else asked
         after = at.after if at is not None and (at.queue, at.state) == (queue, state) else ""
         calls.append(
             store.list_call(
                 queue, state, after=after, limit=asked, look=look,
                 type=filters.type, group=filters.group, tag=filters.tag, error=filters.error,
+                kind=filters.kind, fingerprint=filters.fingerprint if state == State.DEAD else "", before_ms=filters.before_ms,
             )
         )  # fmt: skip
         planned.append((queue, state))
         looks -= look
         # How many are left after a place, its size does not tell.
-        wanted -= 0 if filtered or after else asked
+        wanted -= 0 if filters.narrow or filters.fingerprint or after else asked
     else:
         rest = Place(*sets[MOST_SETS]) if len(sets) > MOST_SETS else None
     found: list[Place] = []

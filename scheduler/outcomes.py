@@ -185,3 +185,68 @@ class Lease(Struct, frozen=True, gc=False):
     worker: str | None
     started_at: int
     attempt: int
+
+
+class OperationPage(Struct, frozen=True):
+    """A page of an operation: its number, how many jobs were found for it, and where the next one begins."""
+
+    id: str
+    number: int
+    matched: int
+    cursor: str
+    last: bool
+
+    def text(self) -> str:
+        """As scripts take it."""
+        return f"{self.id}|{self.number}|{self.matched}|{'done' if self.last else 'running'}|{self.cursor}"
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """An act over many jobs of a queue, as its record has it. Times are ms."""
+
+    id: str
+    queue: str
+    state: str
+    """running, done, failed or cancelled."""
+    page: int
+    """The number of the next page."""
+    began_at: int
+    updated_at: int
+    matched: int
+    done: int
+    cursor: str
+    error: str | None
+    plan: bytes
+    """What is to be done, as JSON."""
+
+    @property
+    def ended(self) -> bool:
+        return self.state != "running"
+
+
+def parse_operation(queue: str, its_id: str, record: bytes) -> Operation | None:
+    """A record of `operations`; None for an empty or damaged one."""
+    line, _, rest = record.partition(b"\n")
+    error, _, plan = rest.partition(b"\n")
+    parts = line.decode(errors="replace").split("|", 8)
+    try:
+        state, page, began, updated, _, _, matched, done, cursor = parts
+        return Operation(
+            id=its_id, queue=queue, state=state, page=int(page), began_at=int(began), updated_at=int(updated),
+            matched=int(matched), done=int(done), cursor=cursor,
+            error=orjson.loads(error) if error else None, plan=plan,
+        )  # fmt: skip
+    except ValueError:
+        return None
+
+
+class DeadGroup(Struct, frozen=True):
+    """Dead jobs that died alike. Kind and message are those of the newest. Times are ms."""
+
+    fingerprint: str
+    count: int
+    first_at: int
+    last_at: int
+    type: str
+    kind: str
+    message: str

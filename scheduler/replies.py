@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from . import retry as retry_policy
 from .job import Claimed, Job, Record, State, parse_course, parse_record
-from .outcomes import Lease, parse_type
+from .outcomes import DeadGroup, Lease, parse_type
 
 
 def read_claimed(
@@ -45,6 +47,20 @@ def read_lease(text: bytes) -> Lease | None:
     if len(parts) < 10:
         return None
     return Lease(int(parts[0]), parts[1] or None, int(parts[2]), int(parts[5]))
+
+
+def read_group(
+    fingerprint: bytes, count: Any, first: bytes, last: bytes, kind: bytes, error: bytes
+) -> DeadGroup:
+    """A group of dead jobs. What has no error died of its reason, which its job tells."""
+    try:
+        said = orjson.loads(error.decode(errors="replace")) if error else {}
+    except ValueError:
+        said = {}
+    return DeadGroup(
+        fingerprint.decode(), int(count), int(first), int(last), kind.decode(errors="replace"),
+        str(said.get("kind", "")), str(said.get("message", "")),
+    )  # fmt: skip
 
 
 def read_job(
@@ -126,6 +142,7 @@ def read_job(
         result=result,
         errors=course.errors,
         traceparent=kept.header.get("traceparent"),
+        fingerprint=course.fingerprint if its_state is State.DEAD else None,
         copied_from=kept.header.get("copied_from"),
         edits=tuple(_edits(edits)),
         header=header,

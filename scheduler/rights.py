@@ -9,17 +9,17 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
 from .errors import StoreRefused
-from .keys import QUEUE_KEYS, Keys, layout_key, queues_key, worker_key, workers_key
+from .keys import QUEUE_KEYS, Keys, layout_key, operations_key, queues_key, worker_key, workers_key
 from .scripts import all_scripts
 
 # A valid form of each command that a script sends: what ACL checks is told the whole command.
 FORMS: dict[str, tuple[str, ...]] = {
     "HDEL": ("k", "f"), "HEXISTS": ("k", "f"), "HGET": ("k", "f"), "HGETALL": ("k",), "HLEN": ("k",),
     "HMGET": ("k", "f"), "HSCAN": ("k", "0"), "HSET": ("k", "f", "v"), "HSETNX": ("k", "f", "v"), "HSTRLEN": ("k", "f"),
-    "LLEN": ("k",), "LTRIM": ("k", "0", "0"), "RPUSH": ("k", "v"), "TIME": (), "XADD": ("k", "*", "f", "v"), "XLEN": ("k",),
+    "LLEN": ("k",), "LTRIM": ("k", "0", "0"), "RPUSH": ("k", "v"), "TIME": (), "UNLINK": ("k",), "XADD": ("k", "*", "f", "v"), "XLEN": ("k",),
     "ZADD": ("k", "0", "m"), "ZCARD": ("k",), "ZCOUNT": ("k", "0", "0"), "ZLEXCOUNT": ("k", "-", "+"), "ZMSCORE": ("k", "m"),
     "ZRANGE": ("k", "0", "0"), "ZRANGEBYLEX": ("k", "-", "+"), "ZRANGEBYSCORE": ("k", "0", "0"), "ZREM": ("k", "m"),
-    "ZREMRANGEBYLEX": ("k", "-", "+"), "ZREMRANGEBYRANK": ("k", "0", "0"), "ZREVRANGEBYSCORE": ("k", "0", "0"),
+    "ZREMRANGEBYLEX": ("k", "-", "+"), "ZREMRANGEBYRANK": ("k", "0", "0"), "ZREVRANGEBYLEX": ("k", "+", "-"), "ZREVRANGEBYSCORE": ("k", "0", "0"),
     "ZSCAN": ("k", "0"), "ZSCORE": ("k", "m"),
 }  # fmt: skip
 
@@ -27,7 +27,8 @@ FORMS: dict[str, tuple[str, ...]] = {
 # wake its own blocked connections.
 OWN: tuple[tuple[str, ...], ...] = (
     ("BLPOP", "k", "w", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "w", "0", "0"), ("XREVRANGE", "k", "+", "-"),
-    ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SMEMBERS", "s"),
+    ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SREM", "s", "m"), ("SMEMBERS", "s"),
+    ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
     ("SADD", "ws", "m"), ("SREM", "ws", "m"), ("SMEMBERS", "ws"), ("HSET", "wk", "f", "v"), ("HSETNX", "wk", "f", "v"), ("HGETALL", "wk"),
     ("PTTL", "wk"), ("PEXPIRE", "wk", "1"), ("UNLINK", "wk"), ("TIME",), ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
     ("EVAL", "return 1", "0"), ("INFO",), ("PING",),
@@ -53,6 +54,7 @@ def wanted(keys: Keys) -> list[tuple[str, ...]]:
     names = {
         "k": keys.at("jobs"),
         "s": queues_key(keys.namespace),
+        "os": operations_key(keys.namespace),
         "ws": workers_key(keys.namespace),
         "wk": worker_key(keys.namespace, "w"),
         "l": layout_key(keys.namespace),

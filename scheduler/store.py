@@ -17,24 +17,31 @@ from .clients import Clients, is_outage
 from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
-from .keys import STATES, Keys, queue_of, queues_key
+from .keys import STATES, Keys, operations_key, queue_of, queues_key
 from .outcomes import (
     Ack,
     Bury,
     Census,
     Claim,
+    DeadGroup,
     Enqueued,
     Extend,
     Fault,
     LogLine,
     Nack,
     Note,
+    Operation,
+    OperationPage,
     Release,
     Swept,
     TypePolicy,
+    parse_operation,
     parse_type,
 )  # fmt: skip
-from .replies import read_claimed, read_job
+from .replies import read_claimed, read_group, read_job
+
+VERIFIED = ("jobs", *STATES, "leases", "attempts", "results", "known", "dead_index", "dead_groups")
+"""The structures that verify looks at."""
 
 
 class Store(Caller):
@@ -345,29 +352,51 @@ class Store(Caller):
 
     async def promote(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
         """scheduled, retrying -> ready, what is due: how many, and whether more are."""
-        return await self.run(Call("promote", queue, [self._stamp(), limit, 0], _page))
+        return await self.run(Call("promote", queue, [self._stamp(), "", limit, 0], _page))
 
     async def expire(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
         """ended -> gone, what retention lets go: how many, and whether more is left."""
-        return await self.run(Call("purge", queue, [self._stamp(), "expired", "", limit, 0], _page))
+        return await self.run(Call("purge", queue, [self._stamp(), "", "expired", "", limit, 0], _page))
 
     # -- acting on jobs ---------------------------------------------------------------------------------------
 
-    async def promote_ids(self, queue: str, keys: Sequence[str]) -> list[str]:
-        """scheduled, retrying -> ready, these, now: ready, already (it was), the state that refuses, or missing for each."""
-        return await self.run(Call("promote", queue, [self._stamp(), "", len(keys), *keys], _after_page))
+    # With a `page` of an operation these act only if it is its next, and are counted with it. Raise Outrun.
 
-    async def cancel(self, queue: str, keys: Sequence[str]) -> list[str]:
+    async def promote_ids(
+        self, queue: str, keys: Sequence[str], *, page: OperationPage | None = None
+    ) -> list[str]:
+        """scheduled, retrying -> ready, these, now: ready, already (it was), the state that refuses, or missing for each."""
+        args = [self._stamp(), _page_text(page), "", len(keys), *keys]
+        return await self.run(Call("promote", queue, args, _after_page))
+
+    async def cancel(
+        self, queue: str, keys: Sequence[str], *, page: OperationPage | None = None
+    ) -> list[str]:
         """unfinished -> cancelled, or running asked to stop: cancelled, running, the state that refuses, or missing."""
 
         def plan(some: Sequence[str]) -> list[Call[Any]]:
-            return [Call("cancel", queue, [self._stamp(), len(some), *some], _texts)]
+            return [Call("cancel", queue, [self._stamp(), _page_text(page), len(some), *some], _texts)]
 
+        if page is not None:
+            found: list[str] = await self.run(plan(keys)[0])
+            return found
         return await self.ask(Ask(keys, plan, ("cancel", queue), 100 * len(keys)))
 
-    async def replay(self, queue: str, items: Sequence[tuple[str, bytes | None]]) -> list[str]:
-        """dead -> ready, with another payload where one is given: ready, already (it was), the state that refuses, or missing for each."""
-        args: list[Any] = [self._stamp(), "", "", len(items)]
+    async def replay(
+        self, queue: str, items: Sequence[tuple[str, bytes | None]],
+        *, before_ms: int | None = None, page: OperationPage | None = None,
+    ) -> list[str]:  # fmt: skip
+        """dead -> ready, with another payload where one is given: ready, already (it was), the state that refuses, or missing for each.
+
+        One that died after `before_ms` is refused.
+        """
+        args: list[Any] = [
+            self._stamp(),
+            _page_text(page),
+            "" if before_ms is None else before_ms,
+            "",
+            len(items),
+        ]
         for key, payload in items:
             args += (key, payload or b"", checksum(payload) if payload else "")
         edits = any(payload for _, payload in items)
@@ -378,7 +407,7 @@ class Store(Caller):
     ) -> tuple[int, bool]:
         """dead -> ready, the oldest that ended by then, one page: how many, and whether more are left."""
         before = "" if before_ms is None else before_ms
-        return await self.run(Call("replay", queue, [self._stamp(), before, limit, 0], _page))
+        return await self.run(Call("replay", queue, [self._stamp(), "", before, limit, 0], _page))
 
     async def update(
         self,
@@ -413,18 +442,87 @@ class Store(Caller):
                 return state
         raise Changed(f"{queue}:{key} is being changed by others: try again")
 
-    async def purge(self, queue: str, keys: Sequence[str]) -> list[str]:
-        """waiting or ended -> gone: gone, running (which may not go) or missing for each."""
-        return await self.run(
-            Call("purge", queue, [self._stamp(), "", "", "", len(keys), *keys], _after_page)
-        )
+    async def purge(
+        self, queue: str, keys: Sequence[str], *, state: str = "", page: OperationPage | None = None
+    ) -> list[str]:
+        """waiting or ended -> gone: gone, the state that refuses or missing for each. `state`: only what stands there still."""
+        args = [self._stamp(), _page_text(page), state, "", "", len(keys), *keys]
+        return await self.run(Call("purge", queue, args, _after_page))
 
     async def purge_page(
         self, queue: str, state: str, *, before_ms: int | None = None, limit: int = 100
     ) -> tuple[int, bool]:
         """waiting or ended -> gone, the oldest of one state, one page: how many, and whether it was full."""
         before = "" if before_ms is None else before_ms
-        return await self.run(Call("purge", queue, [self._stamp(), state, before, limit, 0], _page))
+        return await self.run(Call("purge", queue, [self._stamp(), "", state, before, limit, 0], _page))
+
+    async def obliterate(self, queue: str, *, force: bool = False) -> str:
+        """A whole queue -> gone: gone, running (a job runs, and it was not forced) or missing."""
+        [outcome] = await self.run(Call("obliterate", queue, ["1" if force else ""], _texts))
+        if outcome == "gone":
+            self._known_queues.discard(queue)
+            # A hint only: a queue without keys is not shown.
+            await self._read(lambda _: self.clients.commands.srem(queues_key(self.namespace), queue))
+        return outcome
+
+    # -- operations over many jobs ----------------------------------------------------------------------------
+
+    async def operate(
+        self, verb: str, queue: str, operation: str | OperationPage, *, carrier: str = "", value: bytes = b""
+    ) -> tuple[str, Operation | None]:
+        """Changes the record of an operation, see lua/operate.lua: what became of it, and the record. Raises Outrun."""
+        asked = _page_text(operation) if isinstance(operation, OperationPage) else operation
+        its_id = operation.id if isinstance(operation, OperationPage) else operation
+
+        def read(reply: list[Any]) -> tuple[str, Operation | None]:
+            return reply[0].decode(), parse_operation(queue, its_id, reply[1])
+
+        return await self.run(Call("operate", queue, [self._stamp(), verb, asked, carrier, value], read))
+
+    async def operation(self, queue: str, its_id: str) -> Operation | None:
+        """The record of one operation."""
+        key = Keys(self.namespace, queue).at("operations")
+        record = await self._read(lambda client: client.hget(key, its_id))
+        return None if record is None else parse_operation(queue, its_id, record)
+
+    def operations_call(self, queue: str) -> Call[list[Operation]]:
+        """The operations of a queue that are known, at most 100 and those that were begun together."""
+
+        def read(reply: Any) -> list[Operation]:
+            pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+            found = [parse_operation(queue, its_id.decode(), record) for its_id, record in pairs]
+            return [operation for operation in found if operation is not None]
+
+        return Call(
+            "operations", queue, (), read, plain=("HGETALL", Keys(self.namespace, queue).at("operations"))
+        )
+
+    async def operations_told(self) -> set[tuple[str, str]]:
+        """Queue and id of each operation that may be under way: a hint, written before it begins."""
+        members = await self._read(lambda client: client.smembers(operations_key(self.namespace)))
+        pairs = (member.decode().partition(":") for member in members)
+        return {(queue, its_id) for queue, _, its_id in pairs}
+
+    async def tell_operation(self, queue: str, its_id: str, *, ended: bool = False) -> None:
+        """Writes the hint that an operation is under way, or strikes it out."""
+        commands, key = self.clients.commands, operations_key(self.namespace)
+        change = commands.srem if ended else commands.sadd
+        await self._read(lambda _: change(key, f"{queue}:{its_id}"))
+
+    def groups_call(
+        self, queue: str, *, after: str = "", limit: int = 100
+    ) -> Call[tuple[list[DeadGroup], str]]:
+        """Dead jobs by what they died of, those that grew last first, and the next cursor ("" at the end)."""
+
+        def read(reply: list[Any]) -> tuple[list[DeadGroup], str]:
+            found = [read_group(*reply[n : n + 6]) for n in range(1, len(reply), 6)]
+            return found, reply[0].decode()
+
+        return Call("groups", queue, [after, limit], read)
+
+    async def groups(self, queue: str, *, after: str = "", limit: int = 100) -> tuple[list[DeadGroup], str]:
+        """A page of the groups of dead jobs, and the cursor for the next ("" at the end)."""
+        return await self.run(self.groups_call(queue, after=after, limit=limit))
 
     # -- configuration ----------------------------------------------------------------------------------------
 
@@ -576,7 +674,7 @@ class Store(Caller):
         self, queue: str, *, repair: bool = False, structures: Sequence[str] | None = None
     ) -> AsyncIterator[Fault]:
         """Every fault of a queue: jobs that do not stand in exactly one set, and what belongs to no job."""
-        for structure in structures or ("jobs", *STATES, "leases", "attempts", "results", "known"):
+        for structure in structures or VERIFIED:
             cursor = "0"
             while True:
                 args = [self._stamp(), structure, cursor, BATCH, "1" if repair else ""]
@@ -602,9 +700,11 @@ class Store(Caller):
     def list_call(
         self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
         type: str = "", group: str = "", tag: str = "", error: str = "",
+        kind: str = "", fingerprint: str = "", before_ms: int | None = None,
     ) -> Call[tuple[list[str], str]]:  # fmt: skip
         """A page of one state: where each job stands (a cursor; key_at tells which it is), and the next cursor."""
-        args = [state, after, limit, look, type, group, tag, error]
+        before = "" if before_ms is None else before_ms
+        args = [state, after, limit, look, type, group, tag, error, kind, fingerprint, before]
         return Call("list", queue, args, lambda r: (_texts(r[1:]), r[0].decode()))
 
     def size_call(self, queue: str, state: str) -> Call[int]:
@@ -612,23 +712,11 @@ class Store(Caller):
         return Call("size", queue, (), int, plain=("ZCARD", Keys(self.namespace, queue).at(state)))
 
     async def list(
-        self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000,
-        type: str = "", group: str = "", tag: str = "", error: str = "",
-    ) -> tuple[list[str], str]:  # fmt: skip
-        """A page of the keys of one state, and the cursor for the next ("" at the end)."""
-        found, cursor = await self.run(
-            self.list_call(
-                queue,
-                state,
-                after=after,
-                limit=limit,
-                look=look,
-                type=type,
-                group=group,
-                tag=tag,
-                error=error,
-            )
-        )
+        self, queue: str, state: str, *, after: str = "", limit: int = 100, look: int = 2_000, **filters: Any
+    ) -> tuple[list[str], str]:
+        """A page of the keys of one state, and the cursor for the next ("" at the end). Filters: see `list_call`."""
+        call = self.list_call(queue, state, after=after, limit=limit, look=look, **filters)
+        found, cursor = await self.run(call)
         return [key_at(place) for place in found], cursor
 
     def census_call(self, queue: str) -> Call[Census | None]:
@@ -658,6 +746,10 @@ class Store(Caller):
 def weight_of(job: NewJob) -> int:
     """Bytes that a job takes in a call, roughly."""
     return len(job.payload) + 300
+
+
+def _page_text(page: OperationPage | None) -> str:
+    return "" if page is None else page.text()
 
 
 def _paired(replies: list[Any]) -> list[Any]:

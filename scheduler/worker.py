@@ -23,6 +23,7 @@ from .handlers import Handlers
 from .heartbeat import Heartbeat
 from .job import Claimed
 from .logs import get_logger
+from .operations import Operations
 from .outcomes import Extend, Note, Release, TypePolicy
 from .presence import Presence
 from .settings import Settings
@@ -84,6 +85,7 @@ class Worker:
         )
         self.fetchers = self.crew.fetchers
         self.fetchers.update({queue: Fetcher(self.crew, queue, weight) for queue, weight in weights.items()})
+        self._operations = Operations(store, self.name)
         self.heartbeat = Heartbeat(store, settings.lease_ms, held=self.held, heard=self.heard)
         self.presence = Presence(store)
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
@@ -117,6 +119,7 @@ class Worker:
         upkeep = Upkeep(
             [
                 watchdog(self.store, self.settings, self._queues, worker=self.name),
+                self._operations.duty(),
                 Duty("presence", self.settings.lease_ms / 3000, self._sign),
             ]
         )
@@ -133,6 +136,7 @@ class Worker:
             await self._finish(fetchers)
         finally:
             await cancel_all([*duties, *fetchers, *self._sweeps.values()])
+            await self._operations.close()
             await self.heartbeat.stop()
             # A server that is away must not hold up the end, which has used nearly all of its two seconds by now.
             with contextlib.suppress(TimeoutError):

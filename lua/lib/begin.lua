@@ -1,11 +1,13 @@
 -- @include lib/clock
 -- Reads the time and every key that a transition may write, so that nothing can fail after the first write.
 local function begin(keys, now)
-  local sorted = { "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs" }
+  local sorted = { "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs",
+    "dead_index", "dead_groups" }
   for _, name in ipairs(sorted) do
     if keys[name] then redis.call("ZCARD", keys[name]) end
   end
-  for _, name in ipairs({ "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters" }) do
+  local hashes = { "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters", "operations" }
+  for _, name in ipairs(hashes) do
     if keys[name] then redis.call("HLEN", keys[name]) end
   end
   keys.rung = redis.call("LLEN", keys.bell)

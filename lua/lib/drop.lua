@@ -1,4 +1,5 @@
 -- @include lib/tally
+-- @include lib/ungroup
 -- Removes ended jobs of one state with all that is kept of them. One that ended less than 60 s ago
 -- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised.
 -- The caller has read every key here, so that nothing can fail.
@@ -21,6 +22,7 @@ local function drop(keys, state, ids, now, forget)
     end
     for _, field in ipairs({ "progress", "checkpoint", "edits" }) do fields[#fields + 1] = id .. ":" .. field end
   end
+  if state == "dead" then ungroup(keys, ids) end
   redis.call("ZREM", keys[state], unpack(ids))
   redis.call("HDEL", keys.jobs, unpack(ids))
   redis.call("HDEL", keys.results, unpack(ids))

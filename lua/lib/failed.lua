@@ -1,10 +1,10 @@
--- @include lib/begin
 -- @include lib/lease_of
 -- @include lib/course_of
 -- @include lib/course_text
 -- @include lib/add_error
 -- @include lib/policy_of
 -- @include lib/after_failure
+-- @include lib/fingerprint
 -- The move of one job whose attempt failed, as its policy says. The caller holds the lease and has seeded
 -- the generator. `failure` has kind, message, trace, retry_in; with `reason` the job is dead by it, and with
 -- `crash` it is a run-out lease, ready at once until its attempts or its crashes are used up.
@@ -40,7 +40,9 @@ local function failed(keys, id, lease, failure, now)
   if state == "retrying" then next = string.format("retry in %.1f s", (due - now) / 1000) end
   add_error(course, course.attempt, failure.kind, failure.message, failure.trace, now, next)
   course.to, course.reason = state, reason
-  local move = { id = id, state = state, score = lease.score, token = lease.token, flags = lease.flags, bytes = lease.bytes }
+  course.alike = state == "dead" and fingerprint(kind or "", failure.kind, failure.message) or ""
+  local move = { id = id, state = state, score = lease.score, token = lease.token, flags = lease.flags, bytes = lease.bytes,
+    fingerprint = course.alike }
   if state == "retrying" then move.score, move.due = due * 1000, due end
   move.course = course_text(course)
   return move

@@ -1,4 +1,5 @@
 -- @include lib/standing
+-- @include lib/grouped
 -- What is wrong with one id, as a list of sentences.
 local function faults(keys, id)
   local sets, found = standing(keys, id), {}
@@ -13,5 +14,9 @@ local function faults(keys, id)
   if lease and not running then found[#found + 1] = "has a lease but does not run" end
   if running and not lease then found[#found + 1] = "runs without a lease" end
   if run and not redis.call("ZSCORE", keys.succeeded, id) then found[#found + 1] = "has a result but did not succeed" end
+  local member = grouped(keys, id)
+  if member and not redis.call("ZSCORE", keys.dead_index, member) then
+    found[#found + 1] = "is dead but in no group of those that died alike"
+  end
   return found
 end

@@ -1,3 +1,4 @@
+-- @include lib/begin
 -- @include lib/settle
 -- @include lib/announce
 -- @include lib/retire

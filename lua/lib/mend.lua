@@ -1,9 +1,12 @@
 -- @include lib/standing
+-- @include lib/ungroup
+-- @include lib/regroup
 -- Puts one id right. The caller has read every key, so that nothing here can fail.
 local function mend(keys, id, now)
   local sets = standing(keys, id)
   local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HEXISTS", keys.leases, id) == 1
   if not record then
+    ungroup(keys, { id })
     for _, state in ipairs(sets) do redis.call("ZREM", keys[state], id) end
     for _, name in ipairs({ "leases", "attempts", "results" }) do redis.call("HDEL", keys[name], id) end
     return "repaired"
@@ -14,6 +17,7 @@ local function mend(keys, id, now)
     local has = {}
     for _, state in ipairs(sets) do has[state] = true end
     keep = run and has.succeeded and "succeeded" or lease and has.running and "running" or sets[1]
+    if keep ~= "dead" then ungroup(keys, { id }) end
     for _, state in ipairs(sets) do
       if state ~= keep then redis.call("ZREM", keys[state], id) end
     end
@@ -28,5 +32,6 @@ local function mend(keys, id, now)
   if keep == "running" and not lease then redis.call("ZADD", keys.running, "XX", 0, id) end
   if run and keep ~= "succeeded" then redis.call("HDEL", keys.results, id) end
   if redis.call("HDEL", keys.known, id) == 1 then redis.call("ZREM", keys.expiries, id) end
+  if keep == "dead" then regroup(keys, id) end
   return "repaired"
 end

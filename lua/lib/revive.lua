@@ -1,3 +1,4 @@
+-- @include lib/ungroup
 -- @include lib/edited
 -- @include lib/course_of
 -- @include lib/course_text
@@ -8,8 +9,9 @@
 local function revive(keys, list, step, now, micros)
   local place = tonumber(redis.call("HGET", keys.counters, "place")) or 0
   local ids, bytes = {}, 0
-  for i, job in ipairs(list) do
-    ids[i] = job.id
+  for i, job in ipairs(list) do ids[i] = job.id end
+  ungroup(keys, ids)
+  for _, job in ipairs(list) do
     if tonumber(redis.call("ZSCORE", keys.dead, job.id)) >= 0 then bytes = bytes + job.bytes end
     redis.call("ZREM", keys.dead, job.id)
     redis.call("ZREM", keys.expiries, job.id)
@@ -19,7 +21,7 @@ local function revive(keys, list, step, now, micros)
       redis.call("HSET", keys.notes, job.id .. ":edits", edits)
     end
     local course = course_of(redis.call("HGET", keys.attempts, job.id))
-    course.attempt, course.crashes, course.unhandled, course.since, course.reason = 0, 0, 0, 0, ""
+    course.attempt, course.crashes, course.unhandled, course.since, course.reason, course.alike = 0, 0, 0, 0, "", ""
     redis.call("HSET", keys.attempts, job.id, course_text(course))
     place = math.max(place + 1, micros)
     redis.call("ZADD", keys.ready, string.format("%.0f", place - job.rank * step), job.id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import cache
 from time import perf_counter
+from uuid import uuid4
 
 import orjson
 from aiohttp import web
@@ -13,9 +15,12 @@ from aiohttp.typedefs import Handler, Middleware
 from ..doorbell import Doorbell
 from ..events import Follower
 from ..logs import get_logger
+from ..operations import Operations
 from ..presence import Presence
 from ..settings import Settings
 from ..store import Store
+from ..tasks import cancel_all
+from ..upkeep import Upkeep
 from . import (
     bulk,
     change,
@@ -25,6 +30,7 @@ from . import (
     lease,
     lists,
     openapi,
+    operations,
     problems,
     queues,
     settle,
@@ -38,6 +44,7 @@ from .parts import (
     DEADLINES,
     DOORBELL,
     FOLLOWER,
+    OPERATIONS,
     POLLS,
     PRESENCE,
     REQUEST_ID,
@@ -58,7 +65,21 @@ log = get_logger(__name__)
 
 ROUTES = tuple(
     route
-    for module in (jobs, change, bulk, lists, lease, settle, queues, types, dlq, stats, workers, health)
+    for module in (
+        jobs,
+        change,
+        bulk,
+        lists,
+        lease,
+        settle,
+        queues,
+        types,
+        dlq,
+        operations,
+        stats,
+        workers,
+        health,
+    )
     for route in module.table.routes
 )
 """Every documented call."""
@@ -78,7 +99,9 @@ def make_app(
     app[PRESENCE] = Presence(store)
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
+    app[OPERATIONS] = Operations(store, f"api:{uuid4().hex}")
     app.cleanup_ctx.append(_finish_work)
+    app.cleanup_ctx.append(_carry_operations)
     register(app, ROUTES)
     keyed = settings.api_key is not None
 
@@ -131,3 +154,10 @@ async def _stop_polls(app: web.Application) -> None:
 async def _finish_work(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[BEHIND].finish()
+
+
+async def _carry_operations(app: web.Application) -> AsyncIterator[None]:
+    upkeep = asyncio.create_task(Upkeep([app[OPERATIONS].duty()]).run(), name="operations")
+    yield
+    await cancel_all([upkeep])
+    await app[OPERATIONS].close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import msgspec
 from aiohttp import web
 
 from ..errors import Fault, Invalid
@@ -58,7 +59,7 @@ async def list_jobs(request: web.Request, _: None) -> web.Response:
     include = include_of(request)
     found = await page(
         request.app[STORE],
-        Filters(**said),
+        msgspec.convert(said, Filters),
         at=Place(*at) if at else None,
         limit=limit_of(request),
         include=include,

@@ -13,7 +13,7 @@ import msgspec
 from .. import __version__
 from ..fields import Problem
 from .problems import CODES, PROBLEM_JSON
-from .routes import Route
+from .routes import Answer, Route
 
 _REF = "#/components/schemas/{name}"
 _EVERY = ("unauthorized", "internal", "store_unavailable")
@@ -22,11 +22,12 @@ _BODY = ("invalid_json", "bad_request", "request_timeout", "too_large", "unsuppo
 _PATH_PARAMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "id": ("The id of a job, as it was answered.", {"type": "string"}),
     "queue": ("The name of a queue.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+    "operation": ("The id of an operation, as it was answered.", {"type": "string"}),
     "type": ("The name of a type.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
 }
 _HEADERS: Mapping[str, Mapping[str, Any]] = {
     "ETag": {"description": "The version of the queue's configuration.", "schema": {"type": "string"}},
-    "Location": {"description": "Where the job is.", "schema": {"type": "string"}},
+    "Location": {"description": "Where it is.", "schema": {"type": "string"}},
     "Retry-After": {
         "description": "Seconds to wait before the call is repeated.",
         "schema": {"type": "integer"},
@@ -41,7 +42,8 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
     """The document of these routes. `key`: whether a key is needed here."""
     types: list[Any] = [Problem]
     for route in routes:
-        types += [kind for kind in (route.body, *route.answers.values()) if kind is not None]
+        for kind in (route.body, *route.answers.values()):
+            types += kind if isinstance(kind, tuple) else [] if kind is None else [kind]
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -105,7 +107,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     return found
 
 
-def _answer(route: Route, status: int, kind: type[msgspec.Struct] | None) -> dict[str, Any]:
+def _answer(route: Route, status: int, kind: Answer) -> dict[str, Any]:
     made: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     names = [
         name
@@ -114,7 +116,11 @@ def _answer(route: Route, status: int, kind: type[msgspec.Struct] | None) -> dic
     ]
     made["headers"] = {name: _HEADERS[name] for name in names}
     if kind is not None:
-        made["content"] = {"application/json": {"schema": {"$ref": _REF.format(name=kind.__name__)}}}
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        schemas = [{"$ref": _REF.format(name=one.__name__)} for one in kinds]
+        made["content"] = {
+            "application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+        }
     return made
 
 

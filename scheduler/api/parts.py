@@ -16,6 +16,7 @@ from aiohttp import web
 from ..doorbell import Doorbell
 from ..events import Follower
 from ..logs import get_logger
+from ..operations import Operations
 from ..presence import Presence
 from ..settings import Settings
 from ..store import Store
@@ -111,6 +112,7 @@ STORE = web.AppKey("store", Store)
 SETTINGS = web.AppKey("settings", Settings)
 DOORBELL = web.AppKey("doorbell", Doorbell)
 PRESENCE = web.AppKey("presence", Presence)
+OPERATIONS = web.AppKey("operations", Operations)
 FOLLOWER = web.AppKey("follower", Follower)
 DEADLINES = web.AppKey("deadlines", Deadlines)
 POLLS = web.AppKey("polls", Polls)

@@ -8,14 +8,24 @@ from typing import Any
 from aiohttp import hdrs, web
 from msgspec import UNSET, UnsetType
 
-from ..errors import Changed, Fault, Invalid
-from ..fields import KeepFields, Nothing, QueueFields, QueueShown, QueuesShown, RetentionFields
+from ..errors import Changed, Fault, Invalid, NotFound, WrongState
+from ..fields import (
+    KeepFields,
+    Nothing,
+    OperationShown,
+    PurgeFields,
+    QueueFields,
+    QueueShown,
+    QueuesShown,
+    RetentionFields,
+)
 from ..job import LONGEST_DELAY_MS
 from ..outcomes import Census
 from ..times import duration_ms, seconds
+from .operations import at_once, plan_of_purge
 from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
-from .routes import Table, json_answer, queue_name
+from .routes import Param, Table, json_answer, queue_name
 
 table = Table()
 
@@ -92,6 +102,45 @@ async def pause(request: web.Request, _: Nothing) -> web.Response:
 async def resume(request: web.Request, _: Nothing) -> web.Response:
     """Let a paused queue be claimed from again."""
     return await _changed(request, queue_name(request), {"paused": ""})
+
+
+@table.add(
+    "POST", "/v1/queues/{queue}/purge", {200: OperationShown, 202: OperationShown},
+    body=PurgeFields, codes=("not_found", "wrong_state"), headers=("Location",),
+)  # fmt: skip
+async def purge_queue(request: web.Request, fields: PurgeFields) -> web.Response:
+    """Delete jobs of one state (not running). 200 when one page sufficed, else 202, and it goes on."""
+    queue = queue_name(request)
+    return await at_once(request, queue, plan_of_purge(fields))
+
+
+_OBLITERATE = {
+    "confirm": Param({"type": "string"}, "The queue's name again."),
+    "force": Param({"enum": ["true", "false"]}, "Also while jobs run."),
+}
+
+
+@table.add("DELETE", "/v1/queues/{queue}", {204: None}, query=_OBLITERATE, codes=("not_found", "wrong_state"))
+async def obliterate(request: web.Request, _: None) -> web.Response:
+    """Delete a queue with all that is in it: its jobs, their history, its configuration. Nothing is left.
+
+    While a job runs this needs `force=true`: its worker's settlement then finds nothing.
+    """
+    queue, faults = queue_name(request), []
+    if request.query.get("confirm") != queue:
+        faults.append(
+            Fault("/confirm", f"this deletes all of {queue}: repeat its name here, as ?confirm={queue}")
+        )
+    if request.query.get("force", "false") not in {"true", "false"}:
+        faults.append(Fault("/force", "expected true or false"))
+    if faults:
+        raise Invalid(faults)
+    outcome = await request.app[STORE].obliterate(queue, force=request.query.get("force") == "true")
+    if outcome == "missing":
+        raise NotFound(f"there is no queue {queue!r}")
+    if outcome == "running":
+        raise WrongState(f"a job of {queue} runs: wait, or say force=true", "running")
+    return web.Response(status=204)
 
 
 async def _changed(request: web.Request, queue: str, changes: Mapping[str, str]) -> web.Response:

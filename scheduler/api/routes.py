@@ -21,6 +21,9 @@ from .parts import SETTINGS
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
+Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None
+"""What a call answers with a status: a type, one of several, or nothing."""
+
 SMALL = 64 * 1024
 """Bytes that a body may have beside a payload, or without one."""
 
@@ -58,7 +61,7 @@ class Route:
     method: str
     path: str
     handler: Handler
-    answers: Mapping[int, type[msgspec.Struct] | None]
+    answers: Mapping[int, Answer]
     body: Any
     raw: bool
     optional: bool
@@ -110,7 +113,7 @@ class Table:
         self,
         method: str,
         path: str,
-        answers: Mapping[int, type[msgspec.Struct] | None],
+        answers: Mapping[int, Answer],
         *,
         body: Any = None,
         raw: bool = False,

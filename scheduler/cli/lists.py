@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
-from ..job import Job
+from ..job import Job, State
 from ..keys import STATES
-from ..listing import Filters, Place, dead_letters, page
+from ..listing import Filters, Place, page
 from ..settings import Settings
 from ..store import Store
 from ..times import parse_rfc3339, rfc3339
@@ -70,31 +69,29 @@ def list_dead(
         before_ms = None if before is None else parse_rfc3339(before)
     except ValueError as wrong:
         raise click.BadParameter(str(wrong), param_hint="--before") from wrong
-    filters, at, keep = dead_letters(
-        queue, type=kind, kind=error, fingerprint=fingerprint, before_ms=before_ms
+    filters = Filters(
+        queue=queue, state=State.DEAD, type=kind, kind=error, fingerprint=fingerprint, before_ms=before_ms
     )
 
     async def work() -> list[Job]:
         async with connected(settings, queue=queue) as store:
             await store.census(queue)
-            return await taken(store, filters, limit, at=at, keep=keep)
+            return await taken(store, filters, limit)
 
     found = run(work())
     if as_json:
-        items = [
-            {**job.document(include=frozenset()), "fingerprint": job.failure_fingerprint} for job in found
-        ]
+        items = [{**job.document(include=frozenset()), "fingerprint": job.fingerprint} for job in found]
         print_json({"items": items})
     else:
-        table([(job.id, job.type, _when(job), job.failure_fingerprint, _failure(job)) for job in found])
+        table([(job.id, job.type, _when(job), job.fingerprint or "", _failure(job)) for job in found])
 
 
-async def taken(store: Store, filters: Filters, limit: int, **more: Any) -> list[Job]:
+async def taken(store: Store, filters: Filters, limit: int) -> list[Job]:
     """The first jobs of a list, page by page."""
     found: list[Job] = []
-    at: Place | None = more.pop("at", None)
+    at: Place | None = None
     while len(found) < limit:
-        one = await page(store, filters, at=at, limit=min(1000, limit - len(found)), **more)
+        one = await page(store, filters, at=at, limit=min(1000, limit - len(found)))
         found += one.jobs
         at = one.rest
         if at is None:

@@ -106,7 +106,7 @@ async def measure(bench: Bench) -> dict[str, float]:
     found["verify"] = await bench.spent(lambda: _verify(store))
     found["purge"] = await bench.spent(
         lambda: bench.each(
-            [j.key for j in held], lambda b: Call("purge", QUEUE, ["", "", "", "", len(b), *b], len)
+            [j.key for j in held], lambda b: Call("purge", QUEUE, ["", "", "", "", "", len(b), *b], len)
         )
     )
 
@@ -135,7 +135,9 @@ async def measure(bench: Bench) -> dict[str, float]:
     found["replay"] = await bench.spent(
         lambda: bench.each(
             dead,
-            lambda b: Call("replay", QUEUE, ["", "", "", len(b), *(x for k in b for x in (k, "", ""))], len),
+            lambda b: Call(
+                "replay", QUEUE, ["", "", "", "", len(b), *(x for k in b for x in (k, "", ""))], len
+            ),
         )
     )
     found["update"] = await bench.spent(
@@ -147,7 +149,7 @@ async def measure(bench: Bench) -> dict[str, float]:
         )
     )
     found["cancel"] = await bench.spent(
-        lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", len(b), *b], len))
+        lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", "", len(b), *b], len))
     )
     await flush()
     await bench.fill(delay_ms=1)

@@ -30,7 +30,7 @@ async def test_without_the_key_every_call_is_refused_with_equal_bodies(closed, s
     bodies = set()
     for route in ROUTES:
         if not route.open:
-            path = route.path.format(id="mail:a", queue="mail", type="send")
+            path = route.path.format(id="mail:a", queue="mail", type="send", operation="mail:op")
             answer = await closed.call(route.method, path, b"junk" if route.body else None, **headers)
             assert (401, "unauthorized") == (answer.status, answer.code), path
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")

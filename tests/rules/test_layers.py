@@ -10,10 +10,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 
 LAYERS = {
-    "words": "errors times kinds keys settings retry failures job outcomes fields",
+    "words": "errors times limits merging kinds keys settings retry job outcomes fields",
     "seeing": "logs tasks",
     "Redis": "scripts _keeper local_server wire clients rights joining calling replies store listing stats presence doorbell events",
-    "running": "threads context handlers processes execute _child heartbeat upkeep fetcher worker shipped",
+    "running": "threads context handlers processes execute _child heartbeat upkeep operations fetcher worker shipped",
     "doors": "api client",
     "process": "loop_thread handles testing app cli __main__",
 }

@@ -15,11 +15,12 @@ LIB = sorted(path.stem for path in (LUA / "lib").glob("*.lua"))
 READ_ARGV = {"item", "refusal"}
 """The only functions that read ARGV by position."""
 
-WHILE = {"list": 2, "edited": 2}
-"""Loops whose end is no number that they begin with: a list's looks are counted, edits are at most a hundred."""
+WHILE = {"list": 2, "edited": 2, "groups": 1}
+"""Loops whose end is no number that they begin with: a list's looks and groups are counted, edits are at most a hundred."""
 
 WRITES = {
     "HDEL", "HSET", "HSETNX", "LTRIM", "RPUSH", "XADD", "ZADD", "ZREM", "ZREMRANGEBYLEX", "ZREMRANGEBYRANK",
+    "UNLINK",
 }  # fmt: skip
 
 FILES = [*SCRIPTS, *(f"lib/{name}" for name in LIB)]
@@ -222,7 +223,7 @@ def test_every_writer_looks_at_the_level_of_the_queue_first():
 
 def test_only_what_brings_new_bytes_is_refused_by_a_full_server():
     assert {"enqueue", "update", "note"} == {name for name in SCRIPTS if scripts.script(name).flags == ()}
-    assert {"inspect", "list", "census"} == {
+    assert {"inspect", "list", "census", "groups"} == {
         name for name in SCRIPTS if scripts.script(name).flags == ("no-writes",)
     }
 

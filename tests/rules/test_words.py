@@ -29,11 +29,12 @@ VERBS = {
     "replay": "redrive unfail reprocess",
     "update": "edit reschedule reprioritise",
     "purge": "prune clean janitor trim",
+    "obliterate": "nuke wipe",
 }
-READS = {"inspect", "list", "census", "verify"}
-BESIDES = {"configure", "note"}
+READS = {"inspect", "list", "census", "groups", "verify"}
+BESIDES = {"configure", "note", "operate"}
 
-SILENT = {"extend": "a heartbeat is no event"}
+SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, also no event"}
 
 DOORS = {
     "run": "promote", "rm": "purge", "show": "inspect", "list": "list", "lease": "claim", "settle": "ack nack bury release extend",

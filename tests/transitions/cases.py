@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.outcomes import Note, TypePolicy
+from scheduler.outcomes import Note, OperationPage, TypePolicy
 from scheduler.scripts import script
 from scheduler.store import Store
 from tests.helpers import (
@@ -37,6 +37,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     await store.configure_type(QUEUE, "send", TypePolicy(50_000, {"jitter": 0}), declared=True)
     await acked(store, await claimed(store, "known", retention_ms=0))
     clock.advance(61)
+    await operation(store)
     tokens = {}
     job = await claimed(store, "backed_off", retry={"immediate": 0})
     assert "retrying" == await nacked(store, job, retry_in_ms=10_000)
@@ -75,7 +76,14 @@ async def quiet(store: Store) -> Tokens:
     for key in ("last", "asked", "own"):
         tokens[key] = (await claimed(store, key)).token
     await enqueued(store, "ready")
+    await operation(store)
     return tokens
+
+
+async def operation(store: Store) -> None:
+    """One that is under way, its first page behind it."""
+    assert "begun" == (await store.operate("begin", QUEUE, "op", carrier="c", value=b"{}"))[0]
+    assert "turned" == (await store.operate("turn", QUEUE, OperationPage("op", 0, 5, "", last=False)))[0]
 
 
 def enqueue(tokens: Tokens) -> list[object]:
@@ -89,6 +97,14 @@ def enqueue(tokens: Tokens) -> list[object]:
         ("known", rest),
     ]
     return [len(items), *(part for key, more in items for part in (key, "send", "{}", *more))]
+
+
+DEAD = ("dead_index", "dead_groups")
+
+
+def page(number: int) -> str:
+    """A page of the operation that stands in the queue."""
+    return f"op|{number}|3|running|ready|5|1|a"
 
 
 def ids(*names: str) -> list[object]:
@@ -133,23 +149,23 @@ CASES = [
     Case("extend", "extend", lambda t: settlements(t, 600_000)),
     Case("reclaim", "reclaim", lambda t: [WORKER, 1, 100, 30_000, 10_000, ""]),
     Case(
-        "promote", "promote", lambda t: [100, 0],
+        "promote", "promote", lambda t: ["", 100, 0],
         frozenset({"jobs", "ready", "scheduled", "retrying", "counters", "config", "bell", "events"}),
     ),
-    Case("promote ids", "promote", lambda t: ["", *ids("scheduled", "retrying", "missing")]),
-    Case("cancel", "cancel", lambda t: ids("ready", "running", "missing", "blocked")),
-    Case("replay", "replay", lambda t: ["", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
+    Case("promote ids", "promote", lambda t: [page(1), "", *ids("scheduled", "retrying", "missing")]),
+    Case("cancel", "cancel", lambda t: [page(1), *ids("ready", "running", "missing", "blocked")]),
+    Case("replay", "replay", lambda t: [page(1), "", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
     Case(
-        "replay page", "replay", lambda t: ["", 100, 0],
-        frozenset({"jobs", "ready", "dead", "attempts", "expiries", "notes", "config", "counters", "bell", "events"}),
+        "replay page", "replay", lambda t: ["", "", 100, 0],
+        frozenset({"jobs", "ready", "dead", *DEAD, "attempts", "expiries", "notes", "config", "counters", "bell", "events"}),
     ),
     Case("update", "update", lambda t: [2, "ready", 5, 1000, "", "[1]", "ff", "", "", "missing", *[""] * 7]),
-    Case("purge", "purge", lambda t: ["", "", "", *ids("dead", "succeeded", "ready", "gone", "missing")]),
+    Case("purge", "purge", lambda t: [page(1), "", "", "", *ids("dead", "succeeded", "ready", "gone", "missing")]),
     Case(
-        "purge page", "purge", lambda t: ["dead", "", 100, 0],
-        frozenset({"jobs", "dead", "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known"}),
+        "purge page", "purge", lambda t: ["", "dead", "", 100, 0],
+        frozenset({"jobs", "dead", *DEAD, "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known"}),
     ),
-    Case("purge expired", "purge", lambda t: ["expired", "", 100, 0]),
+    Case("purge expired", "purge", lambda t: ["", "expired", "", 100, 0]),
     Case("configure", "configure", lambda t: ["", "", "", 2, "paused", "1", "keep_dead_count", "5"]),
     Case("configure a type", "configure", lambda t: ["send", "5|\n{}", "", 0]),
     Case(
@@ -161,9 +177,20 @@ CASES = [
     ),
     Case("inspect", "inspect", lambda t: ["payload result", *ids("running", "missing")], writes=False),
     *(
-        Case(f"list {state}", "list", lambda t, state=state: [state, "", 100, 2000, "send", "", "", "E"], frozenset({"jobs", "attempts", state}), writes=False)  # type: ignore[misc]
+        Case(f"list {state}", "list", lambda t, state=state: [state, "", 100, 2000, "send", "", "", "E", "", "", ""], frozenset({"jobs", "attempts", state}), writes=False)  # type: ignore[misc]
         for state in STATES
     ),
+    Case(
+        "list alike", "list", lambda t: ["dead", "", 100, 2000, "", "", "", "", "Permanent", "0" * 16, ""],
+        frozenset({"dead_index"}), writes=False,
+    ),
+    Case("groups", "groups", lambda t: ["", ""], writes=False),
+    Case("operate: begin", "operate", lambda t: ["begin", "new", "c", "{}"]),
+    Case("operate: carry", "operate", lambda t: ["carry", "op", "c", ""]),
+    Case("operate: turn", "operate", lambda t: ["turn", page(1), "c", ""]),
+    Case("operate: cancel", "operate", lambda t: ["cancel", "op", "c", ""]),
+    Case("operate: fail", "operate", lambda t: ["fail", "op", "c", '"no"']),
+    Case("obliterate", "obliterate", lambda t: ["1"]),
     Case("census", "census", lambda t: [], writes=False),
     Case("verify", "verify", lambda t: ["ready", "0", 500, ""], writes=False),
 ]  # fmt: skip

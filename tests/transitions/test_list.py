@@ -164,7 +164,7 @@ async def test_a_list_of_running_jobs_is_ordered_by_the_end_of_their_leases(stor
 async def test_a_cursor_of_another_kind_is_refused(store):
     for cursor in ("x", "1|3|a", "|1|a", "1|1"):
         with pytest.raises(ResponseError, match="INVALID cursor"):
-            await raw(store, "list", "ready", cursor, "", "", "", "", "", "")
+            await raw(store, "list", "ready", cursor, "", "", "", "", "", "", "", "", "")
 
 
 async def test_the_count_of_the_dead_equals_their_list(store, clock):

@@ -266,7 +266,7 @@ MUTANTS = [
     ),
     Mutant(
         "replay that keeps the attempts",
-        {'course.attempt, course.crashes, course.unhandled, course.since, course.reason = 0, 0, 0, 0, ""': 'course.reason = ""'},
+        {'course.attempt, course.crashes, course.unhandled, course.since, course.reason, course.alike = 0, 0, 0, 0, "", ""': 'course.reason, course.alike = "", ""'},
         test_replay.test_a_replayed_job_begins_again_and_keeps_its_errors,
     ),
     Mutant(

@@ -27,6 +27,7 @@ KEYS = [
     "{scheduler}:layout",
     "{scheduler}:wake:*",
     "{scheduler}:workers",
+    "{scheduler}:operations",
     "{scheduler}:worker:*",
 ]
 OURS = ("flushall", "client|setname")

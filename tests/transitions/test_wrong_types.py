@@ -27,7 +27,9 @@ async def test_a_key_of_the_wrong_type_is_refused_and_changes_nothing(store, red
     went_on = []
 
     for case in CASES:
-        if suffix not in touched(case):
+        if (
+            suffix not in touched(case) or case.script == "obliterate"
+        ):  # its only write takes a key of any type
             continue
         try:
             await raw(store, case.script, *case.args(tokens))
