@@ -20,6 +20,7 @@ from tests.transitions import (
     test_ack,
     test_cancel,
     test_claim,
+    test_dead_groups,
     test_enqueue,
     test_extend,
     test_fence,
@@ -27,6 +28,8 @@ from tests.transitions import (
     test_lost_replies,
     test_nack,
     test_note,
+    test_obliterate,
+    test_operate,
     test_order,
     test_promote,
     test_reclaim,
@@ -273,6 +276,41 @@ MUTANTS = [
         "retention by count forgets one",
         {"{ over = ": "{ over = -1 + "},
         test_retention.test_the_count_is_never_exceeded_and_the_oldest_leave_first, {"state": "dead"},
+    ),
+    Mutant(
+        "replay that forgets the group",
+        {"  ungroup(keys, ids)\n  for _, job": "  for _, job"},
+        test_dead_groups.test_whoever_leaves_dead_leaves_the_group_and_the_last_one_ends_it,
+    ),
+    Mutant(
+        "purge that forgets the group",
+        {'if state == "dead" then ungroup(keys, ids) end': ""},
+        test_dead_groups.test_whoever_leaves_dead_leaves_the_group_and_the_last_one_ends_it,
+    ),
+    Mutant(
+        "numbers in what it died of",
+        {'if string.find(word, "%d") then return "#" end': ""},
+        test_dead_groups.test_messages_that_differ_in_numbers_and_ids_are_one_group, {"one": "job 12", "other": "job 7"},
+    ),
+    Mutant(
+        "a page taken twice",
+        {"or of.page ~= tonumber(page) then": "then"},
+        test_operate.test_of_ten_who_carry_out_the_same_page_one_does, {"act": "cancel"},
+    ),
+    Mutant(
+        "a page that is not counted",
+        {"of.done + done": "of.done"},
+        test_operate.test_a_page_acts_and_is_counted_in_one_step, {"act": "replay"},
+    ),
+    Mutant(
+        "replay of what died since",
+        {'state == "dead" and last and math.abs(died) > last': "false"},
+        test_operate.test_replay_by_id_refuses_what_died_after_its_time,
+    ),
+    Mutant(
+        "obliterated under a running job",
+        {'force ~= "1" and redis.call("ZCARD", running) > 0': "false"},
+        test_obliterate.test_nothing_of_the_queue_is_left,
     ),
     Mutant(
         "log without end",
