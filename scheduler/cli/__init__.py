@@ -17,6 +17,7 @@ COMMANDS = {
     "job": ("jobs", "shows a job, or acts on it"),
     "jobs": ("lists", "lists jobs"),
     "dlq": ("lists", "the dead-letter queue of a queue"),
+    "config": ("config", "the settings: show, check, schema, env"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
 }

@@ -16,7 +16,7 @@ from ..job import Job, NewJob, check, new_key, split_id
 from ..settings import Settings
 from ..store import Store
 from ..times import parse_rfc3339, typed_duration_ms
-from .common import connected, missing, print_json, run, with_settings
+from .common import Command, Group, connected, missing, print_json, run, with_settings
 
 
 def read_payload(text: str) -> bytes:
@@ -47,7 +47,7 @@ def _option(read: Any, text: str | None, hint: str) -> int | None:
         raise click.BadParameter(str(error), param_hint=hint) from error
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("type")
 @click.option("--payload", default="{}", help="JSON, @file, or - for stdin.")
 @click.option("--queue", default="default")
@@ -112,7 +112,7 @@ def _as_options(faults: tuple[Fault, ...]) -> str:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def job() -> None:
     """Show a job, or act on it."""
 

@@ -12,10 +12,10 @@ from ..listing import Filters, Place, page
 from ..settings import Settings
 from ..store import Store
 from ..times import parse_rfc3339, rfc3339
-from .common import connected, print_json, run, with_settings
+from .common import Group, connected, print_json, run, with_settings
 
 
-@click.group()
+@click.group(cls=Group)
 def jobs() -> None:
     """List jobs."""
 
@@ -47,7 +47,7 @@ def list_jobs(
         table([(job.id, job.type, job.state.value, _when(job)) for job in found])
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """The dead-letter queue of a queue."""
 

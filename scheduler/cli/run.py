@@ -29,7 +29,7 @@ from ..store import Store
 from ..tasks import Pulse, cancel_all, forever, wait_or_raise
 from ..upkeep import Upkeep, strays, watchdog
 from ..worker import Worker
-from .common import run, wait_for, with_settings
+from .common import Command, run, wait_for, with_settings
 
 log = get_logger(__name__)
 
@@ -120,7 +120,7 @@ async def upkeep_of_all(store: Store, settings: Settings) -> None:
 # -- worker -----------------------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("app", required=False)
 @click.option(
     "--queue", "queues", help="Such as mail:5,reports:1. Default: the queues that the handlers name."
@@ -317,7 +317,7 @@ def _without_processes(arguments: Sequence[str]) -> list[str]:
 # -- api and dev ------------------------------------------------------------------------------------------------------
 
 
-@click.command()
+@click.command(cls=Command)
 @with_settings
 def api(settings: Settings) -> None:
     """Serve the REST API."""
@@ -387,7 +387,7 @@ async def _upkeep(parts: Parts, settings: Settings) -> None:
     await forever(Pulse("upkeep", patience=0.0, longest=5.0), step)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("app", required=False)
 @with_settings
 def dev(app: str | None, settings: Settings) -> None:

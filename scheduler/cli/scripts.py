@@ -9,10 +9,10 @@ import click
 from .. import scripts as catalogue
 from ..outcomes import Fault
 from ..settings import Settings
-from .common import connected, print_json, run, with_settings
+from .common import Command, Group, connected, print_json, run, with_settings
 
 
-@click.group()
+@click.group(cls=Group)
 def scripts() -> None:
     """The Lua scripts: every transition is one of them, callable from any language."""
 
@@ -65,7 +65,7 @@ def load(settings: Settings, _as_json: bool) -> None:
     print_json(catalogue.manifest(flagged=flagged))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("queue", required=False)
 @click.option("--repair", is_flag=True, help="Put right what is found, in the call that finds it.")
 @click.option("--json", "as_json", is_flag=True)

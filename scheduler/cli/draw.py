@@ -1,0 +1,125 @@
+"""What people look at: tables as wide as the terminal, coloured states, progress bars.
+
+Where the output goes into a file or a pipe, a table is plain columns without a head, nothing cut, for grep and awk,
+and rich is not even imported. NO_COLOR is honoured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from ..logs import escaped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {
+    "ready": "cyan", "running": "blue", "scheduled": "magenta", "retrying": "yellow", "blocked": "magenta",
+    "succeeded": "green", "cancelled": "bright_black", "dead": "red", "paused": "yellow",
+    "ok": "green", "warn": "yellow", "fail": "red",
+}  # fmt: skip
+"""How a word looks that stands alone in a cell."""
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1, right: Sequence[str] = ()
+) -> None:
+    """Rows under their heads. The first `whole` columns are never cut, so that an id can be copied; others may be.
+
+    `right`: columns of numbers. No rows print nothing but, on a terminal, that there are none.
+    """
+    cells = [[escaped(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        _columns(cells, [name in right for name in columns])
+        return
+    console = _console(stderr=False)
+    if not cells:
+        console.print("none", style="dim")
+        return
+    from rich.table import Table  # noqa: PLC0415 - for those who look at it
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, name in enumerate(columns):
+        drawn.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="fold" if number < whole else "ellipsis",
+            no_wrap=number >= whole,
+            min_width=max((len(row[number]) for row in cells), default=0) if number < whole else None,
+        )
+    for row in cells:
+        # As Text: what stands in a job is no markup.
+        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    console.print(drawn)
+
+
+def _columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
+    for row in rows:
+        padded = (
+            text.rjust(width) if flush else text.ljust(width)
+            for text, width, flush in zip(row, widths, right, strict=True)
+        )
+        print("  ".join(padded).rstrip())
+
+
+class Progress(Protocol):
+    """How far some long work is."""
+
+    def advance(self, done: int = 1) -> None:
+        """So many more are done."""
+
+    def total(self, count: int) -> None:
+        """There are so many in all, as is known by now."""
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Progress]:
+    """A bar on stderr while long work goes on; nothing where stderr is no terminal.
+
+    with progress("replaying", total=400) as bar: … bar.advance(100)
+    """
+    if not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich import progress as bars  # noqa: PLC0415 - for those who look at it
+
+    shown = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+        console=_console(stderr=True),
+        transient=True,
+    )
+    with shown:
+        yield _Bar(shown, shown.add_task(what, total=total))
+
+
+class _Silent:
+    def advance(self, done: int = 1) -> None:
+        """Nobody looks."""
+
+    def total(self, count: int) -> None:
+        """Nobody looks."""
+
+
+class _Bar:
+    def __init__(self, shown: object, task: object) -> None:
+        self._shown, self._task = shown, task
+
+    def advance(self, done: int = 1) -> None:
+        self._shown.advance(self._task, done)  # type: ignore[attr-defined]
+
+    def total(self, count: int) -> None:
+        self._shown.update(self._task, total=count)  # type: ignore[attr-defined]
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console  # noqa: PLC0415 - for those who look at it
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
