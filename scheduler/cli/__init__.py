@@ -1,9 +1,17 @@
-"""The command line: `scheduler …`. Exit 0 done, 1 failed, 2 wrong use."""
+"""The command line: `scheduler …`. Exit 0 done, 1 failed, 2 wrong use.
+
+Each command's module is imported when it is called, and what is heavy when it is needed there: what people type must
+answer at once, and help and completion most of all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -16,10 +24,13 @@ COMMANDS = {
     "enqueue": ("jobs", "puts a job into a queue"),
     "job": ("jobs", "shows a job, or acts on it"),
     "jobs": ("lists", "lists jobs"),
+    "queue": ("queues", "lists and shows queues, pauses and resumes them"),
     "dlq": ("lists", "the dead-letter queue of a queue"),
+    "workers": ("queues", "lists workers, and what runs where"),
     "config": ("config", "the settings: show, check, schema, env"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
+    "completion": ("completion", "prints what makes a shell complete our words"),
 }
 
 
@@ -52,18 +63,46 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The program. Every expected failure is one line on stderr."""
+    """The program. Every expected failure is a line or a few on stderr; Ctrl-C and a closed pipe end it quietly."""
+    with _ended_quietly():
+        sys.exit(_status())
+
+
+def _status() -> int:
+    """Runs the command that the arguments name; the exit status."""
     from ..errors import SchedulerError  # noqa: PLC0415
     from ..settings import SettingsError  # noqa: PLC0415
 
     try:
-        cli(standalone_mode=True)
+        status = cli.main(prog_name="scheduler", standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written any more is found here, not after all is done
+    except click.exceptions.Abort as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        print("scheduler: nothing was done", file=sys.stderr)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except SettingsError as error:
         for problem in error.problems:
             print(f"scheduler: {problem}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except SchedulerError as error:
         print(f"scheduler: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+@contextlib.contextmanager
+def _ended_quietly() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        # As the shell expects of what a signal ended: a script around us stops too.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BrokenPipeError:
+        # Nobody reads on, as after `| head -1`: nothing else is to be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -6,6 +6,7 @@ Imported by every command, so it brings nothing that a command's help would have
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import NotFound, StoreRefused, StoreUnavailable
+from ..keys import JOB_KEY, QUEUE_NAME
 from ..settings import SETTINGS, Settings, SettingsError, Survey, survey
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..store import Store
 
 GIVE_UP = 5.0
@@ -59,6 +63,37 @@ class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+
+class Fitting(click.ParamType[str]):
+    """Text that a whole pattern fits, refused with the sentence that the REST API has for it."""
+
+    name = "text"
+
+    def __init__(self, pattern: re.Pattern[str], takes: str, *, known: str = "") -> None:
+        self._pattern, self._takes, self._known = pattern, takes, known
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not self._pattern.fullmatch(value):
+            self.fail(f"{value!r}: {self._takes}", param, ctx)
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if not self._known:
+            return super().shell_complete(ctx, param, incomplete)
+        from .completion import known  # noqa: PLC0415 - when a shell asks
+
+        return known(self._known, ctx.params, incomplete)
+
+
+_NAMED = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+QUEUE = Fitting(QUEUE_NAME, _NAMED, known="queues")
+TYPE = Fitting(QUEUE_NAME, _NAMED, known="types")
+KEY = Fitting(JOB_KEY, "1 to 128 letters, digits, '.', '_' or '-'")
+KIND = Fitting(re.compile(r"(?s).{1,200}"), "1 to 200 characters")
+FINGERPRINT = Fitting(re.compile("[0-9a-f]{16}"), "16 hexadecimal digits, as `dlq list` shows them")
 
 
 def with_flags(function: F) -> F:
@@ -200,7 +235,7 @@ def confirmed(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def as_faults(read: Callable[[str], T], text: str | None, option: str) -> T | None:
+def said(read: Callable[[str], T], text: str | None, option: str) -> T | None:
     """What an option's text means; None where it was not given. Raises click.BadParameter that names the option."""
     if text is None:
         return None

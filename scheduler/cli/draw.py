@@ -7,9 +7,11 @@ and rich is not even imported. NO_COLOR is honoured.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
+
+import orjson
 
 from ..logs import escaped
 
@@ -25,11 +27,17 @@ STYLES = {
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 1, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    whole: int = 1,
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
     """Rows under their heads. The first `whole` columns are never cut, so that an id can be copied; others may be.
 
-    `right`: columns of numbers. No rows print nothing but, on a terminal, that there are none.
+    `right`: columns of numbers. `spare`: columns that a narrow terminal does without, the first of them first. No rows
+    print nothing but, on a terminal, that there are none.
     """
     cells = [[escaped(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -42,18 +50,24 @@ def table(
     from rich.table import Table  # noqa: PLC0415 - for those who look at it
     from rich.text import Text  # noqa: PLC0415
 
+    widths = [max(len(row[n]) for row in [columns, *cells]) for n in range(len(columns))]
+    shown = list(range(len(columns)))
+    for name in spare:
+        if sum(widths[n] + 2 for n in shown) - 2 <= console.width:
+            break
+        shown.remove(columns.index(name))
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, name in enumerate(columns):
+    for n in shown:
         drawn.add_column(
-            name,
-            justify="right" if name in right else "left",
-            overflow="fold" if number < whole else "ellipsis",
-            no_wrap=number >= whole,
-            min_width=max((len(row[number]) for row in cells), default=0) if number < whole else None,
+            columns[n],
+            justify="right" if columns[n] in right else "left",
+            overflow="fold" if n < whole else "ellipsis",
+            no_wrap=n >= whole,
+            min_width=min(widths[n], console.width) if n < whole else None,
         )
     for row in cells:
         # As Text: what stands in a job is no markup.
-        drawn.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        drawn.add_row(*(Text(row[n], style=STYLES.get(row[n], "")) for n in shown))
     console.print(drawn)
 
 
@@ -65,6 +79,19 @@ def _columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
             for text, width, flush in zip(row, widths, right, strict=True)
         )
         print("  ".join(padded).rstrip())
+
+
+def fields(document: Mapping[str, object]) -> None:
+    """One thing: a line for each of its fields, JSON where it is no text, long ones cut where people look."""
+    for name, value in document.items():
+        text = escaped(value if isinstance(value, str) else orjson.dumps(value).decode())
+        print(f"{name:18} {text if len(text) <= 2000 else f'{text[:2000]} …'}")
+
+
+def trace(text: str) -> None:
+    """A traceback, set in from the left."""
+    for line in text.splitlines():
+        print(f"    {escaped(line)}")
 
 
 class Progress(Protocol):

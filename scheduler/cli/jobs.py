@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -14,9 +14,23 @@ from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
 from ..job import Job, NewJob, check, new_key, split_id
 from ..settings import Settings
-from ..store import Store
 from ..times import parse_rfc3339, typed_duration_ms
-from .common import Command, Group, connected, missing, print_json, run, with_settings
+from .common import (
+    KEY,
+    QUEUE,
+    TYPE,
+    Command,
+    Group,
+    connected,
+    missing,
+    print_json,
+    run,
+    said,
+    with_settings,
+)
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 
 def read_payload(text: str) -> bytes:
@@ -34,31 +48,35 @@ def read_payload(text: str) -> bytes:
         raw.decode()
         msgspec.json.decode(raw, type=msgspec.Raw)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"no JSON: {error}", param_hint="--payload") from error
+        raise click.BadParameter(f"no JSON: {_place_of(raw) or error}", param_hint="--payload") from error
     return raw.strip()
 
 
-def _option(read: Any, text: str | None, hint: str) -> int | None:
-    if text is None:
-        return None
+def _place_of(raw: bytes) -> str:
+    """Where text stops being JSON, by line and column; "" where the standard library sees nothing wrong."""
+    import json  # noqa: PLC0415 - on this path only
+
     try:
-        return int(read(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=hint) from error
+        json.loads(raw)
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError):
+        pass
+    return ""
 
 
 @click.command(cls=Command)
-@click.argument("type")
+@click.argument("type", type=TYPE)
 @click.option("--payload", default="{}", help="JSON, @file, or - for stdin.")
-@click.option("--queue", default="default")
+@click.option("--queue", type=QUEUE, default="default", show_default=True)
 @click.option("--id", "job_id", help="The job's key: the same id and request enqueue once.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher first.")
 @click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
 @click.option("--run-at", help="RFC 3339 with an offset.")
-@click.option("--group")
-@click.option("--tag", "tags", multiple=True, help="May be given more than once.")
-@click.option("--timeout", help="Of one attempt.")
-@click.option("--max-attempts", type=click.IntRange(1, 1000))
+@click.option("--group", type=KEY, help="The group whose turn it takes.")
+@click.option("--tag", "tags", type=KEY, multiple=True, help="May be given more than once.")
+@click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
+@click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
 @click.option("--json", "as_json", is_flag=True)
 @with_settings
 def enqueue(
@@ -77,11 +95,11 @@ def enqueue(
         queue=queue,
         key=key,
         priority=priority,
-        delay_ms=_option(typed_duration_ms, delay, "--delay"),
-        run_at_ms=_option(parse_rfc3339, run_at, "--run-at"),
+        delay_ms=said(typed_duration_ms, delay, "--delay"),
+        run_at_ms=said(parse_rfc3339, run_at, "--run-at"),
         group=group,
         tags=tags,
-        timeout_ms=_option(typed_duration_ms, timeout, "--timeout"),
+        timeout_ms=said(typed_duration_ms, timeout, "--timeout"),
         retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
     )
     try:
@@ -136,17 +154,16 @@ def _print(found: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    import orjson  # noqa: PLC0415
+    from .draw import fields, trace  # noqa: PLC0415 - help does without
 
-    for name, value in document.items():
-        if value is None or value == [] or name == "errors":
-            continue
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        print(f"{name:18} {text if len(text) <= 2000 else text[:2000] + ' …'}")
-    for error in document["errors"]:
-        print(
-            f"{'error':18} attempt {error['attempt']}: {error['kind']}: {error['message']} ({error['next']})"
-        )
+    errors = document.pop("errors")
+    # The fields that say what it is and how it fares are always there; others when they say something.
+    fields(
+        {name: value for name, value in document.items() if value not in (None, [], 0) or name == "attempt"}
+    )
+    fields({f"error {e['attempt']}": f"{e['kind']}: {e['message']} ({e['next']})" for e in errors})
+    if errors and errors[-1].get("trace"):
+        trace(errors[-1]["trace"])
 
 
 def _refused(job_id: str, state: str, why: str) -> WrongState:
@@ -228,7 +245,7 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
 
 @job.command("copy")
 @click.argument("job_id", metavar="ID")
-@click.option("--queue", help="Into another queue.")
+@click.option("--queue", type=QUEUE, help="Into another queue.")
 @click.option("--payload", help="With another payload: JSON, @file, or - for stdin.")
 @click.option("--id", "new_id", help="The copy's key: the same id and request enqueue once.")
 @click.option("--priority", type=click.IntRange(-100, 100))
@@ -246,17 +263,17 @@ def copy(
         "queue": queue,
         "payload": None if payload is None else read_payload(payload),
         "priority": priority,
-        "delay_ms": _option(typed_duration_ms, delay, "--delay"),
-        "run_at_ms": _option(parse_rfc3339, run_at, "--run-at"),
+        "delay_ms": said(typed_duration_ms, delay, "--delay"),
+        "run_at_ms": said(parse_rfc3339, run_at, "--run-at"),
     }
-    said = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in changes.items() if value is not None}
 
     async def work() -> Job:
         async with connected(settings, queue=queue or its_queue) as store:
             found = await _shown(store, its_queue, key)
             if found.payload is None and payload is None:
                 raise WrongState(f"the payload of job {job_id} is gone: give the copy one", found.state)
-            made = replace(found.like(new_id or new_key()), **said)
+            made = replace(found.like(new_id or new_key()), **given)
             try:
                 check(made, max_payload=settings.max_payload)
             except Invalid as error:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import importlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -30,40 +28,12 @@ from ..tasks import Pulse, cancel_all, forever, wait_or_raise
 from ..upkeep import Upkeep, strays, watchdog
 from ..worker import Worker
 from .common import Command, run, wait_for, with_settings
+from .program import Mistake, find_app
 
 log = get_logger(__name__)
 
 CLOSING = 1.0
 """Seconds that lifespans have for closing, however much of the grace the handlers took."""
-
-
-def find_app(name: str | None, settings: Settings) -> Scheduler:
-    """The app named `module:attribute`, from the working directory or PYTHONPATH; without a name the shipped types."""
-    if name is None:
-        app = Scheduler(settings)
-        app.include(shipped)
-        return app
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise click.BadParameter(
-            f"{name!r}: write it as module:attribute, such as shop.jobs:app", param_hint="APP"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.startswith(error.name):
-            raise click.BadParameter(
-                f"there is no module {module_name!r} in {here} or on PYTHONPATH", param_hint="APP"
-            ) from error
-        raise
-    found: Any = getattr(module, attribute, None)
-    if not isinstance(found, Scheduler):
-        raise click.BadParameter(f"{module_name} has no Scheduler named {attribute!r}", param_hint="APP")
-    found.configure(settings)
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +78,8 @@ def parse_queues(text: str | None) -> dict[str, int]:
                 f"{part.strip()!r}: write queue or queue:weight, with a whole weight from 1 on",
                 param_hint="--queue",
             )
+        if name in weights:
+            raise click.BadParameter(f"{name!r} is there twice: give it one weight", param_hint="--queue")
         weights[name] = int(weight or 1)
     return weights
 
@@ -129,10 +101,11 @@ async def upkeep_of_all(store: Store, settings: Settings) -> None:
     "--processes", type=click.IntRange(1, 1000), default=None, help="Start so many, replace one that dies."
 )
 @click.option("--parent", type=int, hidden=True)
+@click.option("--ready", type=int, hidden=True)
 @with_settings
 def worker(
-    app: str | None, queues: str | None, processes: int | None, parent: int | None, settings: Settings
-) -> None:
+    app: str | None, queues: str | None, processes: int | None, parent: int | None, ready: int | None, settings: Settings
+) -> None:  # fmt: skip
     """Run jobs. APP is module:attribute; without it the shipped types run."""
     if settings.redis_url == "memory://":
         raise click.UsageError(
@@ -142,14 +115,21 @@ def worker(
     names = parse_queues(queues)
     found = find_app(app, settings)
     if processes is not None:
-        sys.exit(run(supervise(processes)))
-    run(work(found, settings, names, parent=parent))
+        from .supervise import supervise  # noqa: PLC0415 - one process does without
+
+        sys.exit(run(supervise(processes, sys.argv[1:])))
+    run(work(found, settings, names, parent=parent, ready=ready))
 
 
 async def work(
-    app: Scheduler, settings: Settings, queues: Mapping[str, int], *, parent: int | None = None
+    app: Scheduler,
+    settings: Settings,
+    queues: Mapping[str, int],
+    *,
+    parent: int | None = None,
+    ready: int | None = None,
 ) -> None:
-    """One worker process, until a signal."""
+    """One worker process, until a signal. To the descriptor `ready` it writes when its lifespans are open."""
     async with opened(settings, name="scheduler-worker") as parts:
         stop = asyncio.Event()
         on_signals(stop.set)
@@ -161,7 +141,7 @@ async def work(
             for name in names[1:]:
                 await check_rights_of(parts.store, name)
             await within_lifespans(
-                app, parts, settings, stop, lambda: _work(app, parts, settings, stop, queues)
+                app, parts, settings, stop, lambda: _work(app, parts, settings, stop, queues, ready)
             )
         finally:
             if orphan is not None:
@@ -169,8 +149,12 @@ async def work(
 
 
 async def _work(
-    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, queues: Mapping[str, int]
-) -> None:
+    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, queues: Mapping[str, int], ready: int | None
+) -> None:  # fmt: skip
+    if ready is not None:
+        with contextlib.suppress(OSError):  # who started us is gone
+            os.write(ready, b"1")
+            os.close(ready)
     own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
 
     def end() -> None:
@@ -223,9 +207,12 @@ async def within_lifespans(
                     on_signals(hurry)
                     since = asked.result() if asked.done() else loop.time()
                     end_at(max(since + settings.grace_ms / 1000, loop.time() + CLOSING))
-    except TimeoutError:
-        if failed or not limit.expired():
+    except Exception as error:
+        if failed:
             raise
+        if not (isinstance(error, TimeoutError) and limit.expired()):
+            # What is around the work is the user's: his lifespans.
+            raise Mistake(f"a lifespan failed when it {'closed' if opened else 'opened'}", error) from error
         log.warning(
             "a lifespan did not close in time and was left"
             if opened
@@ -259,59 +246,6 @@ async def _stop_when_orphaned(parent: int) -> None:
         await asyncio.sleep(0.5)
     log.warning("the parent process is gone: stopping")
     signal.raise_signal(signal.SIGTERM)
-
-
-async def supervise(count: int) -> int:
-    """Starts `count` worker processes, passes signals on, replaces one that dies. The exit status."""
-    arguments = _without_processes(sys.argv[1:])
-    command = [sys.executable, "-m", "scheduler", *arguments, "--parent", str(os.getpid())]
-    running: dict[int, asyncio.subprocess.Process] = {}
-    stopping = asyncio.Event()
-    started: dict[int, float] = {}
-    loop = asyncio.get_running_loop()
-
-    def pass_on(number: int) -> None:
-        stopping.set()
-        for process in running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, pass_on, number)
-
-    async def keep(slot: int) -> int:
-        status = 0
-        while not stopping.is_set():
-            # A session of its own: Ctrl-C in a terminal reaches it once, through us.
-            process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
-            running[slot], started[slot] = process, loop.time()
-            if stopping.is_set():
-                process.send_signal(signal.SIGTERM)
-            status = await process.wait()
-            del running[slot]
-            if stopping.is_set():
-                break
-            if status == 2:
-                return status
-            log.error("a worker process died, another one is started", status=status)
-            if loop.time() - started[slot] < 1.0:
-                await asyncio.sleep(1.0)
-        return status
-
-    statuses = await asyncio.gather(*(keep(slot) for slot in range(count)))
-    return max((abs(status) for status in statuses), default=0) and 1
-
-
-def _without_processes(arguments: Sequence[str]) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == "--processes":
-            skip = True
-        elif not argument.startswith("--processes="):
-            kept.append(argument)
-    return kept
 
 
 # -- api and dev ------------------------------------------------------------------------------------------------------

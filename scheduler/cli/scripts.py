@@ -9,7 +9,7 @@ import click
 from .. import scripts as catalogue
 from ..outcomes import Fault
 from ..settings import Settings
-from .common import Command, Group, connected, print_json, run, with_settings
+from .common import QUEUE, Command, Group, connected, print_json, run, with_settings
 
 
 @click.group(cls=Group)
@@ -66,17 +66,22 @@ def load(settings: Settings, _as_json: bool) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("queue", required=False)
+@click.argument("queue", metavar="[Q]", type=QUEUE, required=False)
 @click.option("--repair", is_flag=True, help="Put right what is found, in the call that finds it.")
 @click.option("--json", "as_json", is_flag=True)
 @with_settings
 def verify(queue: str | None, repair: bool, as_json: bool, settings: Settings) -> None:
     """Does every job stand in exactly one set? Exit 1 on a fault, or when there is no such queue."""
+    from .draw import progress  # noqa: PLC0415 - help does without
 
     async def work() -> tuple[list[str], list[tuple[str, Fault]]]:
         async with connected(settings, queue=queue or "default") as store:
             queues = [queue] if queue else await store.queues()
-            found = [(name, fault) for name in queues async for fault in store.verify(name, repair=repair)]
+            found = []
+            with progress("verifying", total=len(queues)) as bar:
+                for name in queues:
+                    found += [(name, fault) async for fault in store.verify(name, repair=repair)]
+                    bar.advance()
             if queue and not found:
                 # A misspelt name is no sound queue; of what is damaged there may be no more than its faults.
                 await store.census(queue)

@@ -142,7 +142,7 @@ def test_a_refusal_names_the_state_in_which_the_job_is(servers: Servers, command
 
 
 def test_a_refused_tag_is_named_as_its_option(command: Command) -> None:
-    assert "--tag: 1 to 128" in command("enqueue", "x", "--tag", "a b", status=2)
+    assert "'--tag': 'a b': 1 to 128" in command("enqueue", "x", "--tag", "a b", status=2)
 
 
 def test_verify_of_a_queue_that_is_not_there_fails(servers: Servers, command: Command) -> None:
