@@ -12,10 +12,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "dev": ("run", "one process with server, API, a worker and the watchdog"),
@@ -30,6 +34,7 @@ COMMANDS = {
     "config": ("config", "the settings: show, check, schema, env"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
+    "doctor": ("doctor", "looks at the server for what can lose jobs or stop workers"),
     "completion": ("completion", "prints what makes a shell complete our words"),
 }
 
@@ -47,6 +52,17 @@ class Lazy(click.Group):
         command = getattr(module, name)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - when a shell asks
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        # Options, as any command has them; not the commands again, each of which it would import.
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

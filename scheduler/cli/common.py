@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -164,25 +164,37 @@ async def connected(
     settings: Settings, *, queue: str = "default", give_up: float = GIVE_UP
 ) -> AsyncIterator[Store]:
     """A store for a short command. Raises StoreUnavailable with the address after five seconds."""
-    import asyncio  # noqa: PLC0415 - help does without
+    async with opened_store(settings) as store:
+        await within(give_up, store, wait_for(store, queue=queue))
+        yield store
 
-    from ..clients import open_clients  # noqa: PLC0415
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """A store whose server need not be there."""
+    from ..clients import open_clients  # noqa: PLC0415 - help does without
     from ..store import Store  # noqa: PLC0415
 
     refuse_memory(settings)
     clients = await open_clients(settings.redis_url, durability=settings.durability)
     store = Store(clients, settings.namespace)
     try:
-        try:
-            async with asyncio.timeout(give_up):
-                await wait_for(store, queue=queue)
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"no answer from {clients.where} within {give_up:g} s: is it the right --redis-url?"
-            ) from None
         yield store
     finally:
         await store.close()
+
+
+async def within(seconds: float, store: Store, waiting: Awaitable[T]) -> T:
+    """Waits for the store's server, so long. Raises StoreUnavailable with its address."""
+    import asyncio  # noqa: PLC0415 - help does without
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        raise StoreUnavailable(
+            f"no answer from {store.clients.where} within {seconds:g} s: is it the right --redis-url?"
+        ) from None
 
 
 def refuse_memory(settings: Settings) -> None:

@@ -7,6 +7,7 @@ and rich is not even imported. NO_COLOR is honoured.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from ..logs import escaped
+from ..times import rfc3339
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,6 +81,41 @@ def _columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
             for text, width, flush in zip(row, widths, right, strict=True)
         )
         print("  ".join(padded).rstrip())
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: its largest unit, and the next one."""
+    left = int(seconds)
+    for unit, size, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
+        if left >= size:
+            return f"{left // size}{unit}{left % size // part}{smaller}"
+    return f"{seconds:.1f}s"
+
+
+def moment(ms: int) -> str:
+    """When something is or was: how long ago where people look, by this machine's clock; else RFC 3339."""
+    if not sys.stdout.isatty():
+        return rfc3339(ms)
+    away = ms / 1000 - time.time()
+    return f"in {span(away)}" if away > 0 else f"{span(-away)} ago"
+
+
+def report(rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """What was looked at: status, name, what was found, and under it what to do."""
+    if not sys.stdout.isatty():
+        for status, name, found, cure in rows:
+            print(f"{status:5} {name:18} {escaped(found)}{f' -> {escaped(cure)}' if cure else ''}")
+        return
+    from rich.table import Table  # noqa: PLC0415 - for those who look at it
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for status, name, found, cure in rows:
+        text = Text(escaped(found))
+        if cure:
+            text.append(f"\n{escaped(cure)}", style="bold")
+        drawn.add_row(Text(status, style=STYLES.get(status, "")), name, text)
+    _console(stderr=False).print(drawn)
 
 
 def fields(document: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ import click
 
 from ..keys import STATES
 from ..settings import Settings
-from ..times import parse_rfc3339, rfc3339
+from ..times import parse_rfc3339
 from .common import (
     FINGERPRINT,
     KEY,
@@ -131,7 +131,9 @@ def _failure(job: Job) -> str:
 
 
 def _when(job: Job) -> str:
+    from .draw import moment  # noqa: PLC0415 - help does without
+
     for name, at in (("ended", job.finished_at), ("started", job.started_at), ("due", job.run_at)):
         if at is not None and not (name == "started" and job.state != "running"):
-            return f"{name} {rfc3339(at)}"
-    return f"created {rfc3339(job.created_at)}"
+            return f"{name} {moment(at)}"
+    return f"created {moment(job.created_at)}"

@@ -46,7 +46,7 @@ def list_queues(as_json: bool, settings: Settings) -> None:
     if as_json:
         print_json({"items": found})
         return
-    from .draw import table  # noqa: PLC0415
+    from .draw import span, table  # noqa: PLC0415
 
     states = [state for state in STATES if state not in ENDED] + ["dead", "succeeded", "cancelled"]
     columns = ["queue", "paused", "workers", "wait", *states]
@@ -55,7 +55,7 @@ def list_queues(as_json: bool, settings: Settings) -> None:
             row["queue"],
             "paused" if row["paused"] else "–",
             str(row["workers"]),
-            _wait(row["oldest_wait"]),
+            "" if row["oldest_wait"] is None else span(row["oldest_wait"]),
             *(str(row["counts"][state]) for state in states),
         )
         for row in found
@@ -109,7 +109,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    from .draw import fields  # noqa: PLC0415 - help does without
+    from .draw import fields, span  # noqa: PLC0415 - help does without
 
     counts = document.pop("counts")
     wait = document.pop("oldest_wait")
@@ -118,22 +118,11 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
             "queue": document["queue"],
             "paused": document["paused"],
             "workers": document["workers"],
-            **({} if wait is None else {"first waits": _wait(wait)}),
+            **({} if wait is None else {"first waits": span(wait)}),
             **{state: count for state, count in counts.items() if count},
             "keeps": document["in_force"]["retention"],
         }
     )
-
-
-def _wait(seconds: float | None) -> str:
-    """A time to wait as people say it: its largest unit, and the next one."""
-    if seconds is None:
-        return ""
-    left = int(seconds)
-    for unit, size, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
-        if left >= size:
-            return f"{left // size}{unit}{left % size // part}{smaller}"
-    return f"{seconds:.1f}s"
 
 
 @click.group(cls=Group)
