@@ -6,6 +6,7 @@ and rich is not even imported. NO_COLOR is honoured.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,10 @@ STYLES = {
     "ok": "green", "warn": "yellow", "fail": "red",
 }  # fmt: skip
 """How a word looks that stands alone in a cell."""
+
+
+LEAST = 10
+"""Letters of a column that may be cut, below which it is not worth its place."""
 
 
 def table(
@@ -53,9 +58,13 @@ def table(
     from rich.text import Text  # noqa: PLC0415
 
     widths = [max(len(row[n]) for row in [columns, *cells]) for n in range(len(columns))]
+    # What may be cut is better cut than left out, as long as something is to be seen of it.
+    least = [
+        width if n < whole or columns[n] in right else min(width, LEAST) for n, width in enumerate(widths)
+    ]
     shown = list(range(len(columns)))
     for name in spare:
-        if sum(widths[n] + 2 for n in shown) - 2 <= console.width:
+        if sum(least[n] + 2 for n in shown) - 2 <= console.width:
             break
         shown.remove(columns.index(name))
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -186,4 +195,6 @@ class _Bar:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console  # noqa: PLC0415 - for those who look at it
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    if os.environ.get("NO_COLOR"):
+        return Console(stderr=stderr, highlight=False, color_system=None)
+    return Console(stderr=stderr, highlight=False)

@@ -61,7 +61,8 @@ def list_jobs(limit: int, as_json: bool, settings: Settings, **wanted: str | Non
         return
     from .draw import table  # noqa: PLC0415
 
-    table(["id", "type", "state", "when"], [(job.id, job.type, job.state.value, _when(job)) for job in found])
+    rows = [(job.id, job.type, job.state.value, _when(job)) for job in found]
+    table(["id", "type", "state", "when"], rows, spare=["when", "type"])
 
 
 @click.group(cls=Group)
