@@ -47,7 +47,7 @@ class Command(click.Command):
         own: list[tuple[str, str]] = []
         settings: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
             if record is not None:
                 (settings if isinstance(param, SettingOption) else own).append(record)
         for title, records in (
@@ -94,6 +94,11 @@ TYPE = Fitting(QUEUE_NAME, _NAMED, known="types")
 KEY = Fitting(JOB_KEY, "1 to 128 letters, digits, '.', '_' or '-'")
 KIND = Fitting(re.compile(r"(?s).{1,200}"), "1 to 200 characters")
 FINGERPRINT = Fitting(re.compile("[0-9a-f]{16}"), "16 hexadecimal digits, as `dlq list` shows them")
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs."
+)
 
 
 def with_flags(function: F) -> F:

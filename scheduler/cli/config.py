@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..settings import FILE, IN_FILES, PREFIX, SETTINGS, Setting, SettingsError, Source, survey
-from .common import Group, print_json, problems_of, with_flags
+from .common import Group, json_option, print_json, problems_of, with_flags
 
 HIDDEN = "***"
 
@@ -25,7 +25,7 @@ def config() -> None:
 
 @config.command()
 @click.option("--origin", is_flag=True, help="Tell where each value is from.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_flags
 def show(origin: bool, as_json: bool, flags: Mapping[str, str]) -> None:
     """Every setting and its value, as a command with these options would take it. Secrets are masked."""
@@ -57,7 +57,7 @@ def show(origin: bool, as_json: bool, flags: Mapping[str, str]) -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_flags
 def check(as_json: bool, flags: Mapping[str, str]) -> None:
     """Can a command start with these settings? Tells every fault at once; exit 1 when there is one."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..settings import Settings
-from .common import GIVE_UP, Command, opened_store, print_json, run, with_settings, within
+from .common import GIVE_UP, Command, json_option, opened_store, print_json, run, with_settings, within
 
 if TYPE_CHECKING:
     from ..diagnosis import Finding
 
 
 @click.command(cls=Command)
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def doctor(as_json: bool, settings: Settings) -> None:
     """Look at the server for what can lose jobs or stop workers, and say what to do. Exit 1 when there is such a thing.

@@ -22,6 +22,7 @@ from .common import (
     Command,
     Group,
     connected,
+    json_option,
     missing,
     print_json,
     run,
@@ -77,7 +78,7 @@ def _place_of(raw: bytes) -> str:
 @click.option("--tag", "tags", type=KEY, multiple=True, help="May be given more than once.")
 @click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def enqueue(
     type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
@@ -175,7 +176,7 @@ def _refused(job_id: str, state: str, why: str) -> WrongState:
 def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
     @job.command(name, help=text)
     @click.argument("job_id", metavar="ID")
-    @click.option("--json", "as_json", is_flag=True)
+    @json_option
     @with_settings
     def command(job_id: str, as_json: bool, settings: Settings) -> None:
         queue, key = _with_id(job_id)
@@ -198,7 +199,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
 
 @job.command("show")
 @click.argument("job_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def show(job_id: str, as_json: bool, settings: Settings) -> None:
     """Everything that is known of a job."""
@@ -224,7 +225,7 @@ _act("rm", "Delete a job that does not run.", lambda s, q, k: s.purge(q, [k]), (
 @job.command("replay")
 @click.argument("job_id", metavar="ID")
 @click.option("--payload", help="Another payload: JSON, @file, or - for stdin.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) -> None:
     """Run a dead job again."""
@@ -251,7 +252,7 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
 @click.option("--priority", type=click.IntRange(-100, 100))
 @click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
 @click.option("--run-at", help="RFC 3339 with an offset.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def copy(
     job_id: str, queue: str | None, payload: str | None, new_id: str | None, priority: int | None, delay: str | None,

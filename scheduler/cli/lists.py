@@ -17,6 +17,7 @@ from .common import (
     TYPE,
     Group,
     connected,
+    json_option,
     print_json,
     run,
     said,
@@ -42,7 +43,7 @@ def jobs() -> None:
 @click.option("--tag", type=KEY, help="With this tag.")
 @click.option("--error", type=KIND, help="With an error of this kind.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def list_jobs(limit: int, as_json: bool, settings: Settings, **wanted: str | None) -> None:
     """Jobs by queue and state; within a state as they will run, by due time, or the newest first."""
@@ -77,7 +78,7 @@ def dlq() -> None:
 @click.option("--fingerprint", type=FINGERPRINT, help="That died alike.")
 @click.option("--before", help="That ended before this time: RFC 3339 with an offset.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def list_dead(
     queue: str, kind: str | None, error: str | None, fingerprint: str | None, before: str | None, limit: int, as_json: bool, settings: Settings

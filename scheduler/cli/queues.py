@@ -9,7 +9,7 @@ import click
 
 from ..keys import STATES
 from ..settings import Settings
-from .common import QUEUE, Group, connected, print_json, run, with_settings
+from .common import QUEUE, Group, connected, json_option, print_json, run, with_settings
 
 if TYPE_CHECKING:
     from ..outcomes import WorkerSeen
@@ -23,7 +23,7 @@ def queue() -> None:
 
 
 @queue.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def list_queues(as_json: bool, settings: Settings) -> None:
     """All queues by name: who works, how long the first in line has waited, how many jobs in each state."""
@@ -66,7 +66,7 @@ def list_queues(as_json: bool, settings: Settings) -> None:
 
 @queue.command("show")
 @click.argument("queue", metavar="Q", type=QUEUE)
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def show(queue: str, as_json: bool, settings: Settings) -> None:
     """The queue Q: its jobs by state, its workers, what is set and what is in force."""
@@ -75,7 +75,7 @@ def show(queue: str, as_json: bool, settings: Settings) -> None:
 
 @queue.command("pause")
 @click.argument("queue", metavar="Q", type=QUEUE)
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def pause(queue: str, as_json: bool, settings: Settings) -> None:
     """Claim nothing more from the queue Q. What runs goes on."""
@@ -84,7 +84,7 @@ def pause(queue: str, as_json: bool, settings: Settings) -> None:
 
 @queue.command("resume")
 @click.argument("queue", metavar="Q", type=QUEUE)
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def resume(queue: str, as_json: bool, settings: Settings) -> None:
     """Let the paused queue Q be claimed from again."""
@@ -131,7 +131,7 @@ def workers() -> None:
 
 
 @workers.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def list_workers(as_json: bool, settings: Settings) -> None:
     """Workers by name, those that have signed within two of their leases."""
