@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -20,6 +20,7 @@ from ..times import rfc3339
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bar
 
 STYLES = {
     "ready": "cyan", "running": "blue", "scheduled": "magenta", "retrying": "yellow", "blocked": "magenta",
@@ -131,7 +132,8 @@ def fields(document: Mapping[str, object]) -> None:
     """One thing: a line for each of its fields, JSON where it is no text, long ones cut where people look."""
     for name, value in document.items():
         text = escaped(value if isinstance(value, str) else orjson.dumps(value).decode())
-        print(f"{name:18} {text if len(text) <= 2000 else f'{text[:2000]} …'}")
+        shown = f"{text[:2000]} …" if len(text) > 2000 and sys.stdout.isatty() else text
+        print(f"{name:18} {shown}")
 
 
 def trace(text: str) -> None:
@@ -140,56 +142,61 @@ def trace(text: str) -> None:
         print(f"    {escaped(line)}")
 
 
-class Progress(Protocol):
-    """How far some long work is."""
+QUICK = 0.5
+"""Seconds of work that is over before anybody wonders: no bar is drawn for it."""
+
+
+class Progress:
+    """How far some long work is: a bar on stderr, from when it has lasted a while; nothing where that is no terminal."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._began = time.monotonic()
+        self._seen = sys.stderr.isatty()
+        self._bar: Bar | None = None
 
     def advance(self, done: int = 1) -> None:
         """So many more are done."""
+        self._done += done
+        self._show()
 
     def total(self, count: int) -> None:
         """There are so many in all, as is known by now."""
+        self._total = count
+        self._show()
+
+    def _show(self) -> None:
+        if not self._seen or (self._bar is None and time.monotonic() - self._began < QUICK):
+            return
+        if self._bar is None:
+            from rich import progress as bars  # noqa: PLC0415 - for those who look at it
+
+            self._bar = bars.Progress(
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(),
+                bars.MofNCompleteColumn(),
+                bars.TimeRemainingColumn(),
+                console=_console(stderr=True),
+                transient=True,
+            )
+            self._bar.add_task(self._what)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=self._done, total=self._total)
+
+    def end(self) -> None:
+        """The work is over: the bar goes away."""
+        if self._bar is not None:
+            self._bar.stop()
 
 
 @contextmanager
 def progress(what: str, total: int | None = None) -> Iterator[Progress]:
-    """A bar on stderr while long work goes on; nothing where stderr is no terminal.
-
-    with progress("replaying", total=400) as bar: … bar.advance(100)
-    """
-    if not sys.stderr.isatty():
-        yield _Silent()
-        return
-    from rich import progress as bars  # noqa: PLC0415 - for those who look at it
-
-    shown = bars.Progress(
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
-        console=_console(stderr=True),
-        transient=True,
-    )
-    with shown:
-        yield _Bar(shown, shown.add_task(what, total=total))
-
-
-class _Silent:
-    def advance(self, done: int = 1) -> None:
-        """Nobody looks."""
-
-    def total(self, count: int) -> None:
-        """Nobody looks."""
-
-
-class _Bar:
-    def __init__(self, shown: object, task: object) -> None:
-        self._shown, self._task = shown, task
-
-    def advance(self, done: int = 1) -> None:
-        self._shown.advance(self._task, done)  # type: ignore[attr-defined]
-
-    def total(self, count: int) -> None:
-        self._shown.update(self._task, total=count)  # type: ignore[attr-defined]
+    """A bar for as long as the work in the block lasts, which says how far it is by `advance`."""
+    bar = Progress(what, total)
+    try:
+        yield bar
+    finally:
+        bar.end()
 
 
 def _console(*, stderr: bool) -> Console:

@@ -160,7 +160,11 @@ def _print(found: Job, *, as_json: bool) -> None:
     errors = document.pop("errors")
     # The fields that say what it is and how it fares are always there; others when they say something.
     fields(
-        {name: value for name, value in document.items() if value not in (None, [], 0) or name == "attempt"}
+        {
+            name: value
+            for name, value in document.items()
+            if value not in (None, [], (), 0) or name == "attempt"
+        }
     )
     fields({f"error {e['attempt']}": f"{e['kind']}: {e['message']} ({e['next']})" for e in errors})
     if errors and errors[-1].get("trace"):
@@ -173,7 +177,7 @@ def _refused(job_id: str, state: str, why: str) -> WrongState:
     return WrongState(f"job {job_id} is {state}: {why}", state)
 
 
-def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
+def _act(name: str, text: str, verb: Any, good: tuple[str, ...], takes: str) -> None:
     @job.command(name, help=text)
     @click.argument("job_id", metavar="ID")
     @json_option
@@ -187,7 +191,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
                 if state == "missing":
                     raise missing(job_id)
                 if state not in good:
-                    raise _refused(job_id, state, f"`{name}` does not take it from there")
+                    raise _refused(job_id, state, takes)
                 return None if state == "gone" else await _shown(store, queue, key)
 
         found = run(work())
@@ -217,9 +221,22 @@ _act(
     "Cancel a job, or ask it to stop when it runs.",
     lambda s, q, k: s.cancel(q, [k]),
     ("cancelled", "running"),
+    "only one that has not ended is cancelled",
 )
-_act("run", "Run a scheduled or retrying job now.", lambda s, q, k: s.promote_ids(q, [k]), ("ready",))
-_act("rm", "Delete a job that does not run.", lambda s, q, k: s.purge(q, [k]), ("gone",))
+_act(
+    "run",
+    "Run a scheduled or retrying job now.",
+    lambda s, q, k: s.promote_ids(q, [k]),
+    ("ready",),
+    "only one that waits for its time is run",
+)
+_act(
+    "rm",
+    "Delete a job that does not run.",
+    lambda s, q, k: s.purge(q, [k]),
+    ("gone",),
+    "cancel it first, and delete it when it has stopped",
+)
 
 
 @job.command("replay")

@@ -115,15 +115,18 @@ def list_dead(
 async def taken(store: Store, filters: Filters, limit: int) -> list[Job]:
     """The first jobs of a list, page by page."""
     from ..listing import page  # noqa: PLC0415 - help does without
+    from .draw import progress  # noqa: PLC0415
 
     found: list[Job] = []
     at: Place | None = None
-    while len(found) < limit:
-        one = await page(store, filters, at=at, limit=min(1000, limit - len(found)))
-        found += one.jobs
-        at = one.rest
-        if at is None:
-            break
+    with progress("reading", total=limit) as bar:
+        while len(found) < limit:
+            one = await page(store, filters, at=at, limit=min(1000, limit - len(found)))
+            found += one.jobs
+            bar.advance(len(one.jobs))
+            at = one.rest
+            if at is None:
+                break
     return found
 
 

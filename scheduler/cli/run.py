@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -256,10 +257,13 @@ async def _stop_when_orphaned(parent: int) -> None:
 def api(settings: Settings) -> None:
     """Serve the REST API."""
     configure(settings)
-    run(_serve(settings, lambda: None))
+    run(_serve(settings))
 
 
-async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | None = None) -> None:
+async def _serve(
+    settings: Settings, app: Scheduler | None = None, say: Callable[[int], None] | None = None
+) -> None:
+    """The API until a signal; with an app a worker beside it. `say` is told the port when both are there."""
     from ..api import make_app, serve  # noqa: PLC0415 - a worker does without
 
     async with opened(settings, name="scheduler-api") as parts:
@@ -267,11 +271,13 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
         stop = asyncio.Event()
         on_signals(stop.set)
         try:
-            async with serve(web_app, settings):
+            async with serve(web_app, settings) as site:
                 upkeep = asyncio.create_task(_upkeep(parts, settings), name="upkeep")
                 try:
                     if app is not None and await ready_unless_stopped(parts.store, stop):
-                        await _work_beside(app, parts, settings, stop, say)
+                        await _work_beside(
+                            app, parts, settings, stop, lambda: say and say(urlsplit(site.name).port or 0)
+                        )
                     else:
                         await wait_or_raise(stop, [upkeep])
                 finally:
@@ -289,7 +295,7 @@ async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | N
 
 
 async def _work_beside(
-    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, say: Callable[[], None]
+    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, say: Callable[[], object]
 ) -> None:
     """A worker in the process of the API, until `stop`. What ends the worker before that ends the process."""
 
@@ -336,8 +342,8 @@ def dev(app: str | None, settings: Settings) -> None:
         if found.handlers.get(handler.type) is None:
             found.handlers.add(handler)
 
-    def say() -> None:
-        port, host = settings.port, settings.host
+    def say(port: int) -> None:
+        host = settings.host
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
         queues = ", ".join(found.handlers.queues() or ["default"])
         key = " -H 'Authorization: Bearer …'" if settings.api_key else ""
@@ -366,4 +372,4 @@ def dev(app: str | None, settings: Settings) -> None:
         )
         print("\n".join(lines), flush=True)
 
-    run(_serve(settings, say, found))
+    run(_serve(settings, found, say))

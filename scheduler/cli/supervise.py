@@ -78,15 +78,18 @@ class _Supervisor:
     async def _one(self, place: int) -> int:
         """One process from its start to its end; its status. Counts those that end before they are ready."""
         ready, told = os.pipe()
+        os.set_blocking(ready, False)
         loop = asyncio.get_running_loop()
         was_ready = False
 
         def hear() -> None:
             nonlocal was_ready
-            if os.read(ready, 1):
-                was_ready = True
-                self._failures[place] = 0
             loop.remove_reader(ready)
+            # Nothing, and no end either, when something that it started holds the other end.
+            with contextlib.suppress(BlockingIOError):
+                was_ready = bool(os.read(ready, 1))
+            if was_ready:
+                self._failures[place] = 0
 
         try:
             try:

@@ -138,7 +138,9 @@ def test_a_refusal_names_the_state_in_which_the_job_is(servers: Servers, command
 
     given(servers, one)
 
-    assert "job mail:a is ready: `run`" in command("job", "run", "mail:a", status=1)
+    assert "job mail:a is ready: only one that waits for its time is run" in command(
+        "job", "run", "mail:a", status=1
+    )
     assert "job mail:a is ready: only a dead one" in command("job", "replay", "mail:a", status=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -16,7 +17,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from scheduler.cli import cli
+from scheduler.cli import cli, draw
 from scheduler.cli.common import confirmed
 from scheduler.cli.program import Mistake, find_app
 from scheduler.cli.run import parse_queues
@@ -140,6 +141,40 @@ def test_what_cannot_be_undone_is_asked_for_and_without_a_terminal_needs_yes(mon
         confirmed("Delete all?", yes=False)
     monkeypatch.setattr(click.termui, "visible_prompt_func", lambda _: "y")
     confirmed("Delete all?", yes=False)
+
+
+@contextlib.contextmanager
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """Makes a terminal of stderr; what was drawn on it."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        monkeypatch.setenv("TERM", "xterm")
+        yield lambda: os.read(ours, 65_536).decode()
+    os.close(ours)
+
+
+def test_a_bar_is_drawn_for_long_work_only(monkeypatch):
+    with terminal(monkeypatch) as drawn:
+        with draw.progress("reading", total=3) as bar:
+            bar.advance()
+        sys.stderr.write("quick\n")
+        sys.stderr.flush()
+        assert "quick\r\n" == drawn()
+
+        monkeypatch.setattr(draw, "QUICK", 0.0)
+        with draw.progress("reading") as bar:
+            bar.total(7)
+            bar.advance(4)
+        assert re.search("reading .*4/7", drawn())
+
+
+def test_no_bar_is_drawn_where_nobody_looks(capfd, monkeypatch):
+    monkeypatch.setattr(draw, "QUICK", 0.0)
+    with draw.progress("reading", total=3) as bar:
+        bar.advance(3)
+
+    assert ("", "") == capfd.readouterr()
 
 
 # -- whole processes ---------------------------------------------------------------------------------------
