@@ -31,7 +31,7 @@ def imported(*arguments: str, cwd: Path) -> set[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--help",), ("--version",), ("job", "show", "--help"), ("jobs", "list", "--help"), ("enqueue", "--help"),
+        ("--help",), ("--version",), ("worker", "--help"), ("api", "--help"), ("dev", "--help"), ("job", "show", "--help"), ("jobs", "list", "--help"), ("enqueue", "--help"),
         ("queue", "list", "--help"), ("dlq", "list", "--help"), ("doctor", "--help"), ("completion", "bash"), ("scripts", "list"),
         ("config", "show"), ("config", "check"), ("config", "env"), ("config", "schema"),
     ],
