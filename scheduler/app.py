@@ -164,7 +164,12 @@ class Scheduler:
         try:
             async with AsyncExitStack() as stack:
                 for lifespan in self._lifespans:
-                    await stack.enter_async_context(lifespan(self))
+                    try:
+                        await stack.enter_async_context(lifespan(self))
+                    except Exception as error:
+                        # One without a yield fails in no line of its own.
+                        error.add_note(f"in the lifespan {getattr(lifespan, '__qualname__', lifespan)}")
+                        raise
                 yield
         finally:
             del self._connections[loop]

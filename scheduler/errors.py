@@ -13,7 +13,7 @@ class SchedulerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with what was sent. `path` is a JSON Pointer into it."""
+    """One thing that is wrong with what was sent. `path` is a JSON Pointer into it; "" is the whole of it."""
 
     path: str
     message: str
@@ -24,7 +24,9 @@ class Invalid(SchedulerError, ValueError):
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        super().__init__("; ".join(f"{fault.path or '/'}: {fault.message}" for fault in self.faults))
+        super().__init__(
+            "; ".join(f"{fault.path}: {fault.message}".removeprefix(": ") for fault in self.faults)
+        )
 
 
 class PayloadInvalid(SchedulerError, ValueError):

@@ -179,8 +179,9 @@ class Handlers:
     def add(self, handler: Handler) -> None:
         """Takes a handler in. Raises ValueError when its type has one already."""
         if handler.type in self._by_type:
+            other = inspect.unwrap(self._by_type[handler.type].function)
             raise ValueError(
-                f"there is a handler for {handler.type!r} already: {self._by_type[handler.type].function!r}"
+                f"there is a handler for {handler.type!r} already: {other.__module__}.{other.__qualname__}"
             )
         self._by_type[handler.type] = handler
 

@@ -2,23 +2,28 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
-from .times import typed_duration_ms
+from .times import seconds, typed_duration_ms
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """The two together. `read` raises ValueError; its caller says whose value it was, and what that takes."""
+    """The two together. `read` raises ValueError; its caller says whose value it was, and what that takes.
+
+    `schema` is the same for machines: JSON Schema 2020-12 of the value in scheduler.toml, where a number may be written
+    as one. Its bounds hold for numbers, its pattern for text, as JSON Schema has it.
+    """
 
     takes: str
     read: Callable[[str], T]
+    schema: Mapping[str, Any]
     secret: bool = False
 
 
@@ -30,11 +35,11 @@ def matching(pattern: str, takes: str, *, secret: bool = False) -> Kind[str]:
             raise ValueError
         return text
 
-    return Kind(takes, read, secret)
+    return Kind(takes, read, {"type": "string", "pattern": f"^(?:{pattern})$"}, secret)
 
 
 def choice(*words: str) -> Kind[str]:
-    return matching("|".join(words), _or(words))
+    return Kind(_or(words), matching("|".join(words), "").read, {"enum": list(words)})
 
 
 def whole(least: int, most: int) -> Kind[int]:
@@ -43,7 +48,12 @@ def whole(least: int, most: int) -> Kind[int]:
             raise ValueError
         return _within(least, int(text), most)
 
-    return Kind(f"a whole number from {least} to {most}", read)
+    bounds = {"minimum": least, "maximum": most}
+    return Kind(
+        f"a whole number from {least} to {most}",
+        read,
+        {"type": ["integer", "string"], **bounds, "pattern": "^[0-9]{1,18}$"},
+    )
 
 
 def duration(least: str, most: str) -> Kind[int]:
@@ -52,6 +62,12 @@ def duration(least: str, most: str) -> Kind[int]:
     return Kind(
         f'a duration from {least} to {most}, such as "250ms", "30s", "5m", "2h", or plain seconds',
         lambda text: _within(bounds[0], typed_duration_ms(text), bounds[1]),
+        {
+            "type": ["number", "string"],
+            "minimum": seconds(bounds[0]),
+            "maximum": seconds(bounds[1]),
+            "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)?$",
+        },
     )
 
 
@@ -68,21 +84,29 @@ def size(least: int, most: str) -> Kind[int]:
     return Kind(
         f'bytes from {least} to {most}, such as "65536", "64KiB" or "1MiB"',
         lambda text: _within(least, read(text), read(most)),
+        {
+            "type": ["integer", "string"],
+            "minimum": least,
+            "maximum": read(most),
+            "pattern": "^[0-9]{1,15}(KiB|MiB|GiB)?$",
+        },
     )
 
 
 def url(*schemes: str) -> Kind[str]:
     """A URL of one of these schemes. It may hold a password, so it is a secret."""
+    begins = rf"({'|'.join(map(re.escape, schemes))})://\S*"
 
     def read(text: str) -> str:
         # What it names is for its driver to judge; a port that is none is found here, before anything starts.
-        if not re.fullmatch(rf"({'|'.join(map(re.escape, schemes))})://\S*", text):
+        if not re.fullmatch(begins, text):
             raise ValueError
         if "," not in text:
             _ = urlsplit(text).port
         return text
 
-    return Kind(f"a URL that begins with {_or(f'{scheme}://' for scheme in schemes)}", read, secret=True)
+    takes = f"a URL that begins with {_or(f'{scheme}://' for scheme in schemes)}"
+    return Kind(takes, read, {"type": "string", "pattern": f"^{begins}$"}, secret=True)
 
 
 def secret() -> Kind[str]:
@@ -98,7 +122,7 @@ def signing_secret() -> Kind[str]:
         signing_key(value)
         return text.read(value)
 
-    return Kind(f"{text.takes}; after whsec_ base64", read, secret=True)
+    return Kind(f"{text.takes}; after whsec_ base64", read, text.schema, secret=True)
 
 
 def signing_key(secret: str) -> bytes:
@@ -124,6 +148,7 @@ def allowed_places() -> Kind[tuple[str, ...]]:
         "a comma list of addresses, networks or host names, each with an optional port, "
         'such as "10.0.0.0/8,[fd00::1]:8443,hooks.internal:8080"',
         read,
+        {"type": ["string", "array"], "items": {"type": "string"}, "minLength": 1, "minItems": 1},
     )
 
 

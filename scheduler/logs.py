@@ -2,7 +2,10 @@
 
 Until configure() is called, which our own commands do, this package is a library in somebody's program:
 records go to the standard library's logging, and that program decides what becomes of them.
+structlog comes with the first record: most commands end without one, and its import takes longer than they run.
 """
+
+from __future__ import annotations
 
 import json
 import logging
@@ -12,17 +15,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 import orjson
-import structlog
-from structlog.contextvars import merge_contextvars
-from structlog.processors import format_exc_info
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from .settings import SETTINGS, Settings
 from .times import rfc3339
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _HIDDEN = "***"
@@ -40,11 +42,14 @@ _COLOURS = {"debug": 36, "info": 32, "warning": 33, "error": 31, "critical": 31}
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """A logger of that name: `log.info("claimed", queue="mail", count=3)`. May be made before configure()."""
-    return _Logger(_Stderr(), _processors, {"logger": name})
+    return cast("FilteringBoundLogger", _Logger(name))
 
 
 def configure(settings: Settings) -> None:
     """From now on this process logs to stderr as the settings say, the records of other packages included."""
+    from structlog.contextvars import merge_contextvars  # noqa: PLC0415
+    from structlog.processors import format_exc_info  # noqa: PLC0415
+
     as_json = settings.log_format == "json" or (settings.log_format is None and not sys.stderr.isatty())
     level = _LEVELS[settings.log_level]
     _processors[:] = [
@@ -70,17 +75,21 @@ def redact(text: str) -> str:
 
 
 def _hand_over(wrapped: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    from structlog import DropEvent  # noqa: PLC0415
+
     logger = logging.getLogger(event.pop("logger"))
     exc_info = event.pop("exc_info", None)
     if logger.isEnabledFor(_LEVELS[method]):
         logger.log(_LEVELS[method], "%s", _plain(_hide()(wrapped, method, event)), exc_info=exc_info)
-    raise structlog.DropEvent
+    raise DropEvent
 
 
 def _drop_below(level: int) -> Processor:
+    from structlog import DropEvent  # noqa: PLC0415
+
     def drop(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         if _LEVELS[method] < level:
-            raise structlog.DropEvent
+            raise DropEvent
         return event
 
     return drop
@@ -154,7 +163,7 @@ def _console_line(*, coloured: bool) -> Processor:
         text = f"{paint(clock, 2)} {paint(f'{method:<8}', _COLOURS[method])} {_plain(event)}"
         # A traceback stays readable, and indented it cannot be taken for a record.
         for row in trace.splitlines():
-            text += f"\n    {_escaped(row)}"
+            text += f"\n    {escaped(row)}"
         return text.encode()
 
     return line
@@ -162,17 +171,18 @@ def _console_line(*, coloured: bool) -> Processor:
 
 def _plain(event: EventDict) -> str:
     """The event and its fields on one line, such as `lease lost queue=mail message="two words"`."""
-    words = [_escaped(str(event.pop("event")))]
-    words += [f"{_escaped(name)}={_word(value)}" for name, value in event.items()]
+    words = [escaped(str(event.pop("event")))]
+    words += [f"{escaped(name)}={_word(value)}" for name, value in event.items()]
     return " ".join(words)
 
 
 def _word(value: object) -> str:
-    text = _escaped(value if isinstance(value, str) else _repr(value))
+    text = escaped(value if isinstance(value, str) else _repr(value))
     return text if text and not re.search(r"[\s\"=]", text) else '"' + text.replace('"', '\\"') + '"'
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """The text without what moves a terminal's cursor, ends a line or turns the text round: its escape instead."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -210,9 +220,32 @@ class _Others(logging.Handler):
         get_logger(record.name).log(level, text, exc_info=record.exc_info if failed else None)
 
 
-_Logger: Callable[..., FilteringBoundLogger] = structlog.make_filtering_bound_logger(logging.NOTSET)
+class _Logger:
+    """A logger that is made by its first word."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, word: str) -> Any:
+        if word.startswith("__"):  # copy and pickle ask for what a logger has not
+            raise AttributeError(word)
+        from structlog import make_filtering_bound_logger  # noqa: PLC0415
+
+        make: Callable[..., FilteringBoundLogger] = make_filtering_bound_logger(logging.NOTSET)
+        made = make(_Stderr(), _processors, {"logger": self._name})
+        method = getattr(made, word)
+        setattr(self, word, method)  # from now on without this detour
+        return method
+
+
+def _merge_contextvars(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    from structlog.contextvars import merge_contextvars  # noqa: PLC0415
+
+    return dict(merge_contextvars(logger, method, event))
+
+
 _processors: list[Processor] = [
-    merge_contextvars,
+    _merge_contextvars,
     _hand_over,
 ]  # one list for all loggers: configure() fills it anew
 _others = _Others()

@@ -9,6 +9,17 @@ import orjson
 from msgspec import Struct
 
 from .job import Claimed
+from .times import rfc3339, seconds
+
+DEFAULT_RETENTION: Mapping[str, Mapping[str, int]] = {
+    "succeeded": {"age": 86_400, "count": 100_000},
+    "cancelled": {"age": 86_400, "count": 100_000},
+    "dead": {"age": 2_592_000},
+}
+"""What lua/lib/excess.lua keeps where nothing is set, as documents show it."""
+
+KEPT = ("age", "count", "bytes")
+"""What a retention may limit."""
 
 
 class Ack(Struct, frozen=True, gc=False):
@@ -129,6 +140,38 @@ class Census(Struct, frozen=True):
         return int(self.config.get("version", 0))
 
 
+def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
+    """A queue as documents show it. What this release does not know is null."""
+    since = census.oldest_ready_at
+    kept = {state: _kept(census.config, state) for state in DEFAULT_RETENTION}
+    return {
+        "queue": queue,
+        "counts": census.counts,
+        "oldest_wait": None if since is None else seconds(max(0, census.now - since)),
+        "paused": "paused" in census.config,
+        "retention": {state: limits for state, limits in kept.items() if limits},
+        "in_force": {
+            "retention": {state: {**DEFAULT_RETENTION[state], **limits} for state, limits in kept.items()}
+        },
+        "rate": None,
+        "concurrency": None,
+        "max_length": None,
+        "max_bytes": None,
+        "partitions": 1,
+        "workers": workers,
+    }
+
+
+def kept_fields(state: str) -> list[str]:
+    """The fields of the configuration that limit what is kept of an ended state, in the order of KEPT."""
+    return [f"keep_{state}_{what}" for what in KEPT]
+
+
+def _kept(config: Mapping[str, str], state: str) -> dict[str, int | float]:
+    found = {what: config.get(field) for what, field in zip(KEPT, kept_fields(state), strict=True)}
+    return {what: seconds(int(text)) if what == "age" else int(text) for what, text in found.items() if text}
+
+
 class TypePolicy(Struct, frozen=True):
     """What is set for a type of a queue. `retry` is as stored (ms)."""
 
@@ -176,6 +219,14 @@ class WorkerSeen(Struct, frozen=True):
     running: tuple[str, ...]
     started_at: int
     seen_at: int
+
+    def document(self) -> dict[str, Any]:
+        """The worker as documents show it."""
+        return {
+            "name": self.name, "host": self.host, "pid": self.pid, "version": self.version,
+            "queues": self.queues, "types": self.types, "concurrency": self.concurrency, "running": self.running,
+            "started_at": rfc3339(self.started_at), "seen_at": rfc3339(self.seen_at),
+        }  # fmt: skip
 
 
 class Lease(Struct, frozen=True, gc=False):

@@ -40,7 +40,7 @@ local at = 1
 while at <= #ARGV do
   local width = tonumber(ARGV[at])
   if not redis.acl_check_cmd(unpack(ARGV, at + 1, at + width)) then
-    refused[#refused + 1] = ARGV[at + 1] .. " " .. (ARGV[at + 2] or "")
+    refused[#refused + 1] = ARGV[at + 1] .. (width > 1 and " " .. ARGV[at + 2] or "")
   end
   at = at + width + 1
 end

@@ -35,13 +35,15 @@ class SettingsError(SchedulerError, ValueError):
 @overload
 def setting(default: str, kind: Kind[T], doc: str) -> T: ...
 @overload
-def setting(default: None, kind: Kind[T], doc: str) -> T | None: ...
-def setting(default: str | None, kind: Kind[T], doc: str) -> Any:
-    """A field of Settings. The default is written as a user would write it."""
+def setting(default: None, kind: Kind[T], doc: str, *, example: str) -> T | None: ...
+def setting(default: str | None, kind: Kind[T], doc: str, *, example: str = "") -> Any:
+    """A field of Settings. The default, or an example where there is none, is written as a user would write it."""
     value = None if default is None else kind.read(default)
     # A secret stays out of the table's repr: that may end up in a log.
     return dataclasses.field(
-        default=value, repr=not kind.secret, metadata={"default": default, "kind": kind, "doc": doc}
+        default=value,
+        repr=not kind.secret,
+        metadata={"default": default, "kind": kind, "doc": doc, "example": default or example},
     )
 
 
@@ -50,7 +52,10 @@ class Settings:
     """What a process was told. Times in milliseconds (`_ms`), sizes in bytes; None: not set."""
 
     redis_url: str | None = setting(
-        None, url(*REDIS_SCHEMES), "Redis or Valkey to use. Without one, a local server is started."
+        None,
+        url(*REDIS_SCHEMES),
+        "Redis or Valkey to use. Without one, a local server is started.",
+        example="redis://localhost:6379/0",
     )
     namespace: str = setting(
         "scheduler",
@@ -63,6 +68,7 @@ class Settings:
         None,
         secret(),
         "One key with every scope. With it every /v1 call needs a key, and any address may be bound.",
+        example="change-me-to-a-long-random-text",
     )
     concurrency: int = setting("100", whole(1, 10_000), "Attempts that run at once in a worker process.")
     lease_ms: int = setting(
@@ -92,19 +98,34 @@ class Settings:
         "0", whole(0, 16), "Replicas that must have a new job before it is answered as safe."
     )
     http_allow: tuple[str, ...] | None = setting(
-        None, allowed_places(), "Private places that http.request and webhooks may reach all the same."
+        None,
+        allowed_places(),
+        "Private places that http.request and webhooks may reach all the same.",
+        example="10.0.0.0/8,hooks.internal:8080",
     )
     http_secret: str | None = setting(
-        None, signing_secret(), "Signs http.request as Standard Webhooks has it."
+        None,
+        signing_secret(),
+        "Signs http.request as Standard Webhooks has it.",
+        example="change-me-to-another-long-random-text",
     )
     smtp_url: str | None = setting(
         None,
         url("smtp", "smtps"),
         "Server for email.send. Without one, mails are written to .scheduler/outbox/.",
+        example="smtps://user:password@smtp.example.com",
     )
-    postgres_url: str | None = setting(None, url("postgresql", "postgres"), "Archive of ended jobs.")
+    postgres_url: str | None = setting(
+        None,
+        url("postgresql", "postgres"),
+        "Archive of ended jobs.",
+        example="postgresql://user:password@localhost/scheduler",
+    )
     log_format: str | None = setting(
-        None, choice("console", "json"), "Without one: console on a terminal, else json lines."
+        None,
+        choice("console", "json"),
+        "Without one: console on a terminal, else json lines.",
+        example="json",
     )
     log_level: str = setting("info", choice("debug", "info", "warning", "error"), "The least that is logged.")
 
@@ -116,7 +137,9 @@ class Setting:
     name: str  # as in scheduler.toml: `lease`
     attribute: str  # as in Settings: `lease_ms`
     default: str | None  # as a user would write it
+    example: str  # the default, where there is one
     takes: str
+    schema: Mapping[str, Any]  # of its value in scheduler.toml
     doc: str
     secret: bool  # a key, or a URL that may hold a password: never shown whole
     read: Callable[[str], Any] = dataclasses.field(repr=False)
@@ -136,7 +159,9 @@ def _row(column: dataclasses.Field[Any]) -> Setting:
         name=column.name.removesuffix("_ms"),
         attribute=column.name,
         default=column.metadata["default"],
+        example=column.metadata["example"],
         takes=kind.takes,
+        schema=kind.schema,
         doc=column.metadata["doc"],
         secret=kind.secret,
         read=kind.read,
@@ -145,9 +170,8 @@ def _row(column: dataclasses.Field[Any]) -> Setting:
 
 SETTINGS = tuple(map(_row, dataclasses.fields(Settings)))
 _BY_NAME = {row.name: row for row in SETTINGS}
-_IN_FILES = {
-    "api_key_file": "api_key"
-}  # name a file that holds the setting, as Docker and Kubernetes mount one
+# Name a file that holds the setting, as Docker and Kubernetes mount one.
+IN_FILES = {"api_key_file": "api_key"}
 
 
 def load(
@@ -161,19 +185,51 @@ def load(
     `flags` maps names as in scheduler.toml to text. `environ` and `directory` stand in for the process's own
     environment and working directory.
     """
+    found = survey(flags, environ=environ, directory=directory)
+    if found.settings is None:
+        raise SettingsError(found.problems)
+    return found.settings
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a value is from: "default", "file", "environment" or "flag", its name there, and its text as given."""
+
+    origin: str
+    label: str = ""
+    text: str | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All that was found: where each setting is from, by name, and the settings, None where there are problems."""
+
+    settings: Settings | None
+    sources: Mapping[str, Source]
+    problems: tuple[str, ...]
+
+
+def survey(
+    flags: Mapping[str, str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Survey:
+    """What `load` would take, and where from. Raises nothing for what is wrong: it is told."""
     problems: list[str] = []
     file = _toml((directory or Path()) / FILE, problems)
     variables = _variables(os.environ if environ is None else environ, problems)
     options = {_flag(name): text for name, text in (flags or {}).items()}
     given = (
-        _layer(file, str, problems, where=f" in {FILE}")
-        | _layer(variables, _variable, problems)
-        | _layer(options, _flag, problems)
+        _layer("file", file, str, problems, where=f" in {FILE}")
+        | _layer("environment", variables, _variable, problems)
+        | _layer("flag", options, _flag, problems)
     )
-    values = {_BY_NAME[name].attribute: _read(item, _BY_NAME[name], problems) for name, item in given.items()}
-    if problems:
-        raise SettingsError(problems)
-    return Settings(**values)
+    read = {name: _read(item, _BY_NAME[name], problems) for name, item in given.items()}
+    sources = {row.name: Source("default", text=row.default) for row in SETTINGS}
+    sources |= {name: Source(item.origin, item.label, read[name][0]) for name, item in given.items()}
+    values = {_BY_NAME[name].attribute: value for name, (_, value) in read.items()}
+    return Survey(None if problems else Settings(**values), sources, tuple(problems))
 
 
 def _variable(name: str) -> str:
@@ -186,16 +242,22 @@ def _flag(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
+    origin: str
     label: str
     value: object
     in_file: bool
 
 
 def _layer(
-    source: Mapping[str, object], spell: Callable[[str], str], problems: list[str], *, where: str = ""
+    origin: str,
+    source: Mapping[str, object],
+    spell: Callable[[str], str],
+    problems: list[str],
+    *,
+    where: str = "",
 ) -> dict[str, _Given]:
     """What one source sets, by name. `spell` says how that source spells a name."""
-    known = {spell(name): name for name in (*_BY_NAME, *_IN_FILES)}
+    known = {spell(name): name for name in (*_BY_NAME, *IN_FILES)}
     layer: dict[str, _Given] = {}
     for label, value in source.items():
         name = known.get(label)
@@ -205,11 +267,11 @@ def _layer(
             hint = f"the nearest is {spell(near[0])}" if near else f"there are {', '.join(known)}"
             problems.append(f"{label}{where} is no setting; {hint}")
             continue
-        target = _IN_FILES.get(name, name)
+        target = IN_FILES.get(name, name)
         if target in layer:
             problems.append(f"{layer[target].label} and {label}{where} are both set: set one of them")
             continue
-        layer[target] = _Given(label + where, value, in_file=name in _IN_FILES)
+        layer[target] = _Given(origin, label + where, value, in_file=name in IN_FILES)
     return layer
 
 
@@ -249,8 +311,8 @@ def _made_by_kubernetes(variable: str, text: str) -> bool:
     )
 
 
-def _read(item: _Given, row: Setting, problems: list[str]) -> Any:
-    """The setting's value; when it has none, a problem is noted."""
+def _read(item: _Given, row: Setting, problems: list[str]) -> tuple[str | None, Any]:
+    """The setting's text and value; when it has none, a problem is noted."""
     value = item.value
     if item.in_file:
         try:
@@ -258,12 +320,13 @@ def _read(item: _Given, row: Setting, problems: list[str]) -> Any:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             problems.append(f"{item.label} names {str(item.value)!r}, which cannot be read: {reason}")
-            return None
+            return None, None
     try:
-        return row.read(_text(value))
+        text = _text(value)
+        return text, row.read(text)
     except ValueError:
         problems.append(f"{item.label} {_shown(value, row)}: it takes {row.takes}")
-        return None
+        return None, None
 
 
 def _text(value: object) -> str:

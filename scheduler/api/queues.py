@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from aiohttp import hdrs, web
 from msgspec import UNSET, UnsetType
@@ -20,23 +19,14 @@ from ..fields import (
     RetentionFields,
 )
 from ..job import LONGEST_DELAY_MS
-from ..outcomes import Census
-from ..times import duration_ms, seconds
+from ..outcomes import DEFAULT_RETENTION, KEPT, Census, kept_fields, queue_document
+from ..times import duration_ms
 from .operations import at_once, plan_of_purge
 from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
 from .routes import Param, Table, json_answer, queue_name
 
 table = Table()
-
-DEFAULT_RETENTION: Mapping[str, Mapping[str, int]] = {
-    "succeeded": {"age": 86_400, "count": 100_000},
-    "cancelled": {"age": 86_400, "count": 100_000},
-    "dead": {"age": 2_592_000},
-}
-"""What lua/lib/excess.lua keeps where nothing is set, as documents show it."""
-
-_KEPT = ("age", "count", "bytes")
 
 
 @table.add("GET", "/v1/queues", {200: QueuesShown}, query=PAGE)
@@ -50,7 +40,7 @@ async def list_queues(request: web.Request, _: None) -> web.Response:
         if isinstance(census, Exception):
             raise census
         if census is not None:
-            items.append(document(name, census, workers[name]))
+            items.append(queue_document(name, census, workers[name]))
     return json_answer({"items": items, "next_cursor": cursor})
 
 
@@ -68,7 +58,7 @@ async def get_queue(request: web.Request, _: None) -> web.Response:
 async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     """Create a queue, or replace its configuration: what is left out is as by default."""
     queue = queue_name(request, new=True)
-    lifted = {"paused": ""} | {field: "" for state in DEFAULT_RETENTION for field in _fields(state)}
+    lifted = {"paused": ""} | {field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)}
     changes = lifted | _changes(fields)
     store = request.app[STORE]
     before = await store.run(store.census_call(queue))
@@ -179,38 +169,7 @@ def expected(request: web.Request, version: int | None) -> int | None:
 
 async def _answer(request: web.Request, queue: str, census: Census, status: int = 200) -> web.Response:
     workers = (await request.app[PRESENCE].counts())[queue]
-    return json_answer(document(queue, census, workers), status, etag(census.version))
-
-
-def document(queue: str, census: Census, workers: int) -> dict[str, Any]:
-    """A queue as documents show it. What this release does not know is null."""
-    since = census.oldest_ready_at
-    kept = {state: _kept(census.config, state) for state in DEFAULT_RETENTION}
-    return {
-        "queue": queue,
-        "counts": census.counts,
-        "oldest_wait": None if since is None else seconds(max(0, census.now - since)),
-        "paused": "paused" in census.config,
-        "retention": {state: limits for state, limits in kept.items() if limits},
-        "in_force": {
-            "retention": {state: {**DEFAULT_RETENTION[state], **limits} for state, limits in kept.items()}
-        },
-        "rate": None,
-        "concurrency": None,
-        "max_length": None,
-        "max_bytes": None,
-        "partitions": 1,
-        "workers": workers,
-    }
-
-
-def _fields(state: str) -> list[str]:
-    return [f"keep_{state}_{what}" for what in _KEPT]
-
-
-def _kept(config: Mapping[str, str], state: str) -> dict[str, int | float]:
-    found = {what: config.get(field) for what, field in zip(_KEPT, _fields(state), strict=True)}
-    return {what: seconds(int(text)) if what == "age" else int(text) for what, text in found.items() if text}
+    return json_answer(queue_document(queue, census, workers), status, etag(census.version))
 
 
 def _changes(fields: QueueFields) -> dict[str, str]:
@@ -221,12 +180,12 @@ def _changes(fields: QueueFields) -> dict[str, str]:
         changes["paused"] = "1" if fields.paused else ""
     retention = fields.retention
     if retention is None:
-        changes |= {field: "" for state in DEFAULT_RETENTION for field in _fields(state)}
+        changes |= {field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)}
     elif isinstance(retention, RetentionFields):
         for state in DEFAULT_RETENTION:
             limits = getattr(retention, state)
             if limits is None:
-                changes |= dict.fromkeys(_fields(state), "")
+                changes |= dict.fromkeys(kept_fields(state), "")
             elif limits is not UNSET:
                 changes |= _limits(limits, state, faults)
     if faults:
@@ -236,7 +195,7 @@ def _changes(fields: QueueFields) -> dict[str, str]:
 
 def _limits(limits: KeepFields, state: str, faults: list[Fault]) -> dict[str, str]:
     changes: dict[str, str] = {}
-    for what, field in zip(_KEPT, _fields(state), strict=True):
+    for what, field in zip(KEPT, kept_fields(state), strict=True):
         value, path = getattr(limits, what), f"/retention/{state}/{what}"
         if value is UNSET:
             continue

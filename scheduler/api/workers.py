@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from ..fields import WorkersShown
-from ..times import rfc3339
 from .pages import PAGE, page_of
 from .parts import PRESENCE
 from .routes import Table, json_answer
@@ -18,12 +17,5 @@ async def list_workers(request: web.Request, _: None) -> web.Response:
     """Workers by name, those that have signed within two of their leases; `running`: of the first 1,000 a queue."""
     seen = {worker.name: worker for worker in await request.app[PRESENCE].present()}
     page, cursor = page_of(request, list(seen))
-    items = [
-        {
-            "name": worker.name, "host": worker.host, "pid": worker.pid, "version": worker.version,
-            "queues": worker.queues, "types": worker.types, "concurrency": worker.concurrency,
-            "running": worker.running, "started_at": rfc3339(worker.started_at), "seen_at": rfc3339(worker.seen_at),
-        }
-        for worker in (seen[name] for name in page)
-    ]  # fmt: skip
+    items = [seen[name].document() for name in page]
     return json_answer({"items": items, "next_cursor": cursor})

@@ -1,13 +1,25 @@
-"""The command line: `scheduler …`. Exit 0 done, 1 failed, 2 wrong use."""
+"""The command line: `scheduler …`. Exit 0 done, 1 failed, 2 wrong use.
+
+Each command's module is imported when it is called, and what is heavy when it is needed there: what people type must
+answer at once, and help and completion most of all.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "dev": ("run", "one process with server, API, a worker and the watchdog"),
@@ -16,9 +28,14 @@ COMMANDS = {
     "enqueue": ("jobs", "puts a job into a queue"),
     "job": ("jobs", "shows a job, or acts on it"),
     "jobs": ("lists", "lists jobs"),
+    "queue": ("queues", "lists and shows queues, pauses and resumes them"),
     "dlq": ("lists", "the dead-letter queue of a queue"),
+    "workers": ("queues", "lists workers, and what runs where"),
+    "config": ("config", "the settings: show, check, schema, env"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
+    "doctor": ("doctor", "looks at the server for what can lose jobs or stop workers"),
+    "completion": ("completion", "prints what makes a shell complete our words"),
 }
 
 
@@ -36,6 +53,27 @@ class Lazy(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches  # noqa: PLC0415 - for who mistypes
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - when a shell asks
+
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        # Options, as any command has them; not the commands again, each of which it would import.
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -51,18 +89,46 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The program. Every expected failure is one line on stderr."""
+    """The program. Every expected failure is a line or a few on stderr; Ctrl-C and a closed pipe end it quietly."""
+    with _ended_quietly():
+        sys.exit(_status())
+
+
+def _status() -> int:
+    """Runs the command that the arguments name; the exit status."""
     from ..errors import SchedulerError  # noqa: PLC0415
     from ..settings import SettingsError  # noqa: PLC0415
 
     try:
-        cli(standalone_mode=True)
+        status = cli.main(prog_name="scheduler", standalone_mode=False)
+        sys.stdout.flush()  # what cannot be written any more is found here, not after all is done
+    except click.exceptions.Abort as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        print("scheduler: nothing was done", file=sys.stderr)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except SettingsError as error:
         for problem in error.problems:
             print(f"scheduler: {problem}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except SchedulerError as error:
         print(f"scheduler: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+@contextlib.contextmanager
+def _ended_quietly() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        # As the shell expects of what a signal ended: a script around us stops too.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BrokenPipeError:
+        # Nobody reads on, as after `| head -1`: nothing else is to be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,21 +1,27 @@
-"""What commands share: settings as options, a connection that gives up after five seconds, output."""
+"""What commands share: settings as options, a connection that gives up after five seconds, output, asking.
+
+Imported by every command, so it brings nothing that a command's help would have to wait for.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import re
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import orjson
 
-from ..clients import open_clients
 from ..errors import NotFound, StoreRefused, StoreUnavailable
-from ..settings import SETTINGS, Settings, load
-from ..store import Store
+from ..keys import JOB_KEY, QUEUE_NAME
+from ..settings import SETTINGS, Settings, SettingsError, Survey, survey
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ..store import Store
 
 GIVE_UP = 5.0
 """Seconds after which a command that is no server stops waiting for Redis."""
@@ -27,8 +33,76 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def with_settings(function: F) -> F:
-    """Makes every setting an option of a command, which gets them as `settings`."""
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+class SettingOption(click.Option):
+    """A setting as an option. Help shows these apart from what the command itself takes."""
+
+
+class Command(click.Command):
+    """A command whose help tells its own options first, then the settings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own: list[tuple[str, str]] = []
+        settings: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
+            if record is not None:
+                (settings if isinstance(param, SettingOption) else own).append(record)
+        for title, records in (
+            ("Options", own),
+            ("Settings (each also SCHEDULER_… and a line of scheduler.toml)", settings),
+        ):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+class Fitting(click.ParamType[str]):
+    """Text that a whole pattern fits, refused with the sentence that the REST API has for it."""
+
+    name = "text"
+
+    def __init__(self, pattern: re.Pattern[str], takes: str, *, known: str = "") -> None:
+        self._pattern, self._takes, self._known = pattern, takes, known
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not self._pattern.fullmatch(value):
+            self.fail(f"{value!r}: {self._takes}", param, ctx)
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if not self._known:
+            return super().shell_complete(ctx, param, incomplete)
+        from .completion import known  # noqa: PLC0415 - when a shell asks
+
+        return known(self._known, ctx.params, incomplete)
+
+
+_NAMED = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
+QUEUE = Fitting(QUEUE_NAME, _NAMED, known="queues")
+TYPE = Fitting(QUEUE_NAME, _NAMED, known="types")
+KEY = Fitting(JOB_KEY, "1 to 128 letters, digits, '.', '_' or '-'")
+KIND = Fitting(re.compile(r"(?s).{1,200}"), "1 to 200 characters")
+FINGERPRINT = Fitting(re.compile("[0-9a-f]{16}"), "16 hexadecimal digits, as `dlq list` shows them")
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs."
+)
+
+
+def with_flags(function: F) -> F:
+    """Makes every setting an option of a command, which gets what was given as `flags`, by name."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -37,28 +111,51 @@ def with_settings(function: F) -> F:
             value = kwargs.pop(f"setting_{row.name}", None)
             if value is not None:
                 flags[row.name] = value
-        settings = load(flags)
-        if later := [
-            row.variable for row in SETTINGS if row.name in NOT_YET and getattr(settings, row.attribute)
-        ]:
-            raise click.UsageError(
-                f"{', '.join(later)}: not in this release yet, and ignoring it would mislead"
-            )
-        return function(*args, settings=settings, **kwargs)
+        return function(*args, flags=flags, **kwargs)
 
     made: Any = wrapped
     taken = {option for param in getattr(function, "__click_params__", ()) for option in param.opts}
     for row in reversed(SETTINGS):
         if row.flag not in taken:
             default = f" [{row.default}]" if row.default is not None else ""
-            made = click.option(row.flag, f"setting_{row.name}", metavar="…", help=f"{row.doc}{default}")(
-                made
-            )
+            made = click.option(
+                row.flag, f"setting_{row.name}", cls=SettingOption, metavar="…", help=f"{row.doc}{default}"
+            )(made)
     return made  # type: ignore[no-any-return]
+
+
+def with_settings(function: F) -> F:
+    """Makes every setting an option of a command, which gets them as `settings`. Raises SettingsError."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, flags: dict[str, str], **kwargs: Any) -> Any:
+        found = survey(flags)
+        if problems := problems_of(found):
+            raise SettingsError(problems)
+        return function(*args, settings=found.settings, **kwargs)
+
+    return with_flags(wrapped)  # type: ignore[return-value]
+
+
+def problems_of(found: Survey) -> list[str]:
+    """Everything that keeps a command from starting with these settings."""
+    return [
+        *found.problems,
+        *(
+            f"{found.sources[row.name].label}: not in this release yet, and ignoring it would mislead"
+            for row in SETTINGS
+            if row.name in NOT_YET and found.sources[row.name].text not in {None, row.default}
+        ),
+    ]
+
+
+# -- Redis ------------------------------------------------------------------------------------------------------------
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine, on uvloop where it is installed."""
+    import asyncio  # noqa: PLC0415 - help does without
+
     try:
         import uvloop  # noqa: PLC0415 - an optional extra
     except ImportError:
@@ -68,29 +165,55 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def connected(settings: Settings, *, queue: str = "default") -> AsyncIterator[Store]:
+async def connected(
+    settings: Settings, *, queue: str = "default", give_up: float = GIVE_UP
+) -> AsyncIterator[Store]:
     """A store for a short command. Raises StoreUnavailable with the address after five seconds."""
-    if settings.redis_url == "memory://":
-        raise StoreRefused(
-            "memory:// lives inside one process: `dev` and `api` take it, this command would see nothing of theirs"
-        )
+    async with opened_store(settings) as store:
+        await within(give_up, store, wait_for(store, queue=queue))
+        yield store
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """A store whose server need not be there."""
+    from ..clients import open_clients  # noqa: PLC0415 - help does without
+    from ..store import Store  # noqa: PLC0415
+
+    refuse_memory(settings)
     clients = await open_clients(settings.redis_url, durability=settings.durability)
     store = Store(clients, settings.namespace)
     try:
-        try:
-            async with asyncio.timeout(GIVE_UP):
-                await wait_for(store, queue=queue)
-        except TimeoutError:
-            raise StoreUnavailable(
-                f"no answer from {clients.where} within {GIVE_UP:g} s: is it the right --redis-url?"
-            ) from None
         yield store
     finally:
         await store.close()
 
 
+async def within(seconds: float, store: Store, waiting: Awaitable[T]) -> T:
+    """Waits for the store's server, so long. Raises StoreUnavailable with its address."""
+    import asyncio  # noqa: PLC0415 - help does without
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await waiting
+    except TimeoutError:
+        raise StoreUnavailable(
+            f"no answer from {store.clients.where} within {seconds:g} s: is it the right --redis-url?"
+        ) from None
+
+
+def refuse_memory(settings: Settings) -> None:
+    """Raises StoreRefused for a server that no second process can see."""
+    if settings.redis_url == "memory://":
+        raise StoreRefused(
+            "memory:// lives inside one process: `dev` and `api` take it, this command would see nothing of theirs"
+        )
+
+
 async def wait_for(store: Store, *, queue: str = "default", say: Callable[[str], None] | None = None) -> None:
     """Connects, again and again until the server is there. Raises StoreRefused for what waiting does not mend."""
+    import asyncio  # noqa: PLC0415 - help does without
+
     pause = 0.1
     while True:
         try:
@@ -105,11 +228,35 @@ async def wait_for(store: Store, *, queue: str = "default", say: Callable[[str],
             return
 
 
+def missing(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id}")
+
+
+# -- output and asking ------------------------------------------------------------------------------------------------
+
+
 def print_json(document: Any) -> None:
     """One document on stdout."""
+    import orjson  # noqa: PLC0415 - help does without
+
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     sys.stdout.flush()
 
 
-def missing(job_id: str) -> NotFound:
-    return NotFound(f"there is no job {job_id}")
+def confirmed(question: str, *, yes: bool) -> None:
+    """Goes on when the user agrees, or has said --yes. Raises click.UsageError without a terminal, click.Abort for a no."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError(f"{question} There is no terminal to ask at: say --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
+def said(read: Callable[[str], T], text: str | None, option: str) -> T | None:
+    """What an option's text means; None where it was not given. Raises click.BadParameter that names the option."""
+    if text is None:
+        return None
+    try:
+        return read(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from error

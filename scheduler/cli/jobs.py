@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -14,9 +14,24 @@ from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
 from ..job import Job, NewJob, check, new_key, split_id
 from ..settings import Settings
-from ..store import Store
 from ..times import parse_rfc3339, typed_duration_ms
-from .common import connected, missing, print_json, run, with_settings
+from .common import (
+    KEY,
+    QUEUE,
+    TYPE,
+    Command,
+    Group,
+    connected,
+    json_option,
+    missing,
+    print_json,
+    run,
+    said,
+    with_settings,
+)
+
+if TYPE_CHECKING:
+    from ..store import Store
 
 
 def read_payload(text: str) -> bytes:
@@ -34,32 +49,36 @@ def read_payload(text: str) -> bytes:
         raw.decode()
         msgspec.json.decode(raw, type=msgspec.Raw)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"no JSON: {error}", param_hint="--payload") from error
+        raise click.BadParameter(f"no JSON: {_place_of(raw) or error}", param_hint="--payload") from error
     return raw.strip()
 
 
-def _option(read: Any, text: str | None, hint: str) -> int | None:
-    if text is None:
-        return None
+def _place_of(raw: bytes) -> str:
+    """Where text stops being JSON, by line and column; "" where the standard library sees nothing wrong."""
+    import json  # noqa: PLC0415 - on this path only
+
     try:
-        return int(read(text))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=hint) from error
+        json.loads(raw)
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    except (ValueError, RecursionError):
+        pass
+    return ""
 
 
-@click.command()
-@click.argument("type")
+@click.command(cls=Command)
+@click.argument("type", type=TYPE)
 @click.option("--payload", default="{}", help="JSON, @file, or - for stdin.")
-@click.option("--queue", default="default")
+@click.option("--queue", type=QUEUE, default="default", show_default=True)
 @click.option("--id", "job_id", help="The job's key: the same id and request enqueue once.")
 @click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher first.")
 @click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
 @click.option("--run-at", help="RFC 3339 with an offset.")
-@click.option("--group")
-@click.option("--tag", "tags", multiple=True, help="May be given more than once.")
-@click.option("--timeout", help="Of one attempt.")
-@click.option("--max-attempts", type=click.IntRange(1, 1000))
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--group", type=KEY, help="The group whose turn it takes.")
+@click.option("--tag", "tags", type=KEY, multiple=True, help="May be given more than once.")
+@click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
+@click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
+@json_option
 @with_settings
 def enqueue(
     type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
@@ -77,11 +96,11 @@ def enqueue(
         queue=queue,
         key=key,
         priority=priority,
-        delay_ms=_option(typed_duration_ms, delay, "--delay"),
-        run_at_ms=_option(parse_rfc3339, run_at, "--run-at"),
+        delay_ms=said(typed_duration_ms, delay, "--delay"),
+        run_at_ms=said(parse_rfc3339, run_at, "--run-at"),
         group=group,
         tags=tags,
-        timeout_ms=_option(typed_duration_ms, timeout, "--timeout"),
+        timeout_ms=said(typed_duration_ms, timeout, "--timeout"),
         retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
     )
     try:
@@ -112,7 +131,7 @@ def _as_options(faults: tuple[Fault, ...]) -> str:
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def job() -> None:
     """Show a job, or act on it."""
 
@@ -136,17 +155,20 @@ def _print(found: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    import orjson  # noqa: PLC0415
+    from .draw import fields, trace  # noqa: PLC0415 - help does without
 
-    for name, value in document.items():
-        if value is None or value == [] or name == "errors":
-            continue
-        text = value if isinstance(value, str) else orjson.dumps(value).decode()
-        print(f"{name:18} {text if len(text) <= 2000 else text[:2000] + ' …'}")
-    for error in document["errors"]:
-        print(
-            f"{'error':18} attempt {error['attempt']}: {error['kind']}: {error['message']} ({error['next']})"
-        )
+    errors = document.pop("errors")
+    # The fields that say what it is and how it fares are always there; others when they say something.
+    fields(
+        {
+            name: value
+            for name, value in document.items()
+            if value not in (None, [], (), 0) or name == "attempt"
+        }
+    )
+    fields({f"error {e['attempt']}": f"{e['kind']}: {e['message']} ({e['next']})" for e in errors})
+    if errors and errors[-1].get("trace"):
+        trace(errors[-1]["trace"])
 
 
 def _refused(job_id: str, state: str, why: str) -> WrongState:
@@ -155,10 +177,10 @@ def _refused(job_id: str, state: str, why: str) -> WrongState:
     return WrongState(f"job {job_id} is {state}: {why}", state)
 
 
-def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
+def _act(name: str, text: str, verb: Any, good: tuple[str, ...], takes: str) -> None:
     @job.command(name, help=text)
     @click.argument("job_id", metavar="ID")
-    @click.option("--json", "as_json", is_flag=True)
+    @json_option
     @with_settings
     def command(job_id: str, as_json: bool, settings: Settings) -> None:
         queue, key = _with_id(job_id)
@@ -169,7 +191,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
                 if state == "missing":
                     raise missing(job_id)
                 if state not in good:
-                    raise _refused(job_id, state, f"`{name}` does not take it from there")
+                    raise _refused(job_id, state, takes)
                 return None if state == "gone" else await _shown(store, queue, key)
 
         found = run(work())
@@ -181,7 +203,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...]) -> None:
 
 @job.command("show")
 @click.argument("job_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def show(job_id: str, as_json: bool, settings: Settings) -> None:
     """Everything that is known of a job."""
@@ -199,15 +221,28 @@ _act(
     "Cancel a job, or ask it to stop when it runs.",
     lambda s, q, k: s.cancel(q, [k]),
     ("cancelled", "running"),
+    "only one that has not ended is cancelled",
 )
-_act("run", "Run a scheduled or retrying job now.", lambda s, q, k: s.promote_ids(q, [k]), ("ready",))
-_act("rm", "Delete a job that does not run.", lambda s, q, k: s.purge(q, [k]), ("gone",))
+_act(
+    "run",
+    "Run a scheduled or retrying job now.",
+    lambda s, q, k: s.promote_ids(q, [k]),
+    ("ready",),
+    "only one that waits for its time is run",
+)
+_act(
+    "rm",
+    "Delete a job that does not run.",
+    lambda s, q, k: s.purge(q, [k]),
+    ("gone",),
+    "cancel it first, and delete it when it has stopped",
+)
 
 
 @job.command("replay")
 @click.argument("job_id", metavar="ID")
 @click.option("--payload", help="Another payload: JSON, @file, or - for stdin.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) -> None:
     """Run a dead job again."""
@@ -228,13 +263,13 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
 
 @job.command("copy")
 @click.argument("job_id", metavar="ID")
-@click.option("--queue", help="Into another queue.")
+@click.option("--queue", type=QUEUE, help="Into another queue.")
 @click.option("--payload", help="With another payload: JSON, @file, or - for stdin.")
 @click.option("--id", "new_id", help="The copy's key: the same id and request enqueue once.")
 @click.option("--priority", type=click.IntRange(-100, 100))
 @click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
 @click.option("--run-at", help="RFC 3339 with an offset.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def copy(
     job_id: str, queue: str | None, payload: str | None, new_id: str | None, priority: int | None, delay: str | None,
@@ -246,17 +281,17 @@ def copy(
         "queue": queue,
         "payload": None if payload is None else read_payload(payload),
         "priority": priority,
-        "delay_ms": _option(typed_duration_ms, delay, "--delay"),
-        "run_at_ms": _option(parse_rfc3339, run_at, "--run-at"),
+        "delay_ms": said(typed_duration_ms, delay, "--delay"),
+        "run_at_ms": said(parse_rfc3339, run_at, "--run-at"),
     }
-    said = {name: value for name, value in changes.items() if value is not None}
+    given = {name: value for name, value in changes.items() if value is not None}
 
     async def work() -> Job:
         async with connected(settings, queue=queue or its_queue) as store:
             found = await _shown(store, its_queue, key)
             if found.payload is None and payload is None:
                 raise WrongState(f"the payload of job {job_id} is gone: give the copy one", found.state)
-            made = replace(found.like(new_id or new_key()), **said)
+            made = replace(found.like(new_id or new_key()), **given)
             try:
                 check(made, max_payload=settings.max_payload)
             except Invalid as error:

@@ -2,75 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from ..job import Job, State
 from ..keys import STATES
-from ..listing import Filters, Place, page
 from ..settings import Settings
-from ..store import Store
-from ..times import parse_rfc3339, rfc3339
-from .common import connected, print_json, run, with_settings
+from ..times import parse_rfc3339
+from .common import (
+    FINGERPRINT,
+    KEY,
+    KIND,
+    QUEUE,
+    TYPE,
+    Group,
+    connected,
+    json_option,
+    print_json,
+    run,
+    said,
+    with_settings,
+)
+
+if TYPE_CHECKING:
+    from ..job import Job
+    from ..listing import Filters, Place
+    from ..store import Store
 
 
-@click.group()
+@click.group(cls=Group)
 def jobs() -> None:
     """List jobs."""
 
 
 @jobs.command("list")
-@click.option("--queue", default="", help="Of this queue alone.")
+@click.option("--queue", type=QUEUE, help="Of this queue alone.")
 @click.option("--state", type=click.Choice(STATES), help="In this state alone.")
-@click.option("--type", "kind", default="", help="Of this type.")
-@click.option("--group", default="", help="Of this group.")
-@click.option("--tag", default="", help="With this tag.")
-@click.option("--error", default="", help="With an error of this kind.")
+@click.option("--type", "kind", type=TYPE, help="Of this type.")
+@click.option("--group", type=KEY, help="Of this group.")
+@click.option("--tag", type=KEY, help="With this tag.")
+@click.option("--error", type=KIND, help="With an error of this kind.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
-def list_jobs(
-    queue: str, state: str | None, kind: str, group: str, tag: str, error: str, limit: int, as_json: bool, settings: Settings
-) -> None:  # fmt: skip
+def list_jobs(limit: int, as_json: bool, settings: Settings, **wanted: str | None) -> None:
     """Jobs by queue and state; within a state as they will run, by due time, or the newest first."""
-    filters = Filters(queue=queue, state=state or "", type=kind, group=group, tag=tag, error=error)
+    from ..listing import Filters  # noqa: PLC0415 - help does without
+
+    given = {"type" if name == "kind" else name: value for name, value in wanted.items() if value}
+    filters = Filters(**given)
 
     async def work() -> list[Job]:
-        async with connected(settings, queue=queue or "default") as store:
+        async with connected(settings, queue=filters.queue or "default") as store:
             return await taken(store, filters, limit)
 
     found = run(work())
     if as_json:
         print_json({"items": [job.document(include=frozenset()) for job in found]})
-    else:
-        table([(job.id, job.type, job.state.value, _when(job)) for job in found])
+        return
+    from .draw import table  # noqa: PLC0415
+
+    rows = [(job.id, job.type, job.state.value, _when(job)) for job in found]
+    table(["id", "type", "state", "when"], rows, spare=["when", "type"])
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """The dead-letter queue of a queue."""
 
 
 @dlq.command("list")
-@click.argument("queue", metavar="Q")
-@click.option("--type", "kind", default="", help="Of this type.")
-@click.option("--kind", "error", default="", help="Whose last error is of this kind.")
-@click.option("--fingerprint", default="", help="That died alike.")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@click.option("--type", "kind", type=TYPE, help="Of this type.")
+@click.option("--kind", "error", type=KIND, help="Whose last error is of this kind.")
+@click.option("--fingerprint", type=FINGERPRINT, help="That died alike.")
 @click.option("--before", help="That ended before this time: RFC 3339 with an offset.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def list_dead(
-    queue: str, kind: str, error: str, fingerprint: str, before: str | None, limit: int, as_json: bool, settings: Settings
+    queue: str, kind: str | None, error: str | None, fingerprint: str | None, before: str | None, limit: int, as_json: bool, settings: Settings
 ) -> None:  # fmt: skip
     """The dead jobs of the queue Q, newest first."""
-    try:
-        before_ms = None if before is None else parse_rfc3339(before)
-    except ValueError as wrong:
-        raise click.BadParameter(str(wrong), param_hint="--before") from wrong
+    from ..job import State  # noqa: PLC0415 - help does without
+    from ..listing import Filters  # noqa: PLC0415
+
     filters = Filters(
-        queue=queue, state=State.DEAD, type=kind, kind=error, fingerprint=fingerprint, before_ms=before_ms
+        queue=queue,
+        state=State.DEAD,
+        type=kind or "",
+        kind=error or "",
+        fingerprint=fingerprint or "",
+        before_ms=said(parse_rfc3339, before, "--before"),
     )
 
     async def work() -> list[Job]:
@@ -82,28 +105,29 @@ def list_dead(
     if as_json:
         items = [{**job.document(include=frozenset()), "fingerprint": job.fingerprint} for job in found]
         print_json({"items": items})
-    else:
-        table([(job.id, job.type, _when(job), job.fingerprint or "", _failure(job)) for job in found])
+        return
+    from .draw import table  # noqa: PLC0415
+
+    rows = [(job.id, job.type, _when(job), job.fingerprint or "", _failure(job)) for job in found]
+    table(["id", "type", "when", "fingerprint", "error"], rows, spare=["when", "type"])
 
 
 async def taken(store: Store, filters: Filters, limit: int) -> list[Job]:
     """The first jobs of a list, page by page."""
+    from ..listing import page  # noqa: PLC0415 - help does without
+    from .draw import progress  # noqa: PLC0415
+
     found: list[Job] = []
     at: Place | None = None
-    while len(found) < limit:
-        one = await page(store, filters, at=at, limit=min(1000, limit - len(found)))
-        found += one.jobs
-        at = one.rest
-        if at is None:
-            break
+    with progress("reading", total=limit) as bar:
+        while len(found) < limit:
+            one = await page(store, filters, at=at, limit=min(1000, limit - len(found)))
+            found += one.jobs
+            bar.advance(len(one.jobs))
+            at = one.rest
+            if at is None:
+                break
     return found
-
-
-def table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as what stands in them."""
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _failure(job: Job) -> str:
@@ -112,7 +136,9 @@ def _failure(job: Job) -> str:
 
 
 def _when(job: Job) -> str:
+    from .draw import moment  # noqa: PLC0415 - help does without
+
     for name, at in (("ended", job.finished_at), ("started", job.started_at), ("due", job.run_at)):
         if at is not None and not (name == "started" and job.state != "running"):
-            return f"{name} {rfc3339(at)}"
-    return f"created {rfc3339(job.created_at)}"
+            return f"{name} {moment(at)}"
+    return f"created {moment(job.created_at)}"

@@ -1,99 +1,16 @@
-"""`scheduler dev`, `scheduler api` and `scheduler worker`: the processes."""
+"""`scheduler dev`, `scheduler api` and `scheduler worker`: the processes, whose work is in `serving`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
-import importlib
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from .. import __version__, shipped
-from ..app import Scheduler
-from ..clients import open_clients
-from ..doorbell import Doorbell
-from ..errors import SchedulerError, StoreUnavailable
-from ..events import Follower
+from .. import __version__
 from ..keys import QUEUE_NAME
-from ..logs import configure, get_logger
 from ..settings import Settings
-from ..store import Store
-from ..tasks import Pulse, cancel_all, forever, wait_or_raise
-from ..upkeep import Upkeep, strays, watchdog
-from ..worker import Worker
-from .common import run, wait_for, with_settings
-
-log = get_logger(__name__)
-
-CLOSING = 1.0
-"""Seconds that lifespans have for closing, however much of the grace the handlers took."""
-
-
-def find_app(name: str | None, settings: Settings) -> Scheduler:
-    """The app named `module:attribute`, from the working directory or PYTHONPATH; without a name the shipped types."""
-    if name is None:
-        app = Scheduler(settings)
-        app.include(shipped)
-        return app
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise click.BadParameter(
-            f"{name!r}: write it as module:attribute, such as shop.jobs:app", param_hint="APP"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and module_name.startswith(error.name):
-            raise click.BadParameter(
-                f"there is no module {module_name!r} in {here} or on PYTHONPATH", param_hint="APP"
-            ) from error
-        raise
-    found: Any = getattr(module, attribute, None)
-    if not isinstance(found, Scheduler):
-        raise click.BadParameter(f"{module_name} has no Scheduler named {attribute!r}", param_hint="APP")
-    found.configure(settings)
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a process shares: one store, one bell, one follower."""
-
-    store: Store
-    doorbell: Doorbell
-    follower: Follower
-
-
-@contextlib.asynccontextmanager
-async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
-    """The parts, closed in the reverse order. Redis need not be there yet."""
-    clients = await open_clients(settings.redis_url, name=name, durability=settings.durability)
-    store = Store(clients, settings.namespace)
-    doorbell, follower = Doorbell(clients, settings.namespace), Follower(clients, settings.namespace)
-    try:
-        yield Parts(store, doorbell, follower)
-    finally:
-        await doorbell.close()
-        await follower.close()
-        await store.close()
-
-
-def on_signals(stop: Callable[[], None]) -> None:
-    """SIGINT and SIGTERM call `stop`; the second one calls it again."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+from .common import Command, run, with_settings
 
 
 def parse_queues(text: str | None) -> dict[str, int]:
@@ -108,19 +25,13 @@ def parse_queues(text: str | None) -> dict[str, int]:
                 f"{part.strip()!r}: write queue or queue:weight, with a whole weight from 1 on",
                 param_hint="--queue",
             )
+        if name in weights:
+            raise click.BadParameter(f"{name!r} is there twice: give it one weight", param_hint="--queue")
         weights[name] = int(weight or 1)
     return weights
 
 
-async def upkeep_of_all(store: Store, settings: Settings) -> None:
-    """The watchdog's round over every queue there is, and the search for unregistered ones."""
-    await Upkeep([watchdog(store, settings, store.queues), strays(store)]).run()
-
-
-# -- worker -----------------------------------------------------------------------------------------------------------
-
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("app", required=False)
 @click.option(
     "--queue", "queues", help="Such as mail:5,reports:1. Default: the queues that the handlers name."
@@ -129,11 +40,16 @@ async def upkeep_of_all(store: Store, settings: Settings) -> None:
     "--processes", type=click.IntRange(1, 1000), default=None, help="Start so many, replace one that dies."
 )
 @click.option("--parent", type=int, hidden=True)
+@click.option("--ready", type=int, hidden=True)
 @with_settings
 def worker(
-    app: str | None, queues: str | None, processes: int | None, parent: int | None, settings: Settings
-) -> None:
+    app: str | None, queues: str | None, processes: int | None, parent: int | None, ready: int | None, settings: Settings
+) -> None:  # fmt: skip
     """Run jobs. APP is module:attribute; without it the shipped types run."""
+    from ..logs import configure  # noqa: PLC0415 - help does without
+    from .program import find_app  # noqa: PLC0415
+    from .serving import work  # noqa: PLC0415
+
     if settings.redis_url == "memory://":
         raise click.UsageError(
             "memory:// lives inside one process: a worker of its own would see no jobs. Use `dev`, or leave SCHEDULER_REDIS_URL unset"
@@ -142,252 +58,24 @@ def worker(
     names = parse_queues(queues)
     found = find_app(app, settings)
     if processes is not None:
-        sys.exit(run(supervise(processes)))
-    run(work(found, settings, names, parent=parent))
+        from .supervise import supervise  # noqa: PLC0415 - one process does without
+
+        sys.exit(run(supervise(processes, sys.argv[1:])))
+    run(work(found, settings, names, parent=parent, ready=ready))
 
 
-async def work(
-    app: Scheduler, settings: Settings, queues: Mapping[str, int], *, parent: int | None = None
-) -> None:
-    """One worker process, until a signal."""
-    async with opened(settings, name="scheduler-worker") as parts:
-        stop = asyncio.Event()
-        on_signals(stop.set)
-        orphan = asyncio.ensure_future(_stop_when_orphaned(parent)) if parent is not None else None
-        try:
-            names = list(queues) or app.handlers.queues() or ["default"]
-            if not await ready_unless_stopped(parts.store, stop, queue=names[0]):
-                return
-            for name in names[1:]:
-                await check_rights_of(parts.store, name)
-            await within_lifespans(
-                app, parts, settings, stop, lambda: _work(app, parts, settings, stop, queues)
-            )
-        finally:
-            if orphan is not None:
-                orphan.cancel()
-
-
-async def _work(
-    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, queues: Mapping[str, int]
-) -> None:
-    own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
-
-    def end() -> None:
-        stop.set()
-        own.stop()
-
-    on_signals(end)
-    await own.run()
-
-
-async def within_lifespans(
-    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, work: Callable[[], Awaitable[None]]
-) -> None:
-    """Does the work with the app's resources open. None of them holds up the end of the process.
-
-    A signal while they are opened ends that, and nothing is worked. To close they have the rest of the grace, at least
-    CLOSING seconds, or until another signal. `work` sees to the signals in between, and sets `stop` at the first.
-    """
-    loop = asyncio.get_running_loop()
-    opened = failed = False
-    limit = asyncio.timeout(None)
-
-    def end_at(when: float) -> None:
-        # It may be ending already, by an earlier signal.
-        with contextlib.suppress(RuntimeError):
-            limit.reschedule(when)
-
-    def hurry() -> None:
-        stop.set()
-        end_at(loop.time())
-
-    async def tell_when_asked() -> float:
-        await stop.wait()
-        return loop.time()
-
-    asked = asyncio.ensure_future(tell_when_asked())
-    try:
-        async with limit:
-            on_signals(hurry)
-            if stop.is_set():
-                return
-            async with app.at_work(parts.store, parts.follower):
-                opened = True
-                try:
-                    await work()
-                except BaseException:
-                    failed = True
-                    raise
-                finally:
-                    on_signals(hurry)
-                    since = asked.result() if asked.done() else loop.time()
-                    end_at(max(since + settings.grace_ms / 1000, loop.time() + CLOSING))
-    except TimeoutError:
-        if failed or not limit.expired():
-            raise
-        log.warning(
-            "a lifespan did not close in time and was left"
-            if opened
-            else "stopped while a lifespan was opened"
-        )
-    finally:
-        asked.cancel()
-
-
-async def ready_unless_stopped(store: Store, stop: asyncio.Event, *, queue: str = "default") -> bool:
-    """Waits for the store, and says so; False when it is time to stop before it came."""
-    waiting = asyncio.ensure_future(wait_for(store, queue=queue, say=log.warning))
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if waiting.done():
-        waiting.result()
-        return True
-    await cancel_all([waiting])
-    return False
-
-
-async def check_rights_of(store: Store, queue: str) -> None:
-    """Raises StoreRefused for a queue whose keys this user may not use, and for nothing else."""
-    with contextlib.suppress(StoreUnavailable):
-        await store.connect(queue=queue)
-
-
-async def _stop_when_orphaned(parent: int) -> None:
-    while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells
-        await asyncio.sleep(0.5)
-    log.warning("the parent process is gone: stopping")
-    signal.raise_signal(signal.SIGTERM)
-
-
-async def supervise(count: int) -> int:
-    """Starts `count` worker processes, passes signals on, replaces one that dies. The exit status."""
-    arguments = _without_processes(sys.argv[1:])
-    command = [sys.executable, "-m", "scheduler", *arguments, "--parent", str(os.getpid())]
-    running: dict[int, asyncio.subprocess.Process] = {}
-    stopping = asyncio.Event()
-    started: dict[int, float] = {}
-    loop = asyncio.get_running_loop()
-
-    def pass_on(number: int) -> None:
-        stopping.set()
-        for process in running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, pass_on, number)
-
-    async def keep(slot: int) -> int:
-        status = 0
-        while not stopping.is_set():
-            # A session of its own: Ctrl-C in a terminal reaches it once, through us.
-            process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
-            running[slot], started[slot] = process, loop.time()
-            if stopping.is_set():
-                process.send_signal(signal.SIGTERM)
-            status = await process.wait()
-            del running[slot]
-            if stopping.is_set():
-                break
-            if status == 2:
-                return status
-            log.error("a worker process died, another one is started", status=status)
-            if loop.time() - started[slot] < 1.0:
-                await asyncio.sleep(1.0)
-        return status
-
-    statuses = await asyncio.gather(*(keep(slot) for slot in range(count)))
-    return max((abs(status) for status in statuses), default=0) and 1
-
-
-def _without_processes(arguments: Sequence[str]) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == "--processes":
-            skip = True
-        elif not argument.startswith("--processes="):
-            kept.append(argument)
-    return kept
-
-
-# -- api and dev ------------------------------------------------------------------------------------------------------
-
-
-@click.command()
+@click.command(cls=Command)
 @with_settings
 def api(settings: Settings) -> None:
     """Serve the REST API."""
+    from ..logs import configure  # noqa: PLC0415 - help does without
+    from .serving import serve  # noqa: PLC0415
+
     configure(settings)
-    run(_serve(settings, lambda: None))
+    run(serve(settings))
 
 
-async def _serve(settings: Settings, say: Callable[[], None], app: Scheduler | None = None) -> None:
-    from ..api import make_app, serve  # noqa: PLC0415 - a worker does without
-
-    async with opened(settings, name="scheduler-api") as parts:
-        web_app = make_app(parts.store, settings, doorbell=parts.doorbell, follower=parts.follower)
-        stop = asyncio.Event()
-        on_signals(stop.set)
-        try:
-            async with serve(web_app, settings):
-                upkeep = asyncio.create_task(_upkeep(parts, settings), name="upkeep")
-                try:
-                    if app is not None and await ready_unless_stopped(parts.store, stop):
-                        await _work_beside(app, parts, settings, stop, say)
-                    else:
-                        await wait_or_raise(stop, [upkeep])
-                finally:
-                    await cancel_all([upkeep])
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise SchedulerError(
-                    f"port {settings.port} is taken: set SCHEDULER_PORT (or --port) to another one"
-                ) from error
-            if error.errno in {errno.EACCES, errno.EADDRNOTAVAIL}:
-                raise SchedulerError(
-                    f"cannot bind {settings.host}:{settings.port}: {error.strerror}; see SCHEDULER_HOST and SCHEDULER_PORT"
-                ) from error
-            raise
-
-
-async def _work_beside(
-    app: Scheduler, parts: Parts, settings: Settings, stop: asyncio.Event, say: Callable[[], None]
-) -> None:
-    """A worker in the process of the API, until `stop`. What ends the worker before that ends the process."""
-
-    async def work() -> None:
-        own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
-        on_signals(stop.set)
-        working = asyncio.create_task(own.run(), name="worker")
-        say()
-        try:
-            await wait_or_raise(stop, [working])
-        finally:
-            on_signals(own.stop)
-            own.stop()
-            await asyncio.wait({working}, timeout=settings.grace_ms / 1000 + 3)
-            if working.done():
-                working.result()
-            else:
-                await cancel_all([working])
-
-    await within_lifespans(app, parts, settings, stop, work)
-
-
-async def _upkeep(parts: Parts, settings: Settings) -> None:
-    async def step() -> None:
-        await wait_for(parts.store, say=log.warning)
-        await upkeep_of_all(parts.store, settings)
-
-    # A store that refuses may be put right while this process serves.
-    await forever(Pulse("upkeep", patience=0.0, longest=5.0), step)
-
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("app", required=False)
 @with_settings
 def dev(app: str | None, settings: Settings) -> None:
@@ -395,6 +83,11 @@ def dev(app: str | None, settings: Settings) -> None:
 
     The worker runs the shipped types, and those of APP, which is module:attribute.
     """
+    from .. import shipped  # noqa: PLC0415 - help does without
+    from ..logs import configure  # noqa: PLC0415
+    from .program import find_app  # noqa: PLC0415
+    from .serving import serve  # noqa: PLC0415
+
     configure(settings)
     found = find_app(app, settings)
     # The job that is shown to post runs beside any app, and mails and calls can be tried.
@@ -402,8 +95,8 @@ def dev(app: str | None, settings: Settings) -> None:
         if found.handlers.get(handler.type) is None:
             found.handlers.add(handler)
 
-    def say() -> None:
-        port, host = settings.port, settings.host
+    def say(port: int) -> None:
+        host = settings.host
         shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
         queues = ", ".join(found.handlers.queues() or ["default"])
         key = " -H 'Authorization: Bearer …'" if settings.api_key else ""
@@ -432,4 +125,4 @@ def dev(app: str | None, settings: Settings) -> None:
         )
         print("\n".join(lines), flush=True)
 
-    run(_serve(settings, say, found))
+    run(serve(settings, found, say))

@@ -9,16 +9,16 @@ import click
 from .. import scripts as catalogue
 from ..outcomes import Fault
 from ..settings import Settings
-from .common import connected, print_json, run, with_settings
+from .common import QUEUE, Command, Group, connected, json_option, print_json, run, with_settings
 
 
-@click.group()
+@click.group(cls=Group)
 def scripts() -> None:
     """The Lua scripts: every transition is one of them, callable from any language."""
 
 
 @scripts.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def list_(as_json: bool) -> None:
     """The scripts and what each does."""
     found = catalogue.all_scripts().values()
@@ -33,13 +33,18 @@ def list_(as_json: bool) -> None:
 
 @scripts.command()
 @click.argument("name")
-def show(name: str) -> None:
+@json_option
+def show(name: str, as_json: bool) -> None:
     """The text of a script as the server runs it, with its line numbers."""
     if name not in catalogue.names():
         raise click.BadParameter(
             f"there is no script {name!r}; there are {', '.join(catalogue.names())}", param_hint="NAME"
         )
-    for number, line in enumerate(catalogue.script(name).flagged.decode().splitlines(), 1):
+    text = catalogue.script(name).flagged
+    if as_json:
+        print_json({"name": name, "sha1": catalogue.digest(text), "text": text.decode()})
+        return
+    for number, line in enumerate(text.decode().splitlines(), 1):
         print(f"{number:4}  {line}".rstrip())
 
 
@@ -65,18 +70,23 @@ def load(settings: Settings, _as_json: bool) -> None:
     print_json(catalogue.manifest(flagged=flagged))
 
 
-@click.command()
-@click.argument("queue", required=False)
+@click.command(cls=Command)
+@click.argument("queue", metavar="[Q]", type=QUEUE, required=False)
 @click.option("--repair", is_flag=True, help="Put right what is found, in the call that finds it.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 @with_settings
 def verify(queue: str | None, repair: bool, as_json: bool, settings: Settings) -> None:
     """Does every job stand in exactly one set? Exit 1 on a fault, or when there is no such queue."""
+    from .draw import progress  # noqa: PLC0415 - help does without
 
     async def work() -> tuple[list[str], list[tuple[str, Fault]]]:
         async with connected(settings, queue=queue or "default") as store:
             queues = [queue] if queue else await store.queues()
-            found = [(name, fault) for name in queues async for fault in store.verify(name, repair=repair)]
+            found = []
+            with progress("verifying", total=len(queues)) as bar:
+                for name in queues:
+                    found += [(name, fault) async for fault in store.verify(name, repair=repair)]
+                    bar.advance()
             if queue and not found:
                 # A misspelt name is no sound queue; of what is damaged there may be no more than its faults.
                 await store.census(queue)

@@ -130,9 +130,13 @@ async def email_send(ctx: Context, mail: Mail) -> dict[str, Any]:
     accepted, refused = [*before.accepted, *now.accepted], before.refused | now.refused
     if now.deferred:
         ctx.checkpoint({"mail": mark, "accepted": accepted, "refused": refused})
-        raise MailDeferred(
-            f"{len(now.deferred)} of {len(mail.to)} recipients are to wait: {listed(now.deferred)}"
-        )
+        # Should this attempt be the last, the job's error is all that tells who has the mail.
+        told = f"{len(now.deferred)} of {len(mail.to)} recipients are to wait: {listed(now.deferred)}"
+        if accepted:
+            told += f"; accepted: {', '.join(accepted)}"
+        if refused:
+            told += f"; refused for good: {listed(refused)}"
+        raise MailDeferred(told)
     if not accepted:
         raise EveryRecipientRefused(f"every recipient is refused: {listed(refused)}")
     return {"message_id": message_id, "accepted": accepted, "refused": refused}

@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ import msgspec
 
 from .. import __version__
 from ..context import Context
-from ..errors import Permanent, RetryAfter
+from ..errors import PayloadInvalid, Permanent, RetryAfter
 from ..handlers import make_handler
 from ..kinds import signing_key
 from .addresses import checked_addresses, read_places
@@ -35,7 +36,8 @@ _OURS = frozenset(
 )  # fmt: skip
 _SIGNED = frozenset(("webhook-id", "webhook-timestamp", "webhook-signature"))
 
-Method = Annotated[str, msgspec.Meta(pattern=r"\A(?!(?:CONNECT|TRACE)\Z)[A-Z]{1,20}\Z")]
+_METHOD = re.compile(r"(?!(?:CONNECT|TRACE)\Z)[A-Z]{1,20}")
+
 Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
 
 
@@ -54,7 +56,7 @@ class RequestFailed(Exception):
 async def http_request(
     ctx: Context,
     url: Annotated[str, msgspec.Meta(max_length=8_192)],
-    method: Method = "GET",
+    method: str = "GET",
     headers: dict[str, str] | None = None,
     body: msgspec.Raw = msgspec.Raw(b"null"),  # noqa: B008 - immutable
     expect: list[Status] | None = None,
@@ -157,4 +159,23 @@ def fitting(result: dict[str, Any], most: int) -> dict[str, Any]:
     return result
 
 
-HANDLERS = (make_handler("http.request", http_request, timeout="60s"),)
+_handler = make_handler("http.request", http_request, timeout="60s")
+
+
+def read_request(payload: bytes) -> dict[str, Any]:
+    """The handler's arguments. Raises PayloadInvalid, which says which part cannot be and why."""
+    arguments = _handler.decode(payload)
+    method = arguments["method"]
+    wrong = ""
+    if not _METHOD.fullmatch(method):
+        wrong = "method: capital letters, such as GET or POST, and neither CONNECT nor TRACE"
+        if _METHOD.fullmatch(method.upper()):
+            wrong = f"method: {method!r} is written {method.upper()}"
+    elif arguments["expect"] == []:
+        wrong = "expect: with no status in it no answer would ever do; leave it out for 200 to 299"
+    if wrong:
+        raise PayloadInvalid(f"the payload of http.request is no request: {wrong}")
+    return arguments
+
+
+HANDLERS = (replace(_handler, decode=read_request),)

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from scheduler.cli import cli
 from scheduler.errors import SchedulerError
 from scheduler.outcomes import Bury
+from scheduler.presence import Presence
 from scheduler.store import Store
 from tests.conftest import Servers
-from tests.helpers import QUEUE, WORKER, enqueued, take
+from tests.helpers import QUEUE, WORKER, enqueued, new, take
 
 Command = Callable[..., str]
 
@@ -137,12 +138,14 @@ def test_a_refusal_names_the_state_in_which_the_job_is(servers: Servers, command
 
     given(servers, one)
 
-    assert "job mail:a is ready: `run`" in command("job", "run", "mail:a", status=1)
+    assert "job mail:a is ready: only one that waits for its time is run" in command(
+        "job", "run", "mail:a", status=1
+    )
     assert "job mail:a is ready: only a dead one" in command("job", "replay", "mail:a", status=1)
 
 
 def test_a_refused_tag_is_named_as_its_option(command: Command) -> None:
-    assert "--tag: 1 to 128" in command("enqueue", "x", "--tag", "a b", status=2)
+    assert "'--tag': 'a b': 1 to 128" in command("enqueue", "x", "--tag", "a b", status=2)
 
 
 def test_verify_of_a_queue_that_is_not_there_fails(servers: Servers, command: Command) -> None:
@@ -153,3 +156,90 @@ def test_verify_of_a_queue_that_is_not_there_fails(servers: Servers, command: Co
 
     assert "1 queues, 0 faults" in command("verify", "mail")
     assert "there is no queue 'mial'" in command("verify", "mial", status=1)
+
+
+def test_a_queue_is_shown_paused_and_resumed_as_rest_does(servers: Servers, command: Command) -> None:
+    async def two(store: Store) -> None:
+        await enqueued(store, "a", "b")
+        await store.enqueue("reports", [new("r", queue="reports", delay_ms=60_000)])
+
+    given(servers, two)
+
+    shown = json.loads(command("queue", "show", "mail", "--json"))
+    assert (2, False, 0, {}) == (
+        shown["counts"]["ready"], shown["paused"], shown["workers"], shown["retention"]
+    )  # fmt: skip
+    assert json.loads(command("queue", "pause", "mail", "--json"))["paused"]
+    assert "paused             true" in command("queue", "pause", "mail")
+    listed = json.loads(command("queue", "list", "--json"))["items"]
+    assert [("mail", True), ("reports", False)] == [(item["queue"], item["paused"]) for item in listed]
+    lines = [line.split() for line in command("queue", "list").splitlines()]
+    assert [["mail", "paused"], ["reports", "–"]] == [line[:2] for line in lines]
+    assert "paused             false" in command("queue", "resume", "mail")
+    assert "there is no queue 'nowhere'" in command("queue", "pause", "nowhere", status=1)
+    assert ["mail", "reports"] == [
+        item["queue"] for item in json.loads(command("queue", "list", "--json"))["items"]
+    ]
+
+
+def test_a_pause_that_changes_nothing_leaves_the_version_alone(servers: Servers, command: Command) -> None:
+    versions: list[int] = []
+
+    async def one(store: Store) -> None:
+        await enqueued(store, "a")
+
+    async def look(store: Store) -> None:
+        versions.append((await store.census(QUEUE)).version)
+
+    given(servers, one)
+    for _ in range(2):
+        command("queue", "pause", "mail")
+        asyncio.run(_with_store(servers, look))
+
+    assert versions[0] == versions[1]
+
+
+async def _with_store(servers: Servers, work: Callable[[Store], Awaitable[Any]]) -> None:
+    store = Store(await servers.open("valkey"))
+    await store.connect()
+    await work(store)
+    await store.close()
+
+
+def test_workers_are_listed_with_what_they_run(servers: Servers, command: Command) -> None:
+    async def one(store: Store) -> None:
+        await Presence(store).sign(
+            WORKER,
+            {"host": "h", "pid": 7, "version": "1", "queues": [QUEUE], "types": ["send"], "concurrency": 5},
+            60_000,
+        )
+        await enqueued(store, "a")
+        await take(store, lease_ms=60_000)
+
+    given(servers, one)
+
+    [worker] = json.loads(command("workers", "list", "--json"))["items"]
+    assert (WORKER, ["mail"], ["mail:a"], 5, 7) == tuple(
+        worker[name] for name in ("name", "queues", "running", "concurrency", "pid")
+    )
+    assert [WORKER, "mail", "1/5", "1", "send"] == command("workers", "list").split()
+
+
+def test_a_job_that_failed_is_shown_with_the_trace_of_its_last_error(
+    servers: Servers, command: Command
+) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(store, "a")
+        [job] = await take(store)
+        await store.bury(
+            QUEUE,
+            [Bury(job.key, job.token, "Boom", "no\x1b[31m way", trace="Traceback\n  line 3\n")],
+            worker=WORKER,
+        )
+
+    given(servers, one)
+
+    lines = command("job", "show", "mail:a").splitlines()
+    assert r"error 1            Boom: no\x1b[31m way (dead: permanent)" in lines
+    assert ["    Traceback", "      line 3"] == lines[-2:]
+    assert "state              dead" in lines

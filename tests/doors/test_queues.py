@@ -5,8 +5,8 @@ import re
 import msgspec
 import pytest
 
-from scheduler.api.queues import DEFAULT_RETENTION
 from scheduler.fields import QueueShown
+from scheduler.outcomes import DEFAULT_RETENTION
 from scheduler.scripts import folder
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake

@@ -61,8 +61,14 @@ NOUNS = {
     "dev",
     "api",
     "worker",
+    "config",
+    "env",
+    "schema",
+    "doctor",
+    "completion",
 }
 OF_SCRIPTS = {"load", "manifest"}
+OF_SETTINGS = {"check"}
 
 SYNONYMS = {word for words in VERBS.values() for word in words.split()}
 
@@ -121,7 +127,18 @@ def commands() -> set[str]:
 
 
 def test_a_command_is_a_noun_a_verb_or_one_of_the_doors_own_words():
-    assert commands() <= {*NOUNS, *VERBS, *DOORS, *OF_SCRIPTS}
+    assert commands() <= {*NOUNS, *VERBS, *DOORS, *OF_SCRIPTS, *OF_SETTINGS}
+
+
+def test_the_chapter_of_the_command_line_has_every_command():
+    text = (ROOT / "scheduler/cli/README.md").read_text()
+    context = click.Context(cli)
+
+    for name in COMMANDS:
+        [row, *_] = [line for line in text.splitlines() if re.match(rf"\| `{name}\b", line)]
+        command = cli.get_command(context, name)
+        words = command.commands if isinstance(command, click.Group) else {}
+        assert [] == [word for word in words if not re.search(rf"\b{word}\b", row)], name
 
 
 def test_the_doors_own_words_lead_to_verbs():

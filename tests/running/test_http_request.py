@@ -419,13 +419,24 @@ async def test_a_header_that_breaks_the_message_is_refused_for_good(headers, no_
     "payload",
     [
         {}, {"url": 1}, {"url": "http://h/", "method": "get"}, {"url": "http://h/", "method": "GET\n"}, {"url": "http://h/", "method": "CONNECT"},
-        {"url": "http://h/", "method": "GET / HTTP/1.1\r\nX: y"}, {"url": "http://h/", "headers": {"a": 1}}, {"url": "http://h/", "expect": [99]},
+        {"url": "http://h/", "method": "GET / HTTP/1.1\r\nX: y"}, {"url": "http://h/", "headers": {"a": 1}}, {"url": "http://h/", "expect": [99]}, {"url": "http://h/", "expect": []},
         {"url": "http://h/", "expect": 200}, {"url": "http://h/", "timeout": 1}, {"url": "http://h/" + "a" * 9000},
     ],
 )  # fmt: skip
 async def test_a_payload_of_another_shape_is_refused(payload):
     with pytest.raises(PayloadInvalid):
         await requesting()(**payload)
+
+
+async def test_a_method_in_small_letters_and_no_status_at_all_are_refused_with_what_to_write():
+    for wrong, told in (
+        ({"method": "post"}, "method: 'post' is written POST"),
+        ({"method": "GET\n"}, "method: capital letters, such as GET or POST"),
+        ({"method": "connect"}, "neither CONNECT nor TRACE"),
+        ({"expect": []}, "expect: with no status in it no answer would ever do"),
+    ):
+        with pytest.raises(PayloadInvalid, match=f"the payload of http.request is no request: .*{told}"):
+            await requesting()(url="http://h/", **wrong)
 
 
 async def test_a_request_is_signed_as_standard_webhooks_has_it(receiver):

@@ -1,0 +1,47 @@
+"""What a command imports before it does anything: help and completion answer at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HEAVY = {"aiohttp", "aiosmtplib", "asyncio", "fakeredis", "redis", "rich", "structlog", "uvloop"}
+"""Each takes longer to import than a command's help to print."""
+
+
+def imported(*arguments: str, cwd: Path) -> set[str]:
+    """The packages that a command imported, by their first names."""
+    code = (
+        "import sys\nfrom scheduler.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return {name.split(".")[0] for name in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",), ("--version",), ("worker", "--help"), ("api", "--help"), ("dev", "--help"), ("job", "show", "--help"), ("jobs", "list", "--help"), ("enqueue", "--help"),
+        ("queue", "list", "--help"), ("dlq", "list", "--help"), ("doctor", "--help"), ("completion", "bash"), ("scripts", "list"),
+        ("config", "show"), ("config", "check"), ("config", "env"), ("config", "schema"),
+    ],
+)  # fmt: skip
+def test_what_needs_no_server_imports_nothing_heavy(arguments, tmp_path):
+    assert set() == imported(*arguments, cwd=tmp_path) & HEAVY
+
+
+def test_a_command_that_asks_the_server_imports_no_more_than_it_needs(tmp_path):
+    found = imported("queue", "list", cwd=tmp_path)
+
+    assert "redis" in found
+    assert set() == found & (HEAVY - {"redis", "asyncio", "uvloop"})
