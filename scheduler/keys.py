@@ -133,7 +133,7 @@ def worker_key(namespace: str, name: str) -> str:
 
 def queue_of(namespace: str, key: str) -> str | None:
     """The queue whose key this is, or None when it is no key of ours."""
-    match = re.fullmatch(r"\{(.+):([^:{}]+)\}:[a-z]+", key)
+    match = re.fullmatch(r"\{(.+):([^:{}]+)\}:[a-z_]+", key)
     if match is None or match[1] != namespace:
         return None
     return match[2]

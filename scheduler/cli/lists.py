@@ -47,10 +47,12 @@ def jobs() -> None:
 @with_settings
 def list_jobs(limit: int, as_json: bool, settings: Settings, **wanted: str | None) -> None:
     """Jobs by queue and state; within a state as they will run, by due time, or the newest first."""
-    from ..listing import Filters  # noqa: PLC0415 - help does without
+    import msgspec  # noqa: PLC0415 - help does without
+
+    from ..listing import Filters  # noqa: PLC0415 - likewise
 
     given = {"type" if name == "kind" else name: value for name, value in wanted.items() if value}
-    filters = Filters(**given)
+    filters = msgspec.convert(given, Filters)
 
     async def work() -> list[Job]:
         async with connected(settings, queue=filters.queue or "default") as store:
