@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import orjson
@@ -21,6 +21,7 @@ from .merging import merged
 from .outcomes import Operation, OperationPage
 from .store import Store, key_at, weight_of
 from .tasks import cancel_all
+from .times import rfc3339
 from .upkeep import Duty
 
 log = get_logger(__name__)
@@ -141,6 +142,30 @@ class _Watched:
 
     def _has_failed(self, job: Job) -> bool:
         return bool(job.errors) and job.errors[-1].at_ms > self._operation.began_at
+
+
+def document(operation: Operation) -> dict[str, Any]:
+    """An operation as documents show it."""
+    plan = plan_of(operation)
+    asked = {
+        "state": plan.states[0] if len(plan.states) == 1 else "",
+        "type": plan.type, "group": plan.group, "tag": plan.tag, "error": plan.error, "kind": plan.kind,
+        "fingerprint": plan.fingerprint, "before": "" if plan.before_ms is None else rfc3339(plan.before_ms),
+    }  # fmt: skip
+    return {
+        "id": f"{operation.queue}:{operation.id}",
+        "act": plan.act,
+        "queue": operation.queue,
+        "state": operation.state,
+        "matched": operation.matched,
+        "done": operation.done,
+        "failed": 0 if plan.dry_run else operation.matched - operation.done,
+        "error": operation.error,
+        "dry_run": plan.dry_run,
+        "filter": {name: value for name, value in asked.items() if value},
+        "created_at": rfc3339(operation.began_at),
+        "updated_at": rfc3339(operation.updated_at),
+    }
 
 
 class Operations:

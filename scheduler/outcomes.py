@@ -301,3 +301,10 @@ class DeadGroup(Struct, frozen=True):
     type: str
     kind: str
     message: str
+
+    def document(self) -> dict[str, Any]:
+        """As documents show it."""
+        return {
+            "fingerprint": self.fingerprint, "type": self.type, "kind": self.kind, "message": self.message[:1_000],
+            "count": self.count, "first_at": rfc3339(self.first_at), "last_at": rfc3339(self.last_at),
+        }  # fmt: skip

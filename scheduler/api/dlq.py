@@ -11,7 +11,7 @@ from ..fields import DeadShown, GroupsShown, OperationShown, PurgeDeadFields, Re
 from ..job import State
 from ..keys import QUEUE_NAME
 from ..listing import Filters, Place, page
-from ..times import parse_rfc3339, rfc3339
+from ..times import parse_rfc3339
 from .lists import INCLUDE, filters_of, include_of, place_cursor
 from .operations import at_once, plan_of_dead
 from .pages import PAGE, cursor, cursor_of, limit_of
@@ -90,13 +90,10 @@ async def _groups(request: web.Request) -> web.Response:
     await store.census(queue)
     groups, rest = await store.groups(queue, after=at[0] if at else "", limit=min(limit, 500))
     items = [
-        {
-            "fingerprint": group.fingerprint, "type": group.type, "kind": group.kind, "message": group.message[:1_000],
-            "count": group.count, "first_at": rfc3339(group.first_at), "last_at": rfc3339(group.last_at),
-        }
+        group.document()
         for group in groups
         if all(getattr(group, name) == value for name, value in said.items())
-    ]  # fmt: skip
+    ]
     return json_answer({"items": items, "next_cursor": cursor(of, [rest]) if rest else None})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -26,9 +26,9 @@ from ..job import State, split_id
 from ..keys import JOB_KEY, QUEUE_NAME
 from ..limits import Rate as RateLimit
 from ..limits import parse_rate
-from ..operations import WHERE, Plan, plan_of
+from ..operations import WHERE, Plan, document
 from ..outcomes import Operation
-from ..times import duration_ms, parse_rfc3339, rfc3339
+from ..times import duration_ms, parse_rfc3339
 from .jobs import read_with
 from .pages import PAGE, cursor, cursor_of, limit_of
 from .parts import OPERATIONS, SETTINGS, STORE
@@ -288,27 +288,3 @@ def shown(operation: Operation, status: int) -> web.Response:
     """An operation as the answer to the call that began it."""
     headers = {"Location": f"/v1/operations/{operation.queue}:{operation.id}"} if status == 202 else {}
     return json_answer(document(operation), status, headers)
-
-
-def document(operation: Operation) -> dict[str, Any]:
-    """An operation as documents show it."""
-    plan = plan_of(operation)
-    asked = {
-        "state": plan.states[0] if len(plan.states) == 1 else "",
-        "type": plan.type, "group": plan.group, "tag": plan.tag, "error": plan.error, "kind": plan.kind,
-        "fingerprint": plan.fingerprint, "before": "" if plan.before_ms is None else rfc3339(plan.before_ms),
-    }  # fmt: skip
-    return {
-        "id": f"{operation.queue}:{operation.id}",
-        "act": plan.act,
-        "queue": operation.queue,
-        "state": operation.state,
-        "matched": operation.matched,
-        "done": operation.done,
-        "failed": 0 if plan.dry_run else operation.matched - operation.done,
-        "error": operation.error,
-        "dry_run": plan.dry_run,
-        "filter": {name: value for name, value in asked.items() if value},
-        "created_at": rfc3339(operation.began_at),
-        "updated_at": rfc3339(operation.updated_at),
-    }

@@ -160,6 +160,11 @@ class Progress:
         self._done += done
         self._show()
 
+    def at(self, done: int) -> None:
+        """So many are done."""
+        self._done = done
+        self._show()
+
     def total(self, count: int) -> None:
         """There are so many in all, as is known by now."""
         self._total = count

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 
-def read_payload(text: str) -> bytes:
+def read_payload(text: str, option: str = "--payload") -> bytes:
     """The payload of an option: JSON itself, @file, or - for stdin. Raises click.BadParameter for what is no JSON."""
     if text == "-":
         raw = sys.stdin.buffer.read()
@@ -42,14 +42,14 @@ def read_payload(text: str) -> bytes:
         try:
             raw = Path(text[1:]).read_bytes()
         except OSError as error:
-            raise click.BadParameter(f"{text[1:]}: {error.strerror}", param_hint="--payload") from error
+            raise click.BadParameter(f"{text[1:]}: {error.strerror}", param_hint=option) from error
     else:
         raw = text.encode()
     try:
         raw.decode()
         msgspec.json.decode(raw, type=msgspec.Raw)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"no JSON: {_place_of(raw) or error}", param_hint="--payload") from error
+        raise click.BadParameter(f"no JSON: {_place_of(raw) or error}", param_hint=option) from error
     return raw.strip()
 
 

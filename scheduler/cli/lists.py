@@ -1,4 +1,4 @@
-"""`scheduler jobs list` and `scheduler dlq list`."""
+"""`scheduler jobs list`, and how lists are read and shown."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import click
 
 from ..keys import STATES
 from ..settings import Settings
-from ..times import parse_rfc3339
 from .common import (
-    FINGERPRINT,
     KEY,
     KIND,
     QUEUE,
@@ -20,7 +18,6 @@ from .common import (
     json_option,
     print_json,
     run,
-    said,
     with_settings,
 )
 
@@ -64,54 +61,8 @@ def list_jobs(limit: int, as_json: bool, settings: Settings, **wanted: str | Non
         return
     from .draw import table  # noqa: PLC0415
 
-    rows = [(job.id, job.type, job.state.value, _when(job)) for job in found]
+    rows = [(job.id, job.type, job.state.value, when_of(job)) for job in found]
     table(["id", "type", "state", "when"], rows, spare=["when", "type"])
-
-
-@click.group(cls=Group)
-def dlq() -> None:
-    """The dead-letter queue of a queue."""
-
-
-@dlq.command("list")
-@click.argument("queue", metavar="Q", type=QUEUE)
-@click.option("--type", "kind", type=TYPE, help="Of this type.")
-@click.option("--kind", "error", type=KIND, help="Whose last error is of this kind.")
-@click.option("--fingerprint", type=FINGERPRINT, help="That died alike.")
-@click.option("--before", help="That ended before this time: RFC 3339 with an offset.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
-@json_option
-@with_settings
-def list_dead(
-    queue: str, kind: str | None, error: str | None, fingerprint: str | None, before: str | None, limit: int, as_json: bool, settings: Settings
-) -> None:  # fmt: skip
-    """The dead jobs of the queue Q, newest first."""
-    from ..job import State  # noqa: PLC0415 - help does without
-    from ..listing import Filters  # noqa: PLC0415
-
-    filters = Filters(
-        queue=queue,
-        state=State.DEAD,
-        type=kind or "",
-        kind=error or "",
-        fingerprint=fingerprint or "",
-        before_ms=said(parse_rfc3339, before, "--before"),
-    )
-
-    async def work() -> list[Job]:
-        async with connected(settings, queue=queue) as store:
-            await store.census(queue)
-            return await taken(store, filters, limit)
-
-    found = run(work())
-    if as_json:
-        items = [{**job.document(include=frozenset()), "fingerprint": job.fingerprint} for job in found]
-        print_json({"items": items})
-        return
-    from .draw import table  # noqa: PLC0415
-
-    rows = [(job.id, job.type, _when(job), job.fingerprint or "", _failure(job)) for job in found]
-    table(["id", "type", "when", "fingerprint", "error"], rows, spare=["when", "type"])
 
 
 async def taken(store: Store, filters: Filters, limit: int) -> list[Job]:
@@ -132,12 +83,12 @@ async def taken(store: Store, filters: Filters, limit: int) -> list[Job]:
     return found
 
 
-def _failure(job: Job) -> str:
+def failure_of(job: Job) -> str:
     text = ": ".join(part for part in job.failure if part).replace("\n", " ")
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def _when(job: Job) -> str:
+def when_of(job: Job) -> str:
     from .draw import moment  # noqa: PLC0415 - help does without
 
     for name, at in (("ended", job.finished_at), ("started", job.started_at), ("due", job.run_at)):

@@ -9,12 +9,25 @@ import click
 
 from ..keys import STATES
 from ..settings import Settings
-from .common import QUEUE, Group, connected, json_option, print_json, run, with_settings
+from ..times import typed_duration_ms
+from .common import (
+    QUEUE,
+    TYPE,
+    Group,
+    confirmed,
+    connected,
+    json_option,
+    print_json,
+    run,
+    said,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from ..outcomes import WorkerSeen
 
 ENDED = ("succeeded", "cancelled", "dead")
+PURGED = tuple(state for state in STATES if state != "running")
 
 
 @click.group(cls=Group)
@@ -89,6 +102,54 @@ def pause(queue: str, as_json: bool, settings: Settings) -> None:
 def resume(queue: str, as_json: bool, settings: Settings) -> None:
     """Let the paused queue Q be claimed from again."""
     _print(run(_seen(queue, settings, {"paused": ""})), as_json=as_json)
+
+
+@queue.command("purge")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@click.option("--state", type=click.Choice(PURGED), required=True, help="The state of those that go.")
+@click.option("--type", "kind", type=TYPE, help="Of this type.")
+@click.option("--older-than", help='That ended (or, while they wait, were created) so long ago: "7d", "12h".')
+@click.option("--limit", type=click.IntRange(1), help="How many at most.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@with_settings
+def purge(
+    queue: str, state: str, kind: str | None, older_than: str | None, limit: int | None, dry_run: bool, yes: bool,
+    as_json: bool, settings: Settings,
+) -> None:  # fmt: skip
+    """Delete jobs of one state from the queue Q, for good."""
+    from ..operations import Plan  # noqa: PLC0415 - help does without
+    from .acts import asked, carried, shown  # noqa: PLC0415
+
+    age = said(typed_duration_ms, older_than, "--older-than")
+    plan = Plan(act="purge", states=(state,), type=kind or "", age_ms=age, limit=limit, dry_run=dry_run)
+    amount = "all" if limit is None else f"up to {limit}"
+    whose = f" of the type {kind}" if kind else ""
+    since = f" older than {older_than}" if older_than else ""
+    asked(f"Delete {amount} {state} jobs of {queue}{whose}{since} for good?", plan, yes=yes)
+    shown(run(carried(settings, queue, plan)), as_json=as_json)
+
+
+@queue.command("obliterate")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@click.option("--force", is_flag=True, help="Also while jobs run: their settlements then find nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_settings
+def obliterate(queue: str, force: bool, yes: bool, settings: Settings) -> None:
+    """Delete the queue Q with all that is in it: jobs, history, configuration."""
+    confirmed(f"Delete the queue {queue} with all its jobs, history and configuration?", yes=yes)
+
+    async def work() -> str:
+        async with connected(settings, queue=queue) as store:
+            return await store.obliterate(queue, force=force)
+
+    outcome = run(work())
+    if outcome == "missing":
+        raise click.ClickException(f"there is no queue {queue!r}")
+    if outcome == "running":
+        raise click.ClickException(f"a job of {queue} runs: wait, or say --force")
+    print(f"{queue} is gone")
 
 
 async def _seen(queue: str, settings: Settings, changes: dict[str, str] | None = None) -> dict[str, Any]:
