@@ -184,7 +184,7 @@ class Progress:
                 console=_console(stderr=True),
                 transient=True,
             )
-            self._bar.add_task(self._what)
+            self._bar.add_task(self._what, total=self._total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=self._done, total=self._total)
 
