@@ -11,12 +11,10 @@ from datetime import datetime
 from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
-import msgspec
-
 from . import retry as retry_policy
+from .documents import NoJson, to_json
 from .errors import Duplicate, Fault, Invalid, PayloadInvalid, SchedulerError
 from .events import Follower
-from .execute import no_json_number
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
 from .handles import Connection, Handle, SyncHandle
 from .job import NewJob, check, new_key
@@ -251,11 +249,9 @@ class Scheduler:
     def new_job(self, type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:
         """The job that these arguments describe. Raises PayloadInvalid or Invalid; nothing is sent."""
         try:
-            encoded = msgspec.json.encode(payload)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise PayloadInvalid(f"the payload of {type} is no JSON: {error}") from error
-        if b"null" in encoded and no_json_number(payload):
-            raise PayloadInvalid(f"the payload of {type} is no JSON: it holds NaN or an infinity")
+            encoded = to_json(payload)
+        except NoJson as error:
+            raise PayloadInvalid(f"the payload of {type} cannot be sent: {error}") from error
         handler = self.handlers.get(type)
         if handler is not None:
             handler.decode(encoded)

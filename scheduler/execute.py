@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
-import math
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from .context import Context
+from .documents import NoJson, to_json
 from .errors import HandlerFailed, PayloadInvalid, Permanent, RetryAfter, Snooze
 from .handlers import Handler, Handlers, Middleware
 from .job import Claimed
@@ -22,8 +19,6 @@ from .threads import Threads
 
 LONGEST_TEXT = 65_536
 """Bytes of an error's message or trace that are kept."""
-
-_encoder = msgspec.json.Encoder()
 
 
 class ResultInvalid(Exception):
@@ -139,27 +134,12 @@ def encode_result(result: Any, max_result: int) -> bytes:
     if result is None:
         return b""
     try:
-        encoded = _encoder.encode(result)
-    except OverflowError:
-        encoded = json.dumps(result, separators=(",", ":")).encode()
-    except Exception as error:
-        raise ResultInvalid(f"the result is no JSON: {error}") from error
-    if b"null" in encoded and no_json_number(result):
-        raise ResultInvalid("the result is no JSON: it holds NaN or an infinity")
+        encoded = to_json(result)
+    except NoJson as error:
+        raise ResultInvalid(f"the result cannot be kept: {error}") from error
     if len(encoded) > max_result:
         raise ResultTooLarge(f"the result has {len(encoded)} bytes, at most {max_result} are kept")
     return encoded
-
-
-def no_json_number(value: Any) -> bool:
-    # The encoder writes NaN and the infinities as null without a word.
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, dict):
-        return any(no_json_number(item) for item in value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(no_json_number(item) for item in value)
-    return False
 
 
 def failure(claimed: Claimed, error: BaseException) -> Settlement:

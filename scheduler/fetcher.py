@@ -29,30 +29,21 @@ ABANDON_AFTER = 5.0
 
 
 class Crew:
-    """What the fetchers of one worker share: the store, the slots, and whether it is time to stop."""
+    """What the fetchers of one worker share: the slots, and whether it is time to stop."""
 
     def __init__(
         self,
-        store: Store,
         handlers: Handlers,
         settings: Settings,
         *,
-        doorbell: Doorbell,
         name: str,
         concurrency: int,
         tell: Callable[[Claimed, str, Any], None],
-        sweep_soon: Callable[[str], None],
     ) -> None:
-        self.store, self.handlers, self.settings, self.doorbell, self.name = (
-            store,
-            handlers,
-            settings,
-            doorbell,
-            name,
-        )
-        self.tell, self.sweep_soon = tell, sweep_soon
+        self.handlers, self.settings, self.name = handlers, settings, name
+        self.tell = tell
         self.places = Places()
-        self.fetchers: dict[str, Fetcher] = {}
+        self.fetchers: dict[str, Line] = {}
         self.free = self.concurrency = concurrency
         self.stopping = False
         self.giving_up = asyncio.Event()
@@ -60,7 +51,7 @@ class Crew:
         """Handlers that did not stop when they had to, since the start."""
         self._in_trouble: set[str] = set()
 
-    def reserve(self, fetcher: Fetcher) -> int:
+    def reserve(self, fetcher: Line) -> int:
         """Takes free slots for a claim: what is left of this queue's share of all slots.
 
         Queues that have nothing to do have no share meanwhile. Of queues that wait for the same few slots, the one
@@ -83,7 +74,7 @@ class Crew:
         self.free -= wanted
         return wanted
 
-    def _entitled(self, fetcher: Fetcher, weights: int) -> int:
+    def _entitled(self, fetcher: Line, weights: int) -> int:
         """Slots that it has not of its share, where the queues with work weigh so much together."""
         return -(-self.concurrency * fetcher.weight // weights) - fetcher.used
 
@@ -94,12 +85,12 @@ class Crew:
         self.free += count
         self._wake(fetcher for fetcher in self.fetchers.values() if fetcher.starved)
 
-    def idle(self, fetcher: Fetcher) -> None:
+    def idle(self, fetcher: Line) -> None:
         """This queue has nothing to do: its share is the others'."""
         fetcher.idling = True
         self._wake(other for other in self.fetchers.values() if other.starved)
 
-    def busy(self, fetcher: Fetcher) -> None:
+    def busy(self, fetcher: Line) -> None:
         """This queue may have work again; what it did not use while it had none is not made up for.
 
         It goes on behind all that have work: two that hear rings and find nothing would else keep a third from its turn.
@@ -109,7 +100,7 @@ class Crew:
         fetcher.pace = max(fetcher.pace, *others, 0.0)
 
     @staticmethod
-    def _wake(fetchers: Iterable[Fetcher]) -> None:
+    def _wake(fetchers: Iterable[Line]) -> None:
         for fetcher in fetchers:
             fetcher.changed.set()
 
@@ -143,8 +134,8 @@ class Running:
         self.task: asyncio.Task[None] | None = None
 
 
-class Fetcher:
-    """One queue's line: what runs, what is finished and not yet told, and which claim is under way."""
+class Line:
+    """One queue's line: what runs, what is finished and not yet told, and how many slots a claim has reserved."""
 
     def __init__(self, crew: Crew, queue: str, weight: int = 1) -> None:
         self.crew = crew
@@ -164,52 +155,12 @@ class Fetcher:
         self.changed = Signal()
         self.starved = False
         """It waits for a free slot, not for a job."""
-        self.refusal: SchedulerError | None = None
-        """What a call of the last turn was refused with."""
-        self.turn = 1
         self.reserved = 0
         """Slots kept for the claim under way; its answer may be late, but not lost: the same turn is asked again."""
 
     async def run(self) -> None:
         """Fills slots and tells outcomes, until the worker stops and everything is told."""
-        pause, rung = 0.05, False
-        while not self.done:
-            self.changed.clear()
-            if self.reserved == 0 and not self.crew.stopping:
-                self.reserved = self.crew.reserve(self)
-            self.starved = self.reserved == 0 and not self.crew.stopping
-            if rung and self.reserved == 0:
-                # Heard, but no slot is free by now: the ring is for another process.
-                await self.crew.doorbell.pass_on(self.queue)
-            rung = False
-            settled, notes = self.settled, self.notes
-            if not settled and not notes and self.reserved == 0:
-                await self.changed.wait()
-                continue
-            self.settled, self.notes = [], []
-            try:
-                claim = await self.take_turn(settled, notes)
-            except Exception as error:
-                # Nothing is forgotten: every settlement is safe to repeat, and so is the claim by its turn.
-                self.settled, self.notes = settled + self.settled, notes + self.notes
-                if not isinstance(error, SchedulerError):
-                    log.exception("a turn failed", queue=self.queue)
-                    error = StoreUnavailable(repr(error), unknown=True)
-                if isinstance(error, StoreUnavailable) and error.unknown:
-                    self.unsure.update(item.token for item in settled)
-                pause = await self.back_off(error, pause)
-                continue
-            if self.refusal is not None:
-                pause = await self.back_off(self.refusal, pause)
-                continue
-            pause = 0.05
-            self.unsure.clear()
-            self.crew.well(self.queue)
-            if claim is not None and not claim.jobs:
-                rung = await self.idle(claim.wait_ms / 1000)
-            else:
-                # What was claimed begins before the next turn is made, and what ends at once is told with it.
-                await asyncio.sleep(0)
+        raise NotImplementedError
 
     async def back_off(self, error: SchedulerError, pause: float) -> float:
         """Waits before the next try, longer each time. What was surely not claimed needs no slots meanwhile."""
@@ -241,98 +192,6 @@ class Fetcher:
                 await self.crew.giving_up.wait()
         except TimeoutError:
             pass
-
-    async def idle(self, seconds: float) -> bool:
-        """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
-        self.crew.idle(self)
-        try:
-            return await self.crew.doorbell.wait(self.queue, seconds, unless=self.changed)
-        finally:
-            self.crew.busy(self)
-
-    async def take_turn(self, settled: list[Settlement], notes: list[Note | Extend]) -> Claim | None:
-        """One pipeline: what handlers told, what is finished, then a claim for the free slots."""
-        planned = self.calls_for(settled, notes)
-        calls = [call for call, _ in planned]
-        claiming = self.reserved > 0
-        if claiming:
-            calls.append(
-                self.crew.store.claim_call(
-                    self.queue,
-                    worker=self.crew.name,
-                    turn=self.turn,
-                    count=self.reserved,
-                    lease_ms=self.crew.settings.lease_ms,
-                    period_ms=self.crew.settings.watchdog_interval_ms,
-                )
-            )
-        replies = await self.crew.store.run_all(calls)
-        self.refusal = None
-        for (call, items), reply in zip(planned, replies[: len(planned)], strict=True):
-            self.hear(call, items, reply)
-        claim = replies[-1] if claiming else None
-        if isinstance(claim, SchedulerError):
-            self.refusal = self.refusal or claim
-            return None
-        if isinstance(claim, Claim):
-            self.turn += 1
-            self.begin(claim)
-            self.crew.give_back(self.reserved - len(claim.jobs))
-            self.reserved = 0
-            if claim.sweep:
-                self.crew.sweep_soon(self.queue)
-        return claim
-
-    def hear(self, call: Call[Any], items: list[Any], reply: Any) -> None:
-        """What one call of a turn was answered: what it refused is kept for the next turn, and only that."""
-        if isinstance(reply, SchedulerError):
-            if call.script == "note" and isinstance(reply, StoreFull):
-                return
-            self.refusal = reply
-            if call.script in {"note", "extend"}:
-                self.notes = items + self.notes
-            else:
-                self.settled = items + self.settled
-            return
-        if call.script in {"note", "extend"}:
-            return
-        for item, state in zip(items, reply, strict=True):
-            # Told before in a turn whose replies were lost, a retry at once may have followed it in that same turn.
-            if state in {"stale", "missing"} and item.token not in self.unsure:
-                log.warning(
-                    "an outcome came too late: the job was given to another worker, or is gone",
-                    job=f"{self.queue}:{item.key}", outcome=call.script, answer=state,
-                )  # fmt: skip
-
-    def calls_for(
-        self, settled: list[Settlement], notes: list[Note | Extend]
-    ) -> list[tuple[Call[Any], list[Any]]]:
-        """The calls that tell all this, each with the items it carries."""
-        store, queue, worker = self.crew.store, self.queue, self.crew.name
-        patience = self.crew.settings.no_handler_after_ms
-        made: list[tuple[Call[Any], list[Any]]] = []
-
-        def add(
-            items: Sequence[Any],
-            kind: type,
-            size: Callable[[Any], int],
-            call: Callable[[list[Any]], Call[Any]],
-        ) -> None:
-            cut = batches([item for item in items if isinstance(item, kind)], size)
-            made.extend((call(batch), batch) for batch in cut)
-
-        add(notes, Note, lambda note: len(note.value) + 100, lambda b: store.note_call(queue, b))
-        add(notes, Extend, _light, lambda b: store.extend_call(queue, b))
-        add(
-            settled, Ack, lambda ack: len(ack.result) + 100, lambda b: store.ack_call(queue, b, worker=worker)
-        )
-        add(settled, Nack, _weight, lambda b: store.nack_call(queue, b, worker=worker))
-        add(settled, Bury, _weight, lambda b: store.bury_call(queue, b, worker=worker))
-        add(
-            settled, Release, _light,
-            lambda b: store.release_call(queue, b, worker=worker, no_handler_after_ms=patience),
-        )  # fmt: skip
-        return made
 
     def begin(self, claim: Claim) -> None:
         """Starts what was claimed, or gives it back at once when the worker stops by now."""
@@ -413,6 +272,158 @@ class Fetcher:
                     if running.context.lost
                     else Nack(claimed.key, claimed.token, "TimeoutError", message),
                 )
+
+
+class Fetcher(Line):
+    """A line whose queue is in a store: its turns are pipelines, and a bell says when there may be work."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        queue: str,
+        weight: int = 1,
+        *,
+        store: Store,
+        doorbell: Doorbell,
+        sweep_soon: Callable[[str], None],
+    ) -> None:
+        super().__init__(crew, queue, weight)
+        self.store, self.doorbell, self.sweep_soon = store, doorbell, sweep_soon
+        self.refusal: SchedulerError | None = None
+        """What a call of the last turn was refused with."""
+        self.turn = 1
+
+    async def run(self) -> None:
+        pause, rung = 0.05, False
+        while not self.done:
+            self.changed.clear()
+            if self.reserved == 0 and not self.crew.stopping:
+                self.reserved = self.crew.reserve(self)
+            self.starved = self.reserved == 0 and not self.crew.stopping
+            if rung and self.reserved == 0:
+                # Heard, but no slot is free by now: the ring is for another process.
+                await self.doorbell.pass_on(self.queue)
+            rung = False
+            settled, notes = self.settled, self.notes
+            if not settled and not notes and self.reserved == 0:
+                await self.changed.wait()
+                continue
+            self.settled, self.notes = [], []
+            try:
+                claim = await self.take_turn(settled, notes)
+            except Exception as error:
+                # Nothing is forgotten: every settlement is safe to repeat, and so is the claim by its turn.
+                self.settled, self.notes = settled + self.settled, notes + self.notes
+                if not isinstance(error, SchedulerError):
+                    log.exception("a turn failed", queue=self.queue)
+                    error = StoreUnavailable(repr(error), unknown=True)
+                if isinstance(error, StoreUnavailable) and error.unknown:
+                    self.unsure.update(item.token for item in settled)
+                pause = await self.back_off(error, pause)
+                continue
+            if self.refusal is not None:
+                pause = await self.back_off(self.refusal, pause)
+                continue
+            pause = 0.05
+            self.unsure.clear()
+            self.crew.well(self.queue)
+            if claim is not None and not claim.jobs:
+                rung = await self.idle(claim.wait_ms / 1000)
+            else:
+                # What was claimed begins before the next turn is made, and what ends at once is told with it.
+                await asyncio.sleep(0)
+
+    async def idle(self, seconds: float) -> bool:
+        """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
+        self.crew.idle(self)
+        try:
+            return await self.doorbell.wait(self.queue, seconds, unless=self.changed)
+        finally:
+            self.crew.busy(self)
+
+    async def take_turn(self, settled: list[Settlement], notes: list[Note | Extend]) -> Claim | None:
+        """One pipeline: what handlers told, what is finished, then a claim for the free slots."""
+        planned = self.calls_for(settled, notes)
+        calls = [call for call, _ in planned]
+        claiming = self.reserved > 0
+        if claiming:
+            calls.append(
+                self.store.claim_call(
+                    self.queue,
+                    worker=self.crew.name,
+                    turn=self.turn,
+                    count=self.reserved,
+                    lease_ms=self.crew.settings.lease_ms,
+                    period_ms=self.crew.settings.watchdog_interval_ms,
+                )
+            )
+        replies = await self.store.run_all(calls)
+        self.refusal = None
+        for (call, items), reply in zip(planned, replies[: len(planned)], strict=True):
+            self.hear(call, items, reply)
+        claim = replies[-1] if claiming else None
+        if isinstance(claim, SchedulerError):
+            self.refusal = self.refusal or claim
+            return None
+        if isinstance(claim, Claim):
+            self.turn += 1
+            self.begin(claim)
+            self.crew.give_back(self.reserved - len(claim.jobs))
+            self.reserved = 0
+            if claim.sweep:
+                self.sweep_soon(self.queue)
+        return claim
+
+    def hear(self, call: Call[Any], items: list[Any], reply: Any) -> None:
+        """What one call of a turn was answered: what it refused is kept for the next turn, and only that."""
+        if isinstance(reply, SchedulerError):
+            if call.script == "note" and isinstance(reply, StoreFull):
+                return
+            self.refusal = reply
+            if call.script in {"note", "extend"}:
+                self.notes = items + self.notes
+            else:
+                self.settled = items + self.settled
+            return
+        if call.script in {"note", "extend"}:
+            return
+        for item, state in zip(items, reply, strict=True):
+            # Told before in a turn whose replies were lost, a retry at once may have followed it in that same turn.
+            if state in {"stale", "missing"} and item.token not in self.unsure:
+                log.warning(
+                    "an outcome came too late: the job was given to another worker, or is gone",
+                    job=f"{self.queue}:{item.key}", outcome=call.script, answer=state,
+                )  # fmt: skip
+
+    def calls_for(
+        self, settled: list[Settlement], notes: list[Note | Extend]
+    ) -> list[tuple[Call[Any], list[Any]]]:
+        """The calls that tell all this, each with the items it carries."""
+        store, queue, worker = self.store, self.queue, self.crew.name
+        patience = self.crew.settings.no_handler_after_ms
+        made: list[tuple[Call[Any], list[Any]]] = []
+
+        def add(
+            items: Sequence[Any],
+            kind: type,
+            size: Callable[[Any], int],
+            call: Callable[[list[Any]], Call[Any]],
+        ) -> None:
+            cut = batches([item for item in items if isinstance(item, kind)], size)
+            made.extend((call(batch), batch) for batch in cut)
+
+        add(notes, Note, lambda note: len(note.value) + 100, lambda b: store.note_call(queue, b))
+        add(notes, Extend, _light, lambda b: store.extend_call(queue, b))
+        add(
+            settled, Ack, lambda ack: len(ack.result) + 100, lambda b: store.ack_call(queue, b, worker=worker)
+        )
+        add(settled, Nack, _weight, lambda b: store.nack_call(queue, b, worker=worker))
+        add(settled, Bury, _weight, lambda b: store.bury_call(queue, b, worker=worker))
+        add(
+            settled, Release, _light,
+            lambda b: store.release_call(queue, b, worker=worker, no_handler_after_ms=patience),
+        )  # fmt: skip
+        return made
 
 
 def _light(_: object) -> int:

@@ -442,6 +442,21 @@ class BulkShown(Struct, kw_only=True):
     items: list[BulkItem]
 
 
+class BulkLine(BulkItem, kw_only=True):
+    """What became of the job of one line. `index`: its place among the lines that are not blank, from 0."""
+
+    index: Whole
+
+
+class BulkDone(Struct, kw_only=True):
+    """The last line of an answer: without it the answer is incomplete."""
+
+    done: Literal[True]
+    created: Whole
+    duplicates: Whole
+    failed: Whole
+
+
 class LeaseShown(Struct, kw_only=True):
     jobs: list[JobShown]
 

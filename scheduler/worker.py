@@ -18,7 +18,7 @@ from . import __version__
 from .calling import BATCH
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreUnavailable
-from .fetcher import Crew, Fetcher
+from .fetcher import Crew, Fetcher, Line
 from .handlers import Handlers
 from .heartbeat import Heartbeat
 from .job import Claimed
@@ -52,20 +52,17 @@ async def declare(store: Store, queue: str, handlers: Handlers) -> None:
             await store.configure_type(queue, handler.type, policy, declared=True)
 
 
-class Worker:
-    """Runs handlers for some queues until it is told to stop."""
+class BaseWorker:
+    """Runs handlers for some queues until it is told to stop, whoever claims and settles for it."""
 
     def __init__(
         self,
-        store: Store,
         handlers: Handlers,
         settings: Settings,
         *,
-        doorbell: Doorbell,
         queues: Sequence[str] | Mapping[str, int] = (),
         concurrency: int | None = None,
     ) -> None:
-        self.store = store
         self.handlers = handlers
         self.settings = settings
         self.name = worker_name()
@@ -73,26 +70,35 @@ class Worker:
         weights = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, 1)
         weights = weights or dict.fromkeys(handlers.queues() or ["default"], 1)
         self.queues = list(weights)
-        self.crew = Crew(
-            store,
-            handlers,
-            settings,
-            doorbell=doorbell,
-            name=self.name,
-            concurrency=self.concurrency,
-            tell=self.tell,
-            sweep_soon=self.sweep_soon,
-        )
+        self.crew = Crew(handlers, settings, name=self.name, concurrency=self.concurrency, tell=self.tell)
         self.fetchers = self.crew.fetchers
-        self.fetchers.update({queue: Fetcher(self.crew, queue, weight) for queue, weight in weights.items()})
-        self._operations = Operations(store, self.name)
-        self.heartbeat = Heartbeat(store, settings.lease_ms, held=self.held, heard=self.heard)
-        self.presence = Presence(store)
+        self.fetchers.update({queue: self.line(queue, weight) for queue, weight in weights.items()})
+        self.heartbeat = self.beat()
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stop = asyncio.Event()
-        self._sweeps: dict[str, asyncio.Task[Any]] = {}
         self._lines = itertools.count(1)
         """Numbers of log lines: a turn that is sent again leaves none of them twice."""
+
+    # -- how it claims and settles --------------------------------------------------------------------------------
+
+    def line(self, queue: str, weight: int) -> Line:
+        """The line of one of its queues."""
+        raise NotImplementedError
+
+    def beat(self) -> Heartbeat:
+        """What holds its leases."""
+        raise NotImplementedError
+
+    async def declare(self) -> None:
+        """Tells each queue the policies that this code declares, until it is heard."""
+        raise NotImplementedError
+
+    def duties(self) -> list[asyncio.Task[Any]]:
+        """Begins what is to be done beside the work."""
+        return []
+
+    async def leave(self) -> None:
+        """Ends what is left when everything is told."""
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -116,15 +122,8 @@ class Worker:
             concurrency=self.concurrency,
         )
         self.heartbeat.start()
-        upkeep = Upkeep(
-            [
-                watchdog(self.store, self.settings, self._queues, worker=self.name),
-                self._operations.duty(),
-                Duty("presence", self.settings.lease_ms / 3000, self._sign),
-            ]
-        )
         duties = [
-            asyncio.create_task(upkeep.run(), name="upkeep"),
+            *self.duties(),
             asyncio.create_task(forever(Pulse("watch"), self._watch), name="watch"),
         ]
         fetchers = [
@@ -135,49 +134,16 @@ class Worker:
             await wait_or_raise(self._stop, [*duties, *fetchers])
             await self._finish(fetchers)
         finally:
-            await cancel_all([*duties, *fetchers, *self._sweeps.values()])
-            await self._operations.close()
+            await cancel_all([*duties, *fetchers])
             await self.heartbeat.stop()
-            # A server that is away must not hold up the end, which has used nearly all of its two seconds by now.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await self.presence.leave(self.name)
+            await self.leave()
             await asyncio.to_thread(self.crew.places.close)
             log.info("worker stopped", worker=self.name)
 
     @staticmethod
-    async def _fetch(fetcher: Fetcher) -> None:
+    async def _fetch(fetcher: Line) -> None:
         # What it holds is kept outside of its loop, so that a loop begun anew goes on with it.
         await forever(Pulse(f"fetch {fetcher.queue}"), fetcher.run, done=lambda: fetcher.done)
-
-    async def _queues(self) -> list[str]:
-        return self.queues
-
-    async def _sign(self) -> None:
-        said = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "version": __version__,
-            "queues": self.queues,
-            "types": sorted(handler.type for handler in self.handlers),
-            "concurrency": self.concurrency,
-        }
-        await self.presence.sign(self.name, said, self.settings.lease_ms)
-
-    async def declare(self) -> None:
-        """Tells each queue the policies that this code declares, until the store hears it."""
-        pause = 0.1
-        while not self._stop.is_set():
-            try:
-                for queue in self.queues:
-                    await declare(self.store, queue, self.handlers)
-            except StoreUnavailable as error:
-                self.crew.trouble("", error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, 1.0)
-            else:
-                self.crew.well("")
-                return
 
     async def _finish(self, fetchers: list[asyncio.Task[None]]) -> None:
         told = asyncio.gather(*fetchers, return_exceptions=True)
@@ -265,6 +231,81 @@ class Worker:
                 fetcher.stop_job(item.token)
             elif reply in {"stale", "missing"}:
                 fetcher.lose(item.token)
+
+
+class Worker(BaseWorker):
+    """A worker beside a store: it claims and settles there itself, and does its share of the periodic duties."""
+
+    def __init__(
+        self,
+        store: Store,
+        handlers: Handlers,
+        settings: Settings,
+        *,
+        doorbell: Doorbell,
+        queues: Sequence[str] | Mapping[str, int] = (),
+        concurrency: int | None = None,
+    ) -> None:
+        self.store, self._doorbell = store, doorbell
+        self.presence = Presence(store)
+        self._sweeps: dict[str, asyncio.Task[Any]] = {}
+        super().__init__(handlers, settings, queues=queues, concurrency=concurrency)
+        self._operations = Operations(store, self.name)
+
+    def line(self, queue: str, weight: int) -> Line:
+        return Fetcher(
+            self.crew, queue, weight, store=self.store, doorbell=self._doorbell, sweep_soon=self.sweep_soon
+        )
+
+    def beat(self) -> Heartbeat:
+        return Heartbeat(self.store, self.settings.lease_ms, held=self.held, heard=self.heard)
+
+    def duties(self) -> list[asyncio.Task[Any]]:
+        upkeep = Upkeep(
+            [
+                watchdog(self.store, self.settings, self._queues, worker=self.name),
+                self._operations.duty(),
+                Duty("presence", self.settings.lease_ms / 3000, self._sign),
+            ]
+        )
+        return [asyncio.create_task(upkeep.run(), name="upkeep")]
+
+    async def leave(self) -> None:
+        await cancel_all(self._sweeps.values())
+        await self._operations.close()
+        # A server that is away must not hold up the end, which has used nearly all of its two seconds by now.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await self.presence.leave(self.name)
+
+    async def _queues(self) -> list[str]:
+        return self.queues
+
+    async def _sign(self) -> None:
+        said = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": __version__,
+            "queues": self.queues,
+            "types": sorted(handler.type for handler in self.handlers),
+            "concurrency": self.concurrency,
+        }
+        await self.presence.sign(self.name, said, self.settings.lease_ms)
+
+    async def declare(self) -> None:
+        """Tells each queue the policies that this code declares, until the store hears it."""
+        pause = 0.1
+        while not self._stop.is_set():
+            try:
+                for queue in self.queues:
+                    await declare(self.store, queue, self.handlers)
+            except StoreUnavailable as error:
+                self.crew.trouble("", error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, 1.0)
+            else:
+                self.crew.well("")
+                return
 
     def sweep_soon(self, queue: str) -> None:
         """Sweeps a queue whose sweep a claim has called due."""

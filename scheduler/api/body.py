@@ -29,23 +29,32 @@ async def read(request: web.Request, limit: int, *, optional: bool = False) -> b
     """The body of a request that sends JSON. Raises Refusal; an `optional` one may be missing: then it is {}."""
     if optional and not request.body_exists:
         return b"{}"
+    check_coding(request)
+    if not (optional and hdrs.CONTENT_TYPE not in request.headers and request.content.at_eof()):
+        _check_type(request.headers.get(hdrs.CONTENT_TYPE))
+    body = await receive(request, limit)
+    return body or b"{}" if optional else body
+
+
+def check_coding(request: web.Request) -> None:
+    """Raises Refusal for a body that is compressed."""
     headers = request.headers
     if hdrs.CONTENT_ENCODING in headers and headers[hdrs.CONTENT_ENCODING].strip().lower() != "identity":
         raise Refusal("unsupported_media_type", "bodies are taken as they are, without Content-Encoding")
-    if not (optional and hdrs.CONTENT_TYPE not in headers and request.content.at_eof()):
-        _check_type(headers.get(hdrs.CONTENT_TYPE))
-    body = await receive(request, limit)
-    return body or b"{}" if optional else body
+
+
+def media_type(text: str | None) -> tuple[str, str | None]:
+    """Type and charset of a Content-Type header, in lower case."""
+    kind, _, rest = (text or "").partition(";")
+    charset = re.search(r"charset=\"?([^\";\s]*)", rest, re.IGNORECASE)
+    return kind.strip().lower(), charset[1].lower() if charset else None
 
 
 def _check_type(text: str | None) -> None:
     if text in _PLAIN:
         return
-    kind, _, rest = (text or "").partition(";")
-    charset = re.search(r"charset=\"?([^\";\s]*)", rest, re.IGNORECASE)
-    if kind.strip().lower() != "application/json" or (
-        charset and charset[1].lower() not in {"utf-8", "utf8"}
-    ):
+    kind, charset = media_type(text)
+    if kind != "application/json" or charset not in {None, "utf-8", "utf8"}:
         raise Refusal("unsupported_media_type", "send JSON in UTF-8, with Content-Type: application/json")
 
 
@@ -65,10 +74,7 @@ async def receive(request: web.Request, limit: int) -> bytes:
 
 
 async def _receive_slowly(request: web.Request, limit: int, deadlines: Deadlines) -> bytes:
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        # Said here and not before the handler, so that what is refused by its head is never sent.
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer itself has not begun
+    await say_continue(request)
     loop, body = asyncio.get_running_loop(), bytearray()
     began = loop.time()
     try:
@@ -87,6 +93,14 @@ async def _receive_slowly(request: web.Request, limit: int, deadlines: Deadlines
             "bad_request", "the body broke off, or is not framed as HTTP has it", close=True
         ) from None
     return bytes(body)
+
+
+async def say_continue(request: web.Request) -> None:
+    """Asks for the body where the caller waits for that."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        # Said here and not before the handler, so that what is refused by its head is never sent.
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
 
 
 def _too_large(limit: int) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -11,14 +12,15 @@ from aiohttp import web
 from msgspec import Raw
 
 from ..errors import Duplicate, Fault, Invalid, SchedulerError
-from ..fields import BulkFields, BulkShown, NewJobFields, Request
+from ..fields import BulkDone, BulkFields, BulkLine, BulkShown, NewJobFields, Request
 from ..job import NewJob
 from ..outcomes import Enqueued
 from .body import decode
 from .jobs import new_job
+from .lines import Answer, Line, read_lines
 from .parts import SETTINGS, STORE
 from .problems import Refusal, document, refusal_of
-from .routes import Table, large
+from .routes import SMALL, Lines, Param, Table, large, with_payload
 
 table = Table()
 
@@ -31,22 +33,124 @@ STEP = 500
 AT_ONCE = 8_000, 8 * 1024 * 1024
 """Jobs, and bytes of their payloads, that close a pipeline."""
 
+LINES_AT_ONCE = 2_000
+"""Jobs of a stream that go into a pipeline."""
+
 
 class _Jobs(Request):
     jobs: list[Raw]
 
 
+RESULTS = {
+    "results": Param(
+        {"type": "string", "enum": ["all"]},
+        "`all`: of NDJSON too each job is answered, not only those that were not created.",
+    )
+}
+
+
+async def enqueue_lines(request: web.Request) -> web.StreamResponse:
+    """Enqueues a job a line, as they come. What was enqueued stands, however the call ends."""
+    everything = _check(request)
+    max_payload = request.app[SETTINGS].max_payload
+    answer, tally = Answer(request), Tally()
+    taken: list[tuple[int, NewJob | Refusal]] = []
+    bytes_taken = 0
+    try:
+        async for lines in read_lines(request, with_payload(request.app[SETTINGS])):
+            for start in range(0, len(lines), STEP):
+                for line in lines[start : start + STEP]:
+                    job = _of_line(line, max_payload)
+                    taken.append((line.index, job))
+                    bytes_taken += len(job.payload) if isinstance(job, NewJob) else 0
+                if len(taken) >= LINES_AT_ONCE or bytes_taken >= AT_ONCE[1]:
+                    await _answer_lines(request, taken, answer, tally, everything=everything)
+                    taken, bytes_taken = [], 0
+                await asyncio.sleep(0)
+            if taken and not lines:  # they come slowly: what is there is not kept waiting
+                await _answer_lines(request, taken, answer, tally, everything=everything)
+                taken, bytes_taken = [], 0
+        if taken:
+            await _answer_lines(request, taken, answer, tally, everything=everything)
+    except Refusal as refusal:
+        # It is incomplete, which the missing last line says; once it has begun, so does a line without an index.
+        response = answer.give_up()
+        if response is None or refusal.code != "request_timeout":
+            raise refusal if response is None else ConnectionResetError("the body broke off") from None
+        await answer.write(orjson.dumps(document(refusal), option=orjson.OPT_APPEND_NEWLINE))
+        return response
+    done = {"done": True, "created": tally.created, "duplicates": tally.duplicates, "failed": tally.failed}
+    await answer.write(orjson.dumps(done, option=orjson.OPT_APPEND_NEWLINE))
+    assert answer.response is not None
+    return answer.response
+
+
+class Tally:
+    """What became of the jobs of a call so far."""
+
+    __slots__ = ("created", "duplicates", "failed")
+
+    def __init__(self) -> None:
+        self.created = self.duplicates = self.failed = 0
+
+    def count(self, status: int) -> None:
+        if status == HTTPStatus.CREATED:
+            self.created += 1
+        elif status == HTTPStatus.OK:
+            self.duplicates += 1
+        else:
+            self.failed += 1
+
+
+async def _answer_lines(
+    request: web.Request,
+    taken: Sequence[tuple[int, NewJob | Refusal]],
+    answer: Answer,
+    tally: Tally,
+    *,
+    everything: bool,
+) -> None:
+    """Enqueues some lines and writes what is to be said of them."""
+    said = []
+    shown = await _enqueued(request, [job for _, job in taken])
+    for (index, _), item in zip(taken, shown, strict=True):
+        tally.count(item["status"])
+        if everything or item["status"] != HTTPStatus.CREATED:
+            said.append(orjson.dumps({"index": index, **item}, option=orjson.OPT_APPEND_NEWLINE))
+    if said:
+        await answer.write(b"".join(said))
+
+
+def _of_line(line: Line, max_payload: int) -> NewJob | Refusal:
+    if line.text is None:
+        return Refusal("too_large", f"a line may have {max_payload + SMALL} bytes")
+    return _new_job(line.text, max_payload)
+
+
+def _check(request: web.Request) -> bool:
+    """Whether each job is to be answered. Raises Invalid."""
+    if "Idempotency-Key" in request.headers:
+        raise Invalid([Fault("/Idempotency-Key", "not taken yet: give each job an `id` to repeat it safely")])
+    results = request.query.get("results")
+    if results not in {None, "all"}:
+        raise Invalid([Fault("/results", "expected all")])
+    return results == "all"
+
+
 @table.add(
-    "POST", "/v1/jobs/bulk", {200: BulkShown}, body=list[NewJobFields] | BulkFields, raw=True, limit=large
-)
+    "POST", "/v1/jobs/bulk", {200: BulkShown},
+    body=list[NewJobFields] | BulkFields, raw=True, limit=large, query=RESULTS,
+    lines=Lines(enqueue_lines, NewJobFields, BulkLine, BulkDone),
+)  # fmt: skip
 async def enqueue_bulk(request: web.Request, body: bytes) -> web.Response:
     """Enqueue many jobs: each is answered at its place, and one that is refused spoils no other.
 
     An item's `status` is 201, or 200 with `duplicate`, or that of its problem, whose pointers are relative to the
-    item. A 503 with `id`: that job may stand, repeat it with this id.
+    item. A 503 with `id`: that job may stand, repeat it with this id. As `application/x-ndjson`, a job a line, of any
+    number: then each job that was not created is answered by a line with its `index`, and the last line says how many
+    were; without that line the answer is incomplete.
     """
-    if "Idempotency-Key" in request.headers:
-        raise Invalid([Fault("/Idempotency-Key", "not taken yet: give each job an `id` to repeat it safely")])
+    _check(request)
     sent: Any = decode(body, list[Raw] | _Jobs, deep=True)  # type: ignore[arg-type]  # a union is a type to msgspec
     items: list[Raw] = sent.jobs if isinstance(sent, _Jobs) else sent
     if len(items) > MOST_ITEMS:
@@ -59,11 +163,11 @@ async def enqueue_bulk(request: web.Request, body: bytes) -> web.Response:
             taken.append(job)
             bytes_taken += len(job.payload) if isinstance(job, NewJob) else 0
         if len(taken) >= AT_ONCE[0] or bytes_taken >= AT_ONCE[1]:
-            answered.append(await _enqueued(request, taken))
+            answered.append(orjson.dumps(await _enqueued(request, taken))[1:-1])
             taken, bytes_taken = [], 0
         await asyncio.sleep(0)
     if taken:
-        answered.append(await _enqueued(request, taken))
+        answered.append(orjson.dumps(await _enqueued(request, taken))[1:-1])
     text = b'{"items":[' + b",".join(answered) + b"]}"
     return web.Response(body=text, headers={"Content-Type": "application/json"})
 
@@ -98,12 +202,11 @@ def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
     return found
 
 
-async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> bytes:
-    """What is answered for these, as the inside of a JSON array."""
+async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> list[dict[str, Any]]:
+    """What is answered for these, in order."""
     jobs = [job for job in taken if isinstance(job, NewJob)]
     outcomes = iter(await request.app[STORE].enqueue_each(jobs) if jobs else ())
-    shown = [document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes)) for one in taken]
-    return orjson.dumps(shown)[1:-1]
+    return [document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes)) for one in taken]
 
 
 def _answer(job: NewJob, outcome: Enqueued | SchedulerError) -> dict[str, Any]:

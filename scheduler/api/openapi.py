@@ -12,6 +12,7 @@ import msgspec
 
 from .. import __version__
 from ..fields import Problem
+from .lines import NDJSON
 from .problems import CODES, PROBLEM_JSON
 from .routes import Answer, Route
 
@@ -44,6 +45,7 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
     for route in routes:
         for kind in (route.body, *route.answers.values()):
             types += kind if isinstance(kind, tuple) else [] if kind is None else [kind]
+        types += [route.lines.takes, route.lines.answers, route.lines.ends] if route.lines else []
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -80,6 +82,8 @@ def _operation(route: Route, *, key: bool) -> dict[str, Any]:
     if route.body is not None:
         [schema], _ = msgspec.json.schema_components([route.body], ref_template=_REF)
         content = {"application/json": {"schema": schema}}
+        if route.lines is not None:
+            content[NDJSON] = _lines("One document a line; blank lines count for nothing.", route.lines.takes)
         made["requestBody"] = {"required": not route.optional, "content": content}
     if key and not route.open:
         made["security"] = [{"key": []}]
@@ -117,11 +121,21 @@ def _answer(route: Route, status: int, kind: Answer) -> dict[str, Any]:
     made["headers"] = {name: _HEADERS[name] for name in names}
     if kind is not None:
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        schemas = [{"$ref": _REF.format(name=one.__name__)} for one in kinds]
-        made["content"] = {
-            "application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-        }
+        made["content"] = {"application/json": {"schema": _one_of(kinds)}}
+        if route.lines is not None:
+            words = "One document a line, in the order of what was sent; the last line ends it."
+            made["content"][NDJSON] = _lines(words, route.lines.answers, route.lines.ends)
     return made
+
+
+def _lines(words: str, *kinds: type[msgspec.Struct]) -> dict[str, Any]:
+    """NDJSON. OpenAPI 3.1 has no word for the type of a line, 3.2 calls it `itemSchema`."""
+    return {"schema": {"type": "string", "description": words}, "x-item-schema": _one_of(kinds)}
+
+
+def _one_of(kinds: Sequence[type[msgspec.Struct]]) -> dict[str, Any]:
+    schemas = [{"$ref": _REF.format(name=kind.__name__)} for kind in kinds]
+    return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
 def _problems(route: Route, *, key: bool) -> dict[str, Any]:

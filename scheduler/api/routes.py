@@ -17,9 +17,11 @@ from ..keys import QUEUE_NAME
 from ..settings import Settings
 from ..times import typed_duration_ms
 from .body import decode, read
+from .lines import is_ndjson
 from .parts import SETTINGS
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+LinesHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None
 """What a call answers with a status: a type, one of several, or nothing."""
@@ -52,6 +54,17 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
+class Lines:
+    """The same call with NDJSON: its handler reads the body and writes the answer, both line by line."""
+
+    handler: LinesHandler
+    takes: type[msgspec.Struct]
+    answers: type[msgspec.Struct]
+    ends: type[msgspec.Struct]
+    """What the last line of the answer says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One call. `body`: the type of what it takes, None for nothing; `raw`: its handler decodes the bytes itself.
 
@@ -69,6 +82,7 @@ class Route:
     query: Mapping[str, Param]
     codes: Sequence[str]
     headers: Sequence[str]
+    lines: Lines | None = None
 
     @property
     def open(self) -> bool:
@@ -81,6 +95,8 @@ class Route:
             self._check_query(request)
         if self.body is None:
             return await self.handler(request, None)
+        if self.lines is not None and is_ndjson(request):
+            return await self.lines.handler(request)
         body = await read(request, self.limit(request.app[SETTINGS]), optional=self.optional)
         return await self.handler(request, body if self.raw else decode(body, self.body))
 
@@ -122,12 +138,26 @@ class Table:
         query: Mapping[str, Param] | None = None,
         codes: Sequence[str] = (),
         headers: Sequence[str] = (),
+        lines: Lines | None = None,
     ) -> Callable[[Handler], Handler]:
         """Says what the decorated handler takes and answers; its docstring is the document's text."""
 
         def keep(handler: Handler) -> Handler:
             self.routes.append(
-                Route(method, path, handler, answers, body, raw, optional, limit, query or {}, codes, headers)
+                Route(
+                    method,
+                    path,
+                    handler,
+                    answers,
+                    body,
+                    raw,
+                    optional,
+                    limit,
+                    query or {},
+                    codes,
+                    headers,
+                    lines,
+                )
             )
             return handler
 

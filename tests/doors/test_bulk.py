@@ -152,13 +152,6 @@ async def test_what_is_no_list_of_jobs_is_refused_as_a_whole(api, body, status, 
 
 
 @on_the_fake
-async def test_lines_of_json_are_not_taken_yet(api):
-    answer = await api.post(BULK, b'{"type":"t"}\n', Content_Type="application/x-ndjson")
-
-    assert (415, "unsupported_media_type") == (answer.status, answer.code)
-
-
-@on_the_fake
 async def test_the_header_idempotency_key_is_refused_by_its_name(api):
     answer = await api.post(BULK, [job()], Idempotency_Key="x")
 

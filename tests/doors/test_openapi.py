@@ -92,3 +92,15 @@ def test_every_type_of_the_table_is_described_in_words_of_its_own():
     for kind in vars(fields).values():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct:
             msgspec.json.schema(kind)
+
+
+async def test_ndjson_stands_beside_json_with_the_type_of_a_line(document):
+    operation = document["paths"]["/v1/jobs/bulk"]["post"]
+    sent, got = operation["requestBody"]["content"], operation["responses"]["200"]["content"]
+
+    assert ["application/json", "application/x-ndjson"] == list(sent) == list(got)
+    assert {"$ref": "#/components/schemas/NewJobFields"} == sent["application/x-ndjson"]["x-item-schema"]
+    names = [
+        item["$ref"].rpartition("/")[2] for item in got["application/x-ndjson"]["x-item-schema"]["anyOf"]
+    ]
+    assert ["BulkLine", "BulkDone"] == names

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 
 LAYERS = {
-    "words": "errors times limits merging kinds keys settings retry job outcomes fields",
+    "words": "errors times limits merging kinds keys settings retry job outcomes fields documents",
     "seeing": "logs tasks",
     "Redis": "scripts _keeper local_server wire clients rights joining calling replies store listing stats presence diagnosis doorbell events",
     "running": "threads context handlers processes execute _child heartbeat upkeep operations fetcher worker shipped",

@@ -9,26 +9,23 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.fetcher import Crew, Fetcher
+from scheduler.fetcher import Crew, Line
 from scheduler.settings import Settings
 
 NOTHING: Any = None
 
 
 class Sharing:
-    """Fetchers that take their turns as real ones do, against queues that are numbers."""
+    """Lines that take their turns as real ones do, against queues that are numbers."""
 
     def __init__(self, seed: int, queues: int, concurrency: int) -> None:
         self.random = random.Random(seed)
-        self.crew = Crew(
-            NOTHING, NOTHING, Settings(), doorbell=NOTHING, name="w", concurrency=concurrency,
-            tell=NOTHING, sweep_soon=NOTHING,
-        )  # fmt: skip
-        self.fetchers = [Fetcher(self.crew, f"q{n}", self.random.choice([1, 1, 2, 7])) for n in range(queues)]
+        self.crew = Crew(NOTHING, Settings(), name="w", concurrency=concurrency, tell=NOTHING)
+        self.fetchers = [Line(self.crew, f"q{n}", self.random.choice([1, 1, 2, 7])) for n in range(queues)]
         self.crew.fetchers.update({fetcher.queue: fetcher for fetcher in self.fetchers})
         self.backlog = {fetcher.queue: self.random.choice([0, 1, 5, 50, 1000]) for fetcher in self.fetchers}
         self.length = {fetcher.queue: self.random.choice([1, 1, 10, 200]) for fetcher in self.fetchers}
-        self.ends: list[tuple[float, int, Fetcher]] = []
+        self.ends: list[tuple[float, int, Line]] = []
         self.now, self.token = 0.0, 0
         for fetcher in self.fetchers:
             fetcher.changed.set()
@@ -42,7 +39,7 @@ class Sharing:
             self.turn(self.random.choice(woken))
         raise AssertionError("they wake each other for ever")
 
-    def turn(self, fetcher: Fetcher) -> None:
+    def turn(self, fetcher: Line) -> None:
         fetcher.changed.clear()
         if fetcher.idling:
             self.crew.busy(fetcher)

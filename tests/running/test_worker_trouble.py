@@ -94,7 +94,8 @@ async def test_a_log_line_is_kept_once_though_its_turn_is_refused(bench: Bench):
     key = await bench.enqueue("talk")
     await redis.set(f"{{scheduler:{QUEUE}}}:results", "of another type")
     worker = bench.work()
-    await bench.until(lambda: worker.fetchers[QUEUE].refusal is not None)
+    fetcher: Any = worker.fetchers[QUEUE]
+    await bench.until(lambda: fetcher.refusal is not None)
     await asyncio.sleep(0.5)  # a few more refused turns
     await redis.delete(f"{{scheduler:{QUEUE}}}:results")
 

@@ -1,0 +1,164 @@
+"""Documents of the REST API as its callers read them, and the JSON that they send."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from .job import Attempt, Job, State
+from .times import duration_ms, parse_rfc3339
+
+T = TypeVar("T")
+
+
+class Leased(Struct, frozen=True):
+    """A job in the hands of whoever leased it, and what an earlier attempt left for this one."""
+
+    job: Job
+    checkpoint: bytes = b""
+
+
+class Listed(Struct, frozen=True):
+    """A job of a list; `fingerprint` is a dead letter's: the same for those that died alike."""
+
+    job: Job
+    fingerprint: str = ""
+
+
+class Paged(Struct, Generic[T]):
+    """A page of a list."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class _Attempt(Struct):
+    attempt: int
+    kind: str
+    message: str
+    at: str
+    next: str
+    trace: str | None = None
+
+
+class _Edit(Struct):
+    at: str
+    payload: Raw
+
+
+class JobDocument(Struct):
+    """A job as documents show it. Fields that nobody knows are passed over: there may be more of them some day."""
+
+    id: str
+    queue: str
+    type: str
+    state: str
+    created_at: str
+    reason: str | None = None
+    payload: Raw | None = None
+    priority: int = 0
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+    attempt: int = 0
+    max_attempts: int = 0
+    crashes: int = 0
+    snoozes: int = 0
+    token: int = 0
+    timeout: float | int = 0
+    run_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    lease_expires_at: str | None = None
+    worker: str | None = None
+    progress: Raw | None = None
+    result: Raw | None = None
+    errors: tuple[_Attempt, ...] = ()
+    traceparent: str | None = None
+    copied_from: str | None = None
+    edits: tuple[_Edit, ...] = ()
+    duplicate: bool = False
+    checkpoint: Raw | None = None
+    fingerprint: str = ""
+
+    def job(self) -> Job:
+        """The same as a value."""
+        return Job(
+            id=self.id,
+            queue=self.queue,
+            type=self.type,
+            state=State(self.state),
+            reason=self.reason,
+            payload=None if self.payload is None else bytes(self.payload),
+            priority=self.priority,
+            group=self.group,
+            tags=self.tags,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            crashes=self.crashes,
+            snoozes=self.snoozes,
+            token=self.token,
+            timeout_ms=duration_ms(self.timeout),
+            created_at=parse_rfc3339(self.created_at),
+            run_at=_ms(self.run_at),
+            started_at=_ms(self.started_at),
+            finished_at=_ms(self.finished_at),
+            lease_expires_at=_ms(self.lease_expires_at),
+            worker=self.worker,
+            progress=_json(self.progress),
+            result=_json(self.result),
+            errors=tuple(
+                Attempt(e.attempt, e.kind, e.message, parse_rfc3339(e.at), e.next, e.trace)
+                for e in self.errors
+            ),
+            traceparent=self.traceparent,
+            copied_from=self.copied_from,
+            edits=tuple((parse_rfc3339(edit.at), bytes(edit.payload)) for edit in self.edits),
+        )
+
+    def leased(self) -> Leased:
+        """The same in the hands of its worker."""
+        return Leased(self.job(), _json(self.checkpoint) or b"")
+
+    def listed(self) -> Listed:
+        return Listed(self.job(), self.fingerprint)
+
+
+def _ms(text: str | None) -> int | None:
+    return None if text is None else parse_rfc3339(text)
+
+
+def _json(raw: Raw | None) -> bytes | None:
+    text = b"" if raw is None else bytes(raw)
+    return None if text in {b"", b"null"} else text
+
+
+class NoJson(ValueError):
+    """A value that is no JSON."""
+
+
+def to_json(value: Any) -> bytes:
+    """A value as JSON: what msgspec encodes, integers of any size. Raises NoJson."""
+    try:
+        encoded = msgspec.json.encode(value)
+    except OverflowError:
+        encoded = json.dumps(value, separators=(",", ":")).encode()
+    except Exception as error:
+        raise NoJson(f"it is no JSON: {error}") from error
+    if b"null" in encoded and no_json_number(value):
+        raise NoJson("it is no JSON: it holds NaN or an infinity")
+    return encoded
+
+
+def no_json_number(value: Any) -> bool:
+    """Whether NaN or an infinity is in it, which the encoder writes as null without a word."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(no_json_number(item) for item in value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(no_json_number(item) for item in value)
+    return False
