@@ -45,6 +45,8 @@ Fingerprint = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"
 Ids = Annotated[list[str], Meta(extra_json_schema={"minItems": 1, "maxItems": 1000})]
 Positive = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 2**53 - 1})]
 
+_SCHEMA = {"type": ["object", "boolean", "null"], "description": "JSON Schema 2020-12 of the payloads."}
+
 StateName = Literal["scheduled", "blocked", "ready", "running", "retrying", "succeeded", "cancelled", "dead"]
 
 
@@ -214,6 +216,8 @@ class TypeFields(Request):
 
     retry: RetryFields | UnsetType | None = UNSET
     timeout: Timeout | UnsetType | None = UNSET
+    schema: Annotated[Raw, Meta(extra_json_schema=_SCHEMA)] | UnsetType = UNSET
+    """JSON Schema 2020-12 of the payloads; null lifts it."""
 
 
 class RateFields(Request):
@@ -633,6 +637,7 @@ class TypeShown(Struct, kw_only=True):
     type: Name
     retry: RetryShown
     timeout: float | None
+    schema: Annotated[Any, Meta(extra_json_schema=_SCHEMA)]
     in_force: TypeInForce
 
 

@@ -64,7 +64,9 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "zset",
         "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range",
     ),
-    Key("types", "hash", "type -> timeout, policy as set; :type -> as a worker's code declared it"),
+    Key(
+        "types", "hash", "type -> timeout, policy and schema as set; :type -> as a worker's code declared it"
+    ),
     Key(
         "operations",
         "hash",
@@ -119,6 +121,11 @@ def queues_key(namespace: str) -> str:
 def operations_key(namespace: str) -> str:
     """SET of `queue:id`: operations that may be under way, a hint for whoever carries on what was left."""
     return f"{{{namespace}}}:operations"
+
+
+def schemas_key(namespace: str) -> str:
+    """SET of queue names: those in which a type has, or had, a schema; written before the schema is."""
+    return f"{{{namespace}}}:schemas"
 
 
 def workers_key(namespace: str) -> str:

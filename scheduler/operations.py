@@ -19,6 +19,7 @@ from .limits import Rate
 from .logs import get_logger
 from .merging import merged
 from .outcomes import Operation, OperationPage
+from .schemas import Schemas
 from .store import Store, key_at, weight_of
 from .tasks import cancel_all
 from .times import rfc3339
@@ -171,8 +172,9 @@ def document(operation: Operation) -> dict[str, Any]:
 class Operations:
     """Begins operations and carries them, in this process, until they have ended."""
 
-    def __init__(self, store: Store, carrier: str) -> None:
+    def __init__(self, store: Store, carrier: str, schemas: Schemas | None = None) -> None:
         self._store = store
+        self._schemas = schemas or Schemas(store)
         self._carrier = carrier
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._missed: set[tuple[str, str]] = set()
@@ -364,21 +366,22 @@ class Operations:
     ) -> tuple[list[str], list[NewJob], _Rest, int]:
         """The jobs of a page as they will be, as many as one call takes; what cannot be is left out, and matched."""
         found = await self._store.inspect(queue, keys, payload=True)
-        made = [self._changed(plan, job) for job in found]
+        made = [await self._changed(plan, job) for job in found]
         first = next(iter(batches(range(len(made)), lambda n: _weight(made[n]), BATCH, BATCH_BYTES)))
         jobs = [job for n in first if (job := made[n]) is not None]
         if len(first) < len(made):
             rest = _Rest(rest.places, rest.places[first[-1]], last=False)
         return [job.key for job in jobs], jobs, rest, len(first)
 
-    def _changed(self, plan: Plan, job: Job | None) -> NewJob | None:
+    async def _changed(self, plan: Plan, job: Job | None) -> NewJob | None:
         if job is None or job.state != State.DEAD or job.payload is None:
             return None
         made = replace(job.like(job.id.partition(":")[2]), queue=plan.to_queue or job.queue)
         if isinstance(plan.payload_patch, Raw):
             try:
                 made = replace(made, payload=merged(made.payload, bytes(plan.payload_patch)))
-            except ValueError:
+                await self._schemas.check(made.queue, made.type, made.payload)
+            except ValueError:  # Invalid is one
                 return None
         return None if plan.max_payload is not None and len(made.payload) > plan.max_payload else made
 

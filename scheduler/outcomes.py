@@ -177,22 +177,28 @@ class TypePolicy(Struct, frozen=True):
 
     timeout_ms: int | None = None
     retry: Mapping[str, Any] | None = None
+    schema: bytes | None = None
+    """JSON Schema of its payloads, as it was sent."""
 
     def record(self) -> bytes:
         """As `types` keeps it; empty when nothing is said."""
-        if self.timeout_ms is None and not self.retry:
+        if self.timeout_ms is None and not self.retry and self.schema is None:
             return b""
         body = orjson.dumps({"retry": self.retry}) if self.retry else b"{}"
-        return b"%s|\n%s" % (b"" if self.timeout_ms is None else b"%d" % self.timeout_ms, body)
+        schema = b"" if self.schema is None else b"\n" + self.schema
+        return b"%s|\n%s%s" % (b"" if self.timeout_ms is None else b"%d" % self.timeout_ms, body, schema)
 
 
 def parse_type(record: bytes) -> TypePolicy:
     """A record of `types`; nothing said for an empty or damaged one."""
     line, _, body = record.partition(b"\n")
     timeout = line.partition(b"|")[0]
+    body, _, schema = body.partition(b"\n")
     try:
         return TypePolicy(
-            int(timeout) if timeout else None, orjson.loads(body).get("retry") if body else None
+            int(timeout) if timeout else None,
+            orjson.loads(body).get("retry") if body else None,
+            schema or None,
         )
     except ValueError:
         return TypePolicy()

@@ -9,7 +9,16 @@ import redis.asyncio as aioredis
 from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
 from .errors import StoreRefused
-from .keys import QUEUE_KEYS, Keys, layout_key, operations_key, queues_key, worker_key, workers_key
+from .keys import (
+    QUEUE_KEYS,
+    Keys,
+    layout_key,
+    operations_key,
+    queues_key,
+    schemas_key,
+    worker_key,
+    workers_key,
+)
 from .scripts import all_scripts
 
 # A valid form of each command that a script sends: what ACL checks is told the whole command.
@@ -28,7 +37,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 OWN: tuple[tuple[str, ...], ...] = (
     ("BLPOP", "k", "w", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "w", "0", "0"), ("XREVRANGE", "k", "+", "-"),
     ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SREM", "s", "m"), ("SMEMBERS", "s"),
-    ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
+    ("SADD", "hs", "m"), ("SREM", "hs", "m"), ("SMEMBERS", "hs"), ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
     ("SADD", "ws", "m"), ("SREM", "ws", "m"), ("SMEMBERS", "ws"), ("HSET", "wk", "f", "v"), ("HSETNX", "wk", "f", "v"), ("HGETALL", "wk"),
     ("PTTL", "wk"), ("PEXPIRE", "wk", "1"), ("UNLINK", "wk"), ("TIME",), ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
     ("EVAL", "return 1", "0"), ("INFO",), ("PING",),
@@ -54,6 +63,7 @@ def wanted(keys: Keys) -> list[tuple[str, ...]]:
     names = {
         "k": keys.at("jobs"),
         "s": queues_key(keys.namespace),
+        "hs": schemas_key(keys.namespace),
         "os": operations_key(keys.namespace),
         "ws": workers_key(keys.namespace),
         "wk": worker_key(keys.namespace, "w"),

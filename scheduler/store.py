@@ -17,7 +17,7 @@ from .clients import Clients, is_outage
 from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
-from .keys import STATES, Keys, operations_key, queue_of, queues_key
+from .keys import STATES, Keys, operations_key, queue_of, queues_key, schemas_key
 from .outcomes import (
     Ack,
     Bury,
@@ -462,8 +462,12 @@ class Store(Caller):
         if outcome == "gone":
             self._known_queues.discard(queue)
             # A hint only: a queue without keys is not shown.
-            await self._read(lambda _: self.clients.commands.srem(queues_key(self.namespace), queue))
+            for hint in (queues_key, schemas_key):
+                await self._read(partial(self._strike, hint(self.namespace), queue))
         return outcome
+
+    def _strike(self, hint: str, queue: str, _: Any) -> Any:
+        return self.clients.commands.srem(hint, queue)
 
     # -- operations over many jobs ----------------------------------------------------------------------------
 
@@ -546,6 +550,9 @@ class Store(Caller):
         expect: int | None = None,
     ) -> int:
         """Sets a type's policy (None removes it), as set by a user or as declared by a worker's code."""
+        if policy is not None and policy.schema is not None:
+            # The hint first: who looks for schemas must not miss one.
+            await self._read(lambda _: self.clients.commands.sadd(schemas_key(self.namespace), queue))
         field = f":{name}" if declared else name
         # A user's policy that says nothing is there all the same; a handler that says nothing declares none.
         record = b"" if policy is None else policy.record() or (b"" if declared else b"|\n{}")
@@ -587,6 +594,11 @@ class Store(Caller):
             its_set, its_declared = made.get(name, (TypePolicy(), TypePolicy()))
             made[name] = (its_set, parse_type(record)) if declared else (parse_type(record), its_declared)
         return made
+
+    async def queues_with_schemas(self) -> set[str]:
+        """Queues in which a type has, or had, a schema."""
+        found = await self._read(lambda client: client.smembers(schemas_key(self.namespace)))
+        return {name.decode() for name in found}
 
     # -- reading ----------------------------------------------------------------------------------------------
 

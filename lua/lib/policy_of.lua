@@ -15,8 +15,8 @@ local function policy_of(header, set, declared)
       if type(said) == type(default) and (not within or said >= within[1] and said <= within[2]) then policy[name] = said end
     end
   end
-  apply(string.match(declared or "", "\n(.*)$") or "")
-  apply(string.match(set or "", "\n(.*)$") or "")
+  apply(string.match(declared or "", "\n([^\n]*)") or "")
+  apply(string.match(set or "", "\n([^\n]*)") or "")
   apply(header)
   return policy
 end

@@ -17,6 +17,7 @@ from ..events import Follower
 from ..logs import get_logger
 from ..operations import Operations
 from ..presence import Presence
+from ..schemas import Schemas
 from ..settings import Settings
 from ..store import Store
 from ..tasks import cancel_all
@@ -48,6 +49,7 @@ from .parts import (
     POLLS,
     PRESENCE,
     REQUEST_ID,
+    SCHEMAS,
     SETTINGS,
     STORE,
     Behind,
@@ -99,7 +101,8 @@ def make_app(
     app[PRESENCE] = Presence(store)
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
-    app[OPERATIONS] = Operations(store, f"api:{uuid4().hex}")
+    app[SCHEMAS] = Schemas(store)
+    app[OPERATIONS] = Operations(store, f"api:{uuid4().hex}", app[SCHEMAS])
     app.cleanup_ctx.append(_finish_work)
     app.cleanup_ctx.append(_carry_operations)
     register(app, ROUTES)

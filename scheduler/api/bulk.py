@@ -15,10 +15,11 @@ from ..errors import Duplicate, Fault, Invalid, SchedulerError
 from ..fields import BulkDone, BulkFields, BulkLine, BulkShown, NewJobFields, Request
 from ..job import NewJob
 from ..outcomes import Enqueued
+from ..schemas import Schemas
 from .body import decode
 from .jobs import new_job
 from .lines import Answer, Line, read_lines
-from .parts import SETTINGS, STORE
+from .parts import SCHEMAS, SETTINGS, STORE
 from .problems import Refusal, document, refusal_of
 from .routes import SMALL, Lines, Param, Table, large, with_payload
 
@@ -204,9 +205,23 @@ def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
 
 async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> list[dict[str, Any]]:
     """What is answered for these, in order."""
+    schemas = request.app[SCHEMAS]
+    queues = {job.queue for job in taken if isinstance(job, NewJob)}
+    if any([await schemas.of(queue) for queue in queues]):
+        taken = [await _fitting(schemas, job) for job in taken]
     jobs = [job for job in taken if isinstance(job, NewJob)]
     outcomes = iter(await request.app[STORE].enqueue_each(jobs) if jobs else ())
     return [document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes)) for one in taken]
+
+
+async def _fitting(schemas: Schemas, job: NewJob | Refusal) -> NewJob | Refusal:
+    """The same, or the problem of a payload that does not fit its type's schema."""
+    if isinstance(job, NewJob):
+        try:
+            await schemas.check(job.queue, job.type, job.payload)
+        except Invalid as error:
+            return _refusal(error)
+    return job
 
 
 def _answer(job: NewJob, outcome: Enqueued | SchedulerError) -> dict[str, Any]:

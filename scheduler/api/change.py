@@ -13,7 +13,7 @@ from ..fields import CopyFields, JobFields, JobShown
 from ..job import Job, NewJob, State, faults_of, new_key
 from ..times import duration_ms, parse_rfc3339
 from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of
-from .parts import SETTINGS, STORE
+from .parts import SCHEMAS, SETTINGS, STORE
 from .routes import Table, job_id, json_answer, with_payload
 
 table = Table()
@@ -29,6 +29,8 @@ async def update(request: web.Request, fields: JobFields) -> web.Response:
     """Change a job that waits: what is left out stays as it is."""
     queue, key = job_id(request)
     changes = _changes(fields, request.app[SETTINGS].max_payload)
+    if "payload" in changes:
+        await request.app[SCHEMAS].check_edit(queue, key, changes["payload"])
     outcome = await request.app[STORE].update(queue, key, **changes)
     timed = outcome == State.BLOCKED and not isinstance(fields.run_at, UnsetType)
     why = "it has no time of its own" if timed else "only what waits can be changed"

@@ -17,7 +17,7 @@ from ..job import Job, NewJob, State, faults_of, new_key, split_id
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .pages import PAGE, cursor, cursor_of, limit_of
-from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SETTINGS, STORE
+from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SCHEMAS, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
 from .server import hang_up_cancels
@@ -41,6 +41,7 @@ async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
 
 async def enqueued(request: web.Request, job: NewJob) -> web.Response:
     app = request.app
+    await app[SCHEMAS].check(job.queue, job.type, job.payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
     done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     if not done.created:
@@ -125,6 +126,8 @@ async def replay(request: web.Request, fields: ReplayFields) -> web.Response:
     queue, key = job_id(request)
     payload = None if isinstance(fields.payload, UnsetType) else bytes(fields.payload)
     check_size(payload or b"", request.app[SETTINGS].max_payload)
+    if payload is not None:
+        await request.app[SCHEMAS].check_edit(queue, key, payload)
     [outcome] = await request.app[STORE].replay(queue, [(key, payload)])
     check_outcome(outcome, queue, key, {"ready"}, "only a dead one can be replayed")
     return json_answer((await request.app[STORE].job(queue, key)).document())

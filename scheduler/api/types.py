@@ -7,17 +7,19 @@ from typing import Any
 
 from aiohttp import web
 from msgspec import UnsetType
+from orjson import Fragment
 
 from .. import retry as retry_policy
 from ..errors import Changed, Fault, Invalid, NotFound
 from ..fields import RetryFields, TypeFields, TypeShown, TypesShown
 from ..outcomes import Census, TypePolicy
+from ..schemas import SchemaInvalid, compiled
 from ..store import Store
 from ..times import seconds
 from .jobs import retry_of
 from .lease import within
 from .pages import PAGE, page_of
-from .parts import STORE
+from .parts import SCHEMAS, STORE
 from .queues import etag, expected
 from .routes import Table, json_answer, queue_name, type_name
 
@@ -61,13 +63,16 @@ async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
     """Set a type's policy: what is left out is as its code declares it, or as by default."""
     queue, name = queue_name(request, new=True), type_name(request, new=True)
     faults: list[Fault] = []
-    policy = TypePolicy(_timeout(fields, None, faults), _retry(fields, None, faults))
+    policy = TypePolicy(
+        _timeout(fields, None, faults), _retry(fields, None, faults), _schema(fields, None, faults)
+    )
     if faults:
         raise Invalid(faults)
     store = request.app[STORE]
     census, before, declared = await _maybe_standing(store, queue, name)
     expect = expected(request, census.version if census and before else None)
     version = await store.configure_type(queue, name, policy, expect=expect)
+    request.app[SCHEMAS].changed(queue)
     return _answer(queue, name, policy, declared, version, 200 if before else 201)
 
 
@@ -88,13 +93,16 @@ async def patch_type(request: web.Request, fields: TypeFields) -> web.Response:
         if before is None and declared == _NOBODY:
             raise _unknown(queue, name)
         faults: list[Fault] = []
-        policy = TypePolicy(_timeout(fields, before, faults), _retry(fields, before, faults))
+        policy = TypePolicy(
+            _timeout(fields, before, faults), _retry(fields, before, faults), _schema(fields, before, faults)
+        )
         if faults:
             raise Invalid(faults)
         expected(request, census.version)
         # It was merged into what stood a moment ago; somebody else's change in between is merged into anew.
         with suppress(Changed):
             version = await store.configure_type(queue, name, policy, expect=census.version)
+            request.app[SCHEMAS].changed(queue)
             return _answer(queue, name, policy, declared, version)
 
 
@@ -107,6 +115,7 @@ async def delete_type(request: web.Request, _: None) -> web.Response:
     if before is None:
         raise _unknown(queue, name)
     await store.configure_type(queue, name, None, expect=expected(request, census.version))
+    request.app[SCHEMAS].changed(queue)
     return web.Response(status=204)
 
 
@@ -152,6 +161,20 @@ def _retry(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -
     return stood | (retry_of(value, faults) or {}) or None
 
 
+def _schema(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -> bytes | None:
+    value = fields.schema
+    if isinstance(value, UnsetType):
+        return before.schema if before else None
+    text = bytes(value).strip()
+    if text == b"null":
+        return None
+    try:
+        compiled(text)
+    except SchemaInvalid as error:
+        faults.append(Fault(f"/schema{error.path}", str(error)))
+    return text
+
+
 def _answer(
     queue: str, name: str, as_set: TypePolicy | None, declared: TypePolicy, version: int, status: int = 200
 ) -> web.Response:
@@ -166,6 +189,7 @@ def document(queue: str, name: str, as_set: TypePolicy, declared: TypePolicy) ->
         "type": name,
         "retry": retry_policy.shown(as_set.retry or {}),
         "timeout": None if as_set.timeout_ms is None else seconds(as_set.timeout_ms),
+        "schema": None if as_set.schema is None else Fragment(as_set.schema),
         "in_force": {
             "retry": retry_policy.shown(retry_policy.in_force(declared.retry or {}, as_set.retry or {})),
             "timeout": seconds(timeouts[0] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS),

@@ -162,7 +162,7 @@ async def test_a_type_or_queue_that_is_not_there(api):
         ({"retry": {"max_attempts": "3"}}, "/retry/max_attempts"), ({"retry": {"max_attempts": 1e9}}, "/retry/max_attempts"),
         ({"retry": {"base": "8d"}}, "/retry/base"), ({"retry": {"jitter": 2}}, "/retry/jitter"), ({"retry": []}, "/retry"),
         ({"retry": {"tries": 1}}, "/retry/tries"), ({"timeout": 0}, "/timeout"), ({"timeout": "8d"}, "/timeout"),
-        ({"timeout": "soon"}, "/timeout"), ({"timeout": -1}, "/timeout"), ({"schema": {}}, "/schema"), ({"rate": "1/s"}, "/rate"),
+        ({"timeout": "soon"}, "/timeout"), ({"timeout": -1}, "/timeout"), ({"rate": "1/s"}, "/rate"),
         ({"concurrency": 1}, "/concurrency"), ({"paused": True}, "/paused"), ({"breaker": {}}, "/breaker"), ([], ""),
     ],
     ids=str,

@@ -28,6 +28,7 @@ KEYS = [
     "{scheduler}:wake:*",
     "{scheduler}:workers",
     "{scheduler}:operations",
+    "{scheduler}:schemas",
     "{scheduler}:worker:*",
 ]
 OURS = ("flushall", "client|setname")
