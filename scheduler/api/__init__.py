@@ -34,6 +34,7 @@ from . import (
     operations,
     problems,
     queues,
+    reference,
     settle,
     stats,
     types,
@@ -111,11 +112,8 @@ def make_app(
     async def described(_: web.Request) -> web.Response:
         return web.Response(body=_described(keyed=keyed), content_type="application/json")
 
-    async def home(_: web.Request) -> web.Response:
-        return web.Response(status=302, headers={"Location": "/openapi.json"})
-
     app.router.add_get("/openapi.json", described)
-    app.router.add_get("/", home)
+    reference.add_to(app)
     return app
 
 

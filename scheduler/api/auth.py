@@ -11,8 +11,9 @@ from aiohttp import hdrs, web
 
 from ..settings import Settings, SettingsError
 from .problems import Refusal
+from .reference import FILES
 
-OPEN = frozenset({"/", "/livez", "/readyz", "/openapi.json"})
+OPEN = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs", *(f"/docs/{name}" for name in FILES)})
 
 
 class Gate:

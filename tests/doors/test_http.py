@@ -386,4 +386,4 @@ async def test_what_nobody_expected_is_answered_without_a_word_of_it_and_logged(
 async def test_the_root_leads_to_the_document(api):
     answer = await api.get("/")
 
-    assert (302, "/openapi.json") == (answer.status, answer.headers["Location"])
+    assert (302, "/docs") == (answer.status, answer.headers["Location"])
