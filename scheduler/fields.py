@@ -157,27 +157,39 @@ class AckItem(Request):
 
 
 class NackItem(Request):
-    """`retry_in` overrules the policy's delay; `permanent` makes a dead letter of the job at once."""
+    """`retry_in` overrules the policy's delay; `permanent` makes a dead letter of the job at once, for `reason`."""
 
     id: str
     token: Whole
     error: ErrorFields
     retry_in: UpToAWeek | None = None
     permanent: bool = False
+    reason: Literal["permanent", "bad_payload"] = "permanent"
 
 
 class ReleaseItem(Request):
+    """`why`: a `snooze` is counted; `no_handler` waits longer each time, and is dead when nobody takes the job."""
+
     id: str
     token: Whole
     delay: Duration | None = None
+    why: Literal["snooze", "no_handler"] | None = None
 
 
 class ExtendItem(Request):
+    """`checkpoint`: for the next attempt, should this one fail.
+
+    `log_from`: the number of the first line of `log` in this run, from 1; a line that was told before under its number
+    is not kept twice.
+    """
+
     id: str
     token: Whole
     lease: LeaseTime | None = None
     progress: Raw | UnsetType = UNSET
+    checkpoint: Raw | UnsetType = UNSET
     log: list[str] = []
+    log_from: Positive | None = None
 
 
 class SettleFields(Request):
@@ -461,8 +473,14 @@ class BulkDone(Struct, kw_only=True):
     failed: Whole
 
 
+class LeasedShown(JobShown, kw_only=True):
+    """A job in a worker's hands. `checkpoint`: what an earlier attempt left for this one."""
+
+    checkpoint: Any = UNSET
+
+
 class LeaseShown(Struct, kw_only=True):
-    jobs: list[JobShown]
+    jobs: list[LeasedShown]
 
 
 class SettledItem(Struct, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from .. import retry as retry_policy
 from ..doorbell import TAKEN_OVER, Doorbell
 from ..errors import Fault, Invalid, SchedulerError, StoreUnavailable
 from ..fields import LeaseFields, LeaseShown
-from ..job import WORKER_NAME, Claimed, Job, State, parse_course
+from ..job import WORKER_NAME, Claimed, Job, State, parse_course, raw_json
 from ..joining import Call
 from ..logs import get_logger
 from ..outcomes import Bury, Claim, Release, TypePolicy
@@ -156,7 +157,9 @@ async def _hand_over(request: web.Request, asked: Asked, jobs: list[Claimed]) ->
     try:
         policies = await _policies(store, asked.queue, jobs)
         shown = [
-            leased(job, asked.worker, *policies[job.record.type]).document() for job in jobs if job.record
+            _document(job, leased(job, asked.worker, *policies[job.record.type]))
+            for job in jobs
+            if job.record
         ]
         response = json_answer({"jobs": shown})
         stamp(response, request[REQUEST_ID])
@@ -241,6 +244,13 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
         traceparent=record.header.get("traceparent"),
         copied_from=record.header.get("copied_from"),
     )
+
+
+def _document(claimed: Claimed, job: Job) -> dict[str, Any]:
+    document = job.document()
+    if claimed.checkpoint:
+        document["checkpoint"] = raw_json(claimed.checkpoint)
+    return document
 
 
 # -- behind the answer ---------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
 from ..store import Store
 from .lease import LEASE_MS, check_worker, within
-from .parts import SETTINGS, STORE
+from .parts import BEHIND, PRESENCE, SETTINGS, STORE
 from .routes import Table, json_answer, large, queue_name
 
 T = TypeVar("T")
@@ -30,6 +30,8 @@ MOST_ITEMS = 500
 MOST_LINES = 10_000
 LONGEST_TEXT = 64 * 1024
 """Bytes of a log line, or of a progress."""
+MOST_NUMBER = 10**12
+"""What a log line's number can be."""
 CUT = " [cut at 64 KiB]"
 
 
@@ -58,6 +60,10 @@ async def settle(request: web.Request, fields: SettleFields) -> web.Response:
     """End attempts, or go on. Each item is answered for itself: `stale_lease`, `not_found`, `too_large`."""
     queue = queue_name(request, new=True)
     batch = _batch(fields, queue, request.app[SETTINGS])
+    # One whose hands are full asks for nothing, and is there all the same.
+    request.app[BEHIND].do(
+        request.app[PRESENCE].sign_for(fields.worker, queue, request.app[SETTINGS].lease_ms)
+    )
     await _send(request.app[STORE], queue, fields.worker, batch, request.app[SETTINGS])
     return json_answer({"items": batch.answers})
 
@@ -126,7 +132,9 @@ def _nack(batch: Batch, item: NackItem, path: str, queue: str, faults: list[Faul
     if key is None:
         return
     if item.permanent:
-        batch.buries.append((place, Bury(key, token, error.kind, error.message, error.trace or "")))
+        batch.buries.append(
+            (place, Bury(key, token, error.kind, error.message, error.trace or "", item.reason))
+        )
     else:
         batch.nacks.append((place, Nack(key, token, error.kind, error.message, error.trace or "", retry_in)))
 
@@ -135,7 +143,7 @@ def _release(batch: Batch, item: ReleaseItem, path: str, queue: str, faults: lis
     place, key, token = _held(batch, item, path, queue, faults)
     delay = 0 if item.delay is None else within(item.delay, f"{path}/delay", 0, LONGEST_DELAY_MS, faults)
     if key is not None:
-        batch.releases.append((place, Release(key, token, delay)))
+        batch.releases.append((place, Release(key, token, delay, item.why or "")))
 
 
 def _extend(
@@ -145,17 +153,26 @@ def _extend(
     lease = (
         settings.lease_ms if item.lease is None else within(item.lease, f"{path}/lease", *LEASE_MS, faults)
     )
-    progress = bytes(item.progress) if isinstance(item.progress, Raw) else None
-    if progress is not None and len(progress) > LONGEST_TEXT:
-        faults.append(Fault(f"{path}/progress", f"at most {LONGEST_TEXT} bytes"))
+    for name, most in (("progress", LONGEST_TEXT), ("checkpoint", settings.max_result)):
+        value = getattr(item, name)
+        if isinstance(value, Raw) and len(bytes(value)) > most:
+            faults.append(Fault(f"{path}/{name}", f"at most {most} bytes"))
     if len(item.log) > 1000:
         faults.append(Fault(f"{path}/log", "at most 1000 lines, as many as are kept"))
+    first = 0 if item.log_from is None else int(item.log_from)
+    if item.log_from is not None and not (first == item.log_from and 1 <= first <= MOST_NUMBER):
+        faults.append(Fault(f"{path}/log_from", f"expected a whole number from 1 to {MOST_NUMBER}"))
     if key is None:
         return
     batch.extends.append((place, Extend(key, token, lease)))
-    if progress is not None:
-        batch.notes.append((place, Note(key, token, "progress", progress)))
-    batch.notes += [(place, Note(key, token, "log", _line(text))) for text in item.log]
+    for name in ("progress", "checkpoint"):
+        value = getattr(item, name)
+        if isinstance(value, Raw):
+            batch.notes.append((place, Note(key, token, name, bytes(value))))
+    batch.notes += [
+        (place, Note(key, token, "log", _line(text), first + n if first else 0))
+        for n, text in enumerate(item.log)
+    ]
 
 
 def _line(text: str) -> bytes:

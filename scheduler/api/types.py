@@ -21,12 +21,18 @@ from .lease import within
 from .pages import PAGE, page_of
 from .parts import SCHEMAS, STORE
 from .queues import etag, expected
-from .routes import Table, json_answer, queue_name, type_name
+from .routes import Param, Table, json_answer, queue_name, type_name
 
 table = Table()
 
 _PATH = "/v1/queues/{queue}/types/{type}"
 _NOBODY = TypePolicy()
+_DECLARED = {
+    "declared": Param(
+        {"type": "string", "enum": ["true"]},
+        "What the code of a worker says of its handlers: it holds where nobody has set anything else.",
+    )
+}
 
 
 @table.add("GET", "/v1/queues/{queue}/types", {200: TypesShown}, query=PAGE, codes=("not_found",))
@@ -56,11 +62,15 @@ async def get_type(request: web.Request, _: None) -> web.Response:
     _PATH,
     {200: TypeShown, 201: TypeShown},
     body=TypeFields,
+    query=_DECLARED,
     codes=("precondition_failed",),
     headers=("ETag",),
 )
 async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
-    """Set a type's policy: what is left out is as its code declares it, or as by default."""
+    """Set a type's policy: what is left out is as its code declares it, or as by default.
+
+    With `declared` a worker tells what its code says, as workers beside the store do when they start.
+    """
     queue, name = queue_name(request, new=True), type_name(request, new=True)
     faults: list[Fault] = []
     policy = TypePolicy(
@@ -68,12 +78,30 @@ async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
     )
     if faults:
         raise Invalid(faults)
+    if _is_declared(request):
+        return await _declare(request, queue, name, policy)
     store = request.app[STORE]
     census, before, declared = await _maybe_standing(store, queue, name)
     expect = expected(request, census.version if census and before else None)
     version = await store.configure_type(queue, name, policy, expect=expect)
     request.app[SCHEMAS].changed(queue)
     return _answer(queue, name, policy, declared, version, 200 if before else 201)
+
+
+async def _declare(request: web.Request, queue: str, name: str, policy: TypePolicy) -> web.Response:
+    store = request.app[STORE]
+    census, as_set, before = await _maybe_standing(store, queue, name)
+    version = census.version if census else None
+    expect = expected(request, version if before != _NOBODY else None)
+    if version is None or policy.record() != before.record():
+        version = await store.configure_type(queue, name, policy, declared=True, expect=expect)
+    return _answer(queue, name, as_set, policy, version, 201 if before == _NOBODY else 200)
+
+
+def _is_declared(request: web.Request) -> bool:
+    if (said := request.query.get("declared")) not in {None, "true"}:
+        raise Invalid([Fault("/declared", "expected true")])
+    return said is not None
 
 
 @table.add(

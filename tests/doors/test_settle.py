@@ -252,3 +252,44 @@ async def test_a_settlement_may_be_as_large_as_32_mib(api):
     fits = await api.post("/v1/queues/mail/settle", body + b" " * (most - len(body)))
 
     assert (413, "too_large", 200) == (over.status, over.code, fits.status)
+
+
+async def test_a_checkpoint_is_there_for_the_next_attempt(api):
+    job = await api.running("a", retry={"immediate": 1})
+    assert "checkpoint" not in job
+    [item] = await api.settle(extend=[{**held(job), "checkpoint": {"page": 7}}])
+    assert item["ok"]
+    await api.settle(nack=[{**held(job), "error": {"kind": "Boom", "message": "no"}}])
+    [again] = await api.lease()
+
+    assert {"page": 7} == again["checkpoint"]
+
+
+async def test_a_log_line_that_is_told_twice_under_its_number_stands_once(api):
+    job = await api.running()
+    for first, told in ((1, ["a", "b"]), (1, ["a", "b"]), (2, ["b", "c"])):
+        await api.settle(extend=[{**held(job), "log": told, "log_from": first}])
+    await api.settle(extend=[{**held(job), "log": ["d"]}, {**held(job), "log": ["d"]}])
+
+    found = (await api.get("/v1/jobs/mail:a/log")).doc["items"]
+    assert ["a", "b", "c", "d", "d"] == [item["line"] for item in found]
+
+
+async def test_a_release_says_why(api):
+    job = await api.running()
+    [item] = await api.settle(release=[{**held(job), "delay": 60, "why": "snooze"}])
+    assert (True, "scheduled") == (item["ok"], item["state"])
+    assert 1 == (await api.get("/v1/jobs/mail:a")).doc["snoozes"]
+
+    other = await api.running("b")
+    [item] = await api.settle(release=[{**held(other), "why": "no_handler"}])
+    assert (True, "scheduled") == (item["ok"], item["state"])
+
+
+async def test_a_payload_that_fits_no_handler_is_dead_by_that(api):
+    job = await api.running()
+    error = {"kind": "BadPayload", "message": "no field x"}
+    await api.settle(nack=[{**held(job), "error": error, "permanent": True, "reason": "bad_payload"}])
+
+    ended = (await api.get("/v1/jobs/mail:a")).doc
+    assert ("dead", "bad_payload") == (ended["state"], ended["reason"])

@@ -183,3 +183,20 @@ async def test_names_that_can_be_none_are_refused(api):
 
     assert (422, ["/queue"], 422, ["/type"]) == (queue.status, queue.paths, name.status, name.paths)
     assert [] == [key async for key in api.redis.scan_iter() if b"layout" not in key]
+
+
+async def test_what_a_worker_declares_holds_where_nobody_has_set_anything(api):
+    path = "/v1/queues/mail/types/send"
+    said = {"retry": {"max_attempts": 3}, "timeout": 30}
+    answers = [await api.put(f"{path}?declared=true", said) for _ in range(2)]
+
+    assert [201, 200] == [answer.status for answer in answers]
+    assert answers[0].headers["ETag"] == answers[1].headers["ETag"], "said again, it changes nothing"
+    assert ({}, None) == (answers[1].doc["retry"], answers[1].doc["timeout"])
+    assert (3, 30) == (
+        answers[1].doc["in_force"]["retry"]["max_attempts"],
+        answers[1].doc["in_force"]["timeout"],
+    )
+    await api.put(path, {"timeout": 60})
+    assert 60 == (await api.put(f"{path}?declared=true", said)).doc["in_force"]["timeout"]
+    assert ["/declared"] == (await api.put(f"{path}?declared=yes", said)).paths
