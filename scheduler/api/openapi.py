@@ -12,6 +12,7 @@ import msgspec
 
 from .. import __version__
 from ..fields import Problem
+from .examples import ANSWERED, SENT, problem
 from .lines import NDJSON
 from .problems import CODES, PROBLEM_JSON
 from .routes import Answer, Route
@@ -39,6 +40,34 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+_ABOUT = """Jobs go in, workers lease them, settle them, and none is lost.
+
+- **Base** `/v1`, JSON, UTF-8. A field or query parameter that nobody knows is refused by its name.
+- **Times** go out as RFC 3339 with milliseconds and `Z`, and come in as RFC 3339 with an offset. **Durations** come in as seconds or as `"250ms" "30s" "5m" "2h" "7d"`,
+  and go out as seconds. A **rate** is `"100/m"` or `{"limit", "per"}`.
+- **Errors** are `application/problem+json` (RFC 9457): decide by `code`, show `detail`; `errors[].path` is a JSON Pointer into the body, or `/name` of a query parameter.
+  A 503 has `Retry-After`; with an `id` the job may stand: repeat the call with this id.
+- **Lists** answer `items` and `next_cursor`. A page may be short, or empty, and still have a cursor: only `null` is the end.
+- **Configuration** carries an `ETag`; an `If-Match` that does not fit is a 412.
+- **Keys**: `Authorization: Bearer …`, where the server has one.
+- Every answer has an `X-Request-Id`: the one that was sent, if it is 1 to 128 of `[A-Za-z0-9._-]`.
+"""
+
+_TAGS = {
+    "jobs": "Enqueue jobs, look at them, change them while they wait, cancel them.",
+    "work": "Lease jobs and settle them: a worker in any language.",
+    "queues": "What stands in queues, what they keep; pause, purge, obliterate.",
+    "types": "Retry policy, timeout and payload schema of a queue's types.",
+    "dlq": "The dead-letter queue: what died, of what, and how to run it again.",
+    "operations": "Acts over all jobs that match, which run on the server.",
+    "stats": "Rates and percentiles.",
+    "workers": "Who works, and on what.",
+    "health": "Is it alive, is it ready?",
+}
+_TAG_OF = {"lists": "jobs", "change": "jobs", "bulk": "jobs", "lease": "work", "settle": "work"}
+_EXAMPLES = {kind.__name__: example for kind, example in ({**SENT, **ANSWERED}).items()}
+
+
 def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
     """The document of these routes. `key`: whether a key is needed here."""
     types: list[Any] = [Problem]
@@ -55,11 +84,12 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
         "info": {
             "title": "scheduler",
             "version": __version__,
-            "description": "Jobs on Redis: enqueue, look, lease, settle.",
+            "description": _ABOUT,
         },
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {name: _tidy(schema) for name, schema in sorted(schemas.items())},
+            "schemas": {name: _with_example(name, _tidy(schema)) for name, schema in sorted(schemas.items())},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -68,9 +98,10 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
 
 def _operation(route: Route, *, key: bool) -> dict[str, Any]:
     text = inspect.getdoc(route.handler) or ""
+    module = route.handler.__module__.rpartition(".")[2]
     made: dict[str, Any] = {
         "operationId": route.handler.__name__,
-        "tags": [route.handler.__module__.rpartition(".")[2]],
+        "tags": [_TAG_OF.get(module, module)],
         "summary": re.split(r"(?<=[.:]) ", text, maxsplit=1)[0].rstrip(".:"),
         "description": text,
         "parameters": [*_parameters(route)],
@@ -151,10 +182,19 @@ def _problems(route: Route, *, key: bool) -> dict[str, Any]:
         str(status): {
             "description": "; ".join(f"`{code}`: {CODES[code][1]}" for code in found),
             "headers": {name: _HEADERS[name] for name in ("X-Request-Id", extra.get(status)) if name},
-            "content": {PROBLEM_JSON: {"schema": {"$ref": _REF.format(name="Problem")}}},
+            "content": {
+                PROBLEM_JSON: {
+                    "schema": {"$ref": _REF.format(name="Problem")},
+                    "examples": {code: {"value": problem(code)} for code in found},
+                }
+            },
         }
         for status, found in sorted(by_status.items())
     }
+
+
+def _with_example(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return schema | {"examples": [_EXAMPLES[name]]} if name in _EXAMPLES else schema
 
 
 def _tidy(schema: Any) -> Any:

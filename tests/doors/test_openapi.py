@@ -2,12 +2,15 @@
 
 import re
 
+import jsonschema_rs
 import msgspec
+import openapi_spec_validator
 import orjson
 import pytest
 
 from scheduler import fields
 from scheduler.api import ROUTES
+from scheduler.api.examples import ANSWERED, SENT
 from scheduler.api.problems import CODES
 
 
@@ -104,3 +107,65 @@ async def test_ndjson_stands_beside_json_with_the_type_of_a_line(document):
         item["$ref"].rpartition("/")[2] for item in got["application/x-ndjson"]["x-item-schema"]["anyOf"]
     ]
     assert ["BulkLine", "BulkDone"] == names
+
+
+# -- examples -------------------------------------------------------------------------------------------------
+
+
+def described(document, kind):
+    return document["components"]["schemas"][kind.__name__]
+
+
+async def test_it_is_valid_openapi(document):
+    openapi_spec_validator.validate(document)
+
+
+async def test_every_body_and_every_answer_has_an_example(document):
+    bodies = {route.body for route in ROUTES} - {None, fields.Nothing}
+    answers = {kind for route in ROUTES for kind in route.answers.values()} - {None}
+    for kind in {*bodies, *answers}:
+        for one in kind if isinstance(kind, tuple) else [kind]:
+            if isinstance(one, type):
+                assert "examples" in described(document, one), one
+
+
+@pytest.mark.parametrize("kind", [*SENT, *ANSWERED], ids=lambda kind: kind.__name__)
+async def test_an_example_is_what_its_type_and_its_schema_say(document, kind):
+    example = {**SENT, **ANSWERED}[kind]
+    [shown] = described(document, kind)["examples"]
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}", "components": document["components"]}
+
+    assert example == shown
+    msgspec.convert(example, kind) if kind in ANSWERED else msgspec.json.decode(
+        orjson.dumps(example), type=kind
+    )
+    check = jsonschema_rs.Draft202012Validator(schema, offline=True, validate_formats=True)
+    assert [] == [(list(error.instance_path), error.message) for error in check.iter_errors(example)]
+
+
+async def test_an_example_of_a_body_is_taken(api):
+    await api.put("/v1/queues/mail/types/send", {"timeout": 5})
+    for n, route in enumerate(route for route in ROUTES if route.body in SENT):
+        await api.dead(f"dead-{n}")
+        await api.enqueue(f"waits-{n}", delay=600)
+        its_id = f"mail:dead-{n}" if "replay" in route.path else f"mail:waits-{n}"
+        address = route.path.format(id=its_id, queue="mail", type="send")
+        example = SENT[route.body] | ({"wait": 0} if "lease" in route.path else {})
+
+        answer = await api.call(route.method, address, example)
+
+        assert answer.status in {200, 201, 202}, (route.method, route.path, answer.raw)
+
+
+async def test_every_problem_that_is_described_has_an_example(document):
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {}).get("application/problem+json")
+                if content is not None:
+                    assert {code for code in CODES if f"`{code}`" in answer["description"]} == set(
+                        content["examples"]
+                    )
+                    for code, example in content["examples"].items():
+                        msgspec.convert(example["value"], fields.Problem)
+                        assert CODES[code] == (example["value"]["status"], example["value"]["title"])

@@ -1,0 +1,143 @@
+"""An example of each body that is sent and each document that is answered, as the OpenAPI document shows them.
+
+`tests/doors/test_openapi.py` sends the former to a server and reads the latter with their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import fields as f
+from .problems import CODES
+
+_AT, _LATER, _END = "2026-11-24T09:00:00.000Z", "2026-11-24T09:00:02.417Z", "2026-11-24T09:00:03.104Z"
+_ID, _OTHER = "mail:01a20d9f-e7b1-7428-bc6a-de806adfb983", "mail:01a20d9f-e837-710d-8e5b-e5dd4dfa8a59"
+_PAYLOAD = {"to": "ada@example.org", "subject": "Welcome", "body": "Good to have you here."}
+_NOTHING = {"p50": 0.012, "p95": 0.04, "p99": 0.21}
+_COUNTS = {
+    "scheduled": 12, "blocked": 0, "ready": 340, "running": 25, "retrying": 3, "succeeded": 81_240, "cancelled": 7, "dead": 19,
+}  # fmt: skip
+_KEPT = {
+    "succeeded": {"age": 86_400, "count": 100_000},
+    "cancelled": {"age": 86_400, "count": 100_000},
+    "dead": {"age": 2_592_000},
+}
+_RETRY = {
+    "max_attempts": 8, "immediate": 1, "base": 5, "factor": 2, "max_delay": 3_600, "jitter": 0.5, "non_retryable": ["BadAddress"],
+    "max_crashes": 3,
+}  # fmt: skip
+_SCHEMA = {"type": "object", "properties": {"to": {"type": "string", "format": "email"}}, "required": ["to"]}
+
+_READY = {
+    "id": _ID, "queue": "mail", "type": "email.send", "state": "ready", "reason": None, "payload": _PAYLOAD, "priority": 0,
+    "group": None, "tags": ["welcome"], "attempt": 0, "max_attempts": 5, "crashes": 0, "snoozes": 0, "token": 0, "timeout": 30,
+    "deadline": None, "expires_at": None, "created_at": _AT, "run_at": None, "started_at": None, "finished_at": None,
+    "lease_expires_at": None, "worker": None, "progress": None, "result": None, "errors": [], "after": [], "schedule": None,
+    "traceparent": None,
+}  # fmt: skip
+_RUNNING = _READY | {
+    "state": "running", "attempt": 1, "token": 1795510802417000, "started_at": _LATER, "worker": "shell-1",
+    "lease_expires_at": "2026-11-24T09:00:32.417Z",
+}  # fmt: skip
+_DEAD = {name: value for name, value in _READY.items() if name not in {"payload", "result"}} | {
+    "id": _OTHER, "state": "dead", "reason": "attempts", "attempt": 5, "token": 1795510802998000, "started_at": _LATER,
+    "finished_at": _END, "worker": "web-1:4711:9f3c2a10", "fingerprint": "624b85d6970f50b1",
+    "errors": [
+        {"attempt": 5, "kind": "SMTPServerDisconnected", "message": "mx1.example.org hung up", "at": _END, "next": "dead: attempts"}
+    ],
+}  # fmt: skip
+_DONE = {
+    "id": _ID, "act": "replay", "queue": "mail", "state": "done", "matched": 19, "done": 19, "failed": 0, "error": None,
+    "dry_run": False, "filter": {"state": "dead", "fingerprint": "624b85d6970f50b1"}, "created_at": _AT, "updated_at": _END,
+}  # fmt: skip
+_WORKER = {
+    "name": "web-1:4711:9f3c2a10", "host": "web-1", "pid": 4711, "version": "0.1.0", "queues": ["mail"], "types": ["email.send"],
+    "concurrency": 100, "running": [_ID], "started_at": _AT, "seen_at": _END,
+}  # fmt: skip
+_QUEUE = {
+    "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204, "paused": False, "retention": {"dead": {"age": 2_592_000}},
+    "in_force": {"retention": _KEPT}, "rate": None, "concurrency": None, "max_length": None, "max_bytes": None, "partitions": 1,
+    "workers": 4,
+}  # fmt: skip
+_TYPE = {
+    "queue": "mail", "type": "email.send", "retry": {"max_attempts": 8}, "timeout": 30, "schema": _SCHEMA,
+    "in_force": {"retry": _RETRY, "timeout": 30},
+}  # fmt: skip
+_ENDED = {"succeeded": 310, "cancelled": 0, "dead": 1}
+_STATS = {
+    "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204,
+    "ended": {"1m": _ENDED, "5m": _ENDED, "1h": _ENDED}, "rates": {"1m": 5.2, "5m": 1.04, "1h": 0.09},
+    "sample": {"jobs": 311, "since": _AT}, "wait": _NOTHING, "run": _NOTHING,
+    "types": [{"type": "email.send", "jobs": 311, "rate": 5.2, "wait": _NOTHING, "run": None}],
+}  # fmt: skip
+_BULK = {"items": [{"status": 201, "id": _ID}, {"status": 200, "id": _OTHER, "duplicate": True}]}
+
+
+def problem(code: str) -> dict[str, Any]:
+    """An answer of this code."""
+    status, title = CODES[code]
+    made: dict[str, Any] = {
+        "type": f"urn:scheduler:problem:{code}", "title": title, "status": status, "code": code, "detail": f"{title}.",
+    }  # fmt: skip
+    if code == "validation":
+        made |= {
+            "detail": "/priority: expected a whole number from -100 to 100",
+            "errors": [{"path": "/priority", "message": "expected a whole number from -100 to 100"}],
+        }
+    return made
+
+
+SENT: Mapping[type[Any], Any] = {
+    f.NewJobFields: {"type": "email.send", "queue": "mail", "payload": _PAYLOAD, "tags": ["welcome"], "timeout": "30s"},
+    f.BulkFields: {"jobs": [{"type": "email.send", "queue": "mail", "payload": _PAYLOAD}, {"type": "demo.echo"}]},
+    f.CopyFields: {"queue": "mail-again", "delay": "5m"},
+    f.JobFields: {"priority": 10, "tags": ["urgent"]},
+    f.ReplayFields: {"payload": _PAYLOAD},
+    f.LeaseFields: {"worker": "shell-1", "max": 10, "wait": "30s", "request_id": "41"},
+    f.SettleFields: {
+        "worker": "shell-1",
+        "ack": [{"id": _ID, "token": 1795510802417000, "result": {"message_id": "<1@example.org>"}}],
+        "nack": [{"id": _OTHER, "token": 1795510802417001, "error": {"kind": "Timeout", "message": "no answer in 30 s"}}],
+    },
+    f.QueueFields: {"paused": False, "retention": {"dead": {"age": "30d", "count": 100_000}}},
+    f.TypeFields: {"retry": {"max_attempts": 8, "base": "5s"}, "timeout": "30s", "schema": _SCHEMA},
+    f.ReplayDeadFields: {"fingerprint": "624b85d6970f50b1", "rate": "100/m", "stop_after_failures": 5},
+    f.PurgeDeadFields: {"before": "2026-10-01T00:00:00Z", "limit": 1_000},
+    f.PurgeFields: {"state": "succeeded", "older_than": "7d"},
+    f.OperationFields: {"act": "cancel", "queue": "mail", "filter": {"tag": "welcome", "state": "scheduled"}},
+}  # fmt: skip
+"""What may be sent, by its type."""
+
+ANSWERED: Mapping[type[Any], Any] = {
+    f.JobShown: _READY,
+    f.JobsShown: {"items": [{name: _READY[name] for name in _READY if name not in {"payload", "result"}}], "next_cursor": None},
+    f.DeadShown: {"items": [_DEAD], "next_cursor": "Zm9yd2FyZA"},
+    f.GroupsShown: {
+        "items": [
+            {
+                "fingerprint": "624b85d6970f50b1", "type": "email.send", "kind": "SMTPServerDisconnected",
+                "message": "mx1.example.org hung up", "count": 19, "first_at": _AT, "last_at": _END,
+            }
+        ],
+        "next_cursor": None,
+    },
+    f.OperationShown: _DONE,
+    f.OperationsShown: {"items": [_DONE], "next_cursor": None},
+    f.LogShown: {"items": [{"at": _LATER, "line": "connected to mx1.example.org"}], "next_cursor": None},
+    f.BulkShown: _BULK,
+    f.BulkLine: {"index": 3, **problem("validation")},
+    f.BulkDone: {"done": True, "created": 9_998, "duplicates": 1, "failed": 1},
+    f.LeaseShown: {"jobs": [_RUNNING]},
+    f.SettledShown: {"items": [{"id": _ID, "ok": True, "state": "succeeded"}, {"id": _OTHER, "ok": False, "code": "stale_lease"}]},
+    f.WorkersShown: {"items": [_WORKER], "next_cursor": None},
+    f.QueueShown: _QUEUE,
+    f.QueuesShown: {"items": [_QUEUE], "next_cursor": None},
+    f.TypeShown: _TYPE,
+    f.TypesShown: {"items": [_TYPE], "next_cursor": None},
+    f.StatsShown: {"items": [_STATS], "next_cursor": None},
+    f.AliveShown: {"status": "alive"},
+    f.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": 1},
+    f.Problem: problem("not_found"),
+}  # fmt: skip
+"""What may be answered, by its type."""
