@@ -34,11 +34,14 @@ test: $(ready) ## all tests that take seconds; what this machine lacks is skippe
 test-long: $(ready) ## the tests that take longer
 	@$(bin)/python -m pytest -m long
 
-lint: $(ready) ## ruff, mypy --strict, and luacheck over the composed scripts
+lint: $(ready) ## ruff, mypy --strict, luacheck over the composed scripts, and what checks deploy/
 	@$(bin)/ruff check
 	@$(bin)/ruff format --check
 	@$(bin)/mypy
 	@$(bin)/python tests/rules/lint_lua.py
+	@$(bin)/hadolint deploy/Dockerfile
+	@$(bin)/check-jsonschema -q --builtin-schema vendor.compose-spec deploy/compose.yaml
+	@$(bin)/yamllint -s -d '{extends: default, rules: {line-length: {max: 130}, document-start: disable, braces: {max-spaces-inside: 1}}}' deploy
 
 bench: $(ready) ## what it costs, beside bare yardsticks; some minutes  [ARGS='drain rest --server redis']
 	@$(bin)/python tests/bench/run.py $(ARGS)

@@ -170,8 +170,8 @@ def _row(column: dataclasses.Field[Any]) -> Setting:
 
 SETTINGS = tuple(map(_row, dataclasses.fields(Settings)))
 _BY_NAME = {row.name: row for row in SETTINGS}
-# Name a file that holds the setting, as Docker and Kubernetes mount one.
-IN_FILES = {"api_key_file": "api_key"}
+# Each secret may be named as a file that holds it, as Docker, Kubernetes and systemd mount one.
+IN_FILES = {f"{row.name}_file": row.name for row in SETTINGS if row.secret}
 
 
 def load(

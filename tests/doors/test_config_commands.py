@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from scheduler.cli import cli
 from scheduler.cli.config import masked_url
-from scheduler.settings import SETTINGS, SettingsError, load
+from scheduler.settings import IN_FILES, SETTINGS, SettingsError, load
 
 Command = Callable[..., str]
 
@@ -144,6 +144,8 @@ def test_the_environment_file_sets_nothing_and_every_line_of_it_may_be_set(comma
     Path("secret").write_text("of a file")
 
     assert all(line.startswith("#") for line in lines if line)
-    assert {row.variable for row in SETTINGS} | {"SCHEDULER_API_KEY_FILE"} == set(assigned)
-    del assigned["SCHEDULER_API_KEY_FILE"]  # beside SCHEDULER_API_KEY there would be two of them
+    in_files = {f"SCHEDULER_{name.upper()}" for name in IN_FILES}
+    assert {row.variable for row in SETTINGS} | in_files == set(assigned)
+    for name in in_files:  # beside the setting itself there would be two of them
+        del assigned[name]
     load(environ=assigned, directory=tmp_path)

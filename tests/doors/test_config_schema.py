@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
 from click.testing import CliRunner
 
 from scheduler.cli import cli
 from scheduler.cli.config import schema_document
-from scheduler.settings import SETTINGS, SettingsError, load
-
-jsonschema_rs = pytest.importorskip("jsonschema_rs")
+from scheduler.settings import IN_FILES, SETTINGS, SettingsError, load
 
 SAMPLES: dict[str, tuple[list[object], list[object]]] = {
     "port": ([8080, "8080", 0, 65_535], [-1, 65_536, "x", 1.5, True]),
@@ -47,7 +46,7 @@ def test_the_schema_is_one_and_knows_every_name():
     jsonschema_rs.meta.validate(document)
     validator = jsonschema_rs.Draft202012Validator(document)
 
-    assert {row.name for row in SETTINGS} | {"api_key_file"} == set(document["properties"])
+    assert {row.name for row in SETTINGS} | set(IN_FILES) == set(document["properties"])
     assert not validator.is_valid({"prot": 1})
     assert validator.is_valid({"api_key_file": "/run/secrets/key"})
     assert not validator.is_valid({"api_key_file": "/run/secrets/key", "api_key": "x"})
