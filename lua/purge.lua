@@ -1,9 +1,9 @@
 -- purge: waiting or ended -> gone
 --
--- By ids (with a `state` only what stands there still); or the oldest of one `state` (not running) that ended, became ready or are due by `before_ms`; or, with
--- the state "expired", what every retention rule of the queue lets go, with receipts and known ids whose time is
--- over. One page of at most `limit` a call. A purged id is free at once; one that retention lets go stays known
--- until 60 s after its end.
+-- By ids (with a `state` only what stands there still); or the oldest of one `state` (not running) that ended, became
+-- ready or are due by `before_ms`; or, with the state "expired", what every retention rule of the queue lets go, with
+-- receipts and known ids whose time is over. One page of at most `limit` a call. A purged id is free at once; one that
+-- retention lets go stays known until 60 s after its end.
 -- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns how many went and 1 when the page was full, then for each id "gone", the state that refuses ("running",
