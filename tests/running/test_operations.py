@@ -11,6 +11,7 @@ from scheduler.errors import NotFound, Outrun, StoreUnavailable, WrongState
 from scheduler.limits import parse_rate
 from scheduler.operations import WHERE, Operations, Plan
 from scheduler.outcomes import Ack, Bury
+from scheduler.tasks import cancel_all
 from tests.helpers import (
     QUEUE,
     WORKER,
@@ -392,7 +393,7 @@ async def test_it_stops_when_too_many_have_failed_again(store, clock):
 
     failing = asyncio.create_task(fail_again())
     operation = await done(store, plan("replay", stop_after_failures=10))
-    failing.cancel()
+    await cancel_all([failing])
 
     assert ("failed", True, True) == (operation.state, operation.done < 50, operation.done >= 10)
     assert "failed again" in operation.error
@@ -410,7 +411,7 @@ async def test_it_goes_on_while_they_succeed(store, clock):
 
     working = asyncio.create_task(succeed())
     operation = await done(store, plan("replay", stop_after_failures=10))
-    working.cancel()
+    await cancel_all([working])
 
     assert ("done", 30) == (operation.state, operation.done)
 
