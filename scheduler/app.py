@@ -188,7 +188,9 @@ class Scheduler:
         worker = RemoteWorker(link, self.handlers, self.settings, queues=queues, concurrency=concurrency)
         store, follower = cast("Store", RemoteStore(link)), cast("Follower", RemoteFollower(link))
         async with self.at_work(store, follower):
-            await work(worker)
+            cancelled = await work(worker)
+        if cancelled:
+            raise asyncio.CancelledError
 
     # -- enqueueing -----------------------------------------------------------------------------------------------
 

@@ -507,26 +507,25 @@ class RemoteWorker(BaseWorker):
             self.crew.well("")
 
 
-async def work(worker: BaseWorker) -> None:
-    """Runs a worker until it is cancelled, or SIGTERM comes and nobody else listens for it.
+async def work(worker: BaseWorker) -> bool:
+    """Runs a worker until it is cancelled, or SIGTERM comes and nobody else listens for it; whether it was cancelled.
 
-    Then it stops as every worker does: handlers have the grace to finish, what is left is given back. Cancelled again,
-    it gives back at once.
+    It stops as every worker does: handlers have the grace to finish, what is left is given back; cancelled again, at
+    once. The cancellation is kept back, so that what stands around the worker is closed as after any end.
     """
     running = asyncio.create_task(worker.run(), name="worker")
+    cancelled = False
     with _on_sigterm(worker.stop):
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            worker.stop()
-            while not running.done():
-                try:
-                    await asyncio.shield(running)
-                except asyncio.CancelledError:
-                    worker.stop()
-            if not running.cancelled():
-                running.result()
-            raise
+        while not running.done():
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                if running.done():
+                    break
+                cancelled = True
+                worker.stop()
+    await running
+    return cancelled
 
 
 @contextlib.contextmanager
