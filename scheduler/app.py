@@ -9,21 +9,20 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from types import ModuleType, SimpleNamespace, TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 
-from . import retry as retry_policy
-from .documents import NoJson, to_json
+from .documents import NoJson, read_options, to_json
 from .errors import Duplicate, Fault, Invalid, PayloadInvalid, SchedulerError
 from .events import Follower
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
 from .handles import Connection, Handle, SyncHandle
 from .job import NewJob, check, new_key
 from .loop_thread import LoopThread
+from .remote import Link, RemoteFollower, RemoteStore, RemoteWorker, work
 from .retry import Retry
 from .settings import Settings, load
 from .store import Store
 from .testing import AppTest, tested
-from .times import duration_ms
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -175,6 +174,24 @@ class Scheduler:
             if before is not None:
                 self._connections[loop] = before
 
+    async def work_through(
+        self,
+        link: Link,
+        *,
+        queues: Sequence[str] | Mapping[str, int] = (),
+        concurrency: int | None = None,
+    ) -> None:
+        """Works as a worker over somebody who claims and settles for it, until it is cancelled or SIGTERM comes.
+
+        `scheduler.client.Client.work` calls it. What the app enqueues meanwhile goes the same way.
+        """
+        worker = RemoteWorker(link, self.handlers, self.settings, queues=queues, concurrency=concurrency)
+        store, follower = cast("Store", RemoteStore(link)), cast("Follower", RemoteFollower(link))
+        async with self.at_work(store, follower):
+            cancelled = await work(worker)
+        if cancelled:
+            raise asyncio.CancelledError
+
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
     async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
@@ -255,7 +272,7 @@ class Scheduler:
         handler = self.handlers.get(type)
         if handler is not None:
             handler.decode(encoded)
-        made = _options(options)
+        made = read_options(options)
         made.setdefault("queue", handler.queue if handler is not None else "default")
         if ":" in made.get("key", ""):
             queue, _, made["key"] = made["key"].partition(":")
@@ -318,63 +335,3 @@ class Scheduler:
 def _taken_out(payload: dict[str, Any]) -> dict[str, Any]:
     """Takes the options, whose names end in _, out of arguments."""
     return {name[:-1]: payload.pop(name) for name in list(payload) if name.endswith("_")}
-
-
-_OPTIONS = (
-    "queue",
-    "id",
-    "priority",
-    "delay",
-    "run_at",
-    "group",
-    "tags",
-    "timeout",
-    "retry",
-    "retention",
-    "traceparent",
-)
-
-
-def _options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as fields of NewJob; those that are None are left out."""
-    made: dict[str, Any] = {}
-    faults: list[Fault] = []
-    for name, value in options.items():
-        if value is None:
-            continue
-        try:
-            if name not in _OPTIONS:
-                raise ValueError(f"there is no such option; options are {', '.join(_OPTIONS)}")
-            if name == "id":
-                made["key"] = str(value)
-            elif name in {"delay", "timeout", "retention"}:
-                made[f"{name}_ms"] = duration_ms(value)
-            elif name == "run_at":
-                made["run_at_ms"] = _moment(value)
-            elif name == "retry":
-                made["retry"] = retry_policy.stored(
-                    value.document() if isinstance(value, Retry) else Retry(**value).document()
-                )
-            elif name == "tags":
-                if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
-                    raise ValueError("a list of texts")
-                made["tags"] = tuple(value)
-            elif name == "priority":
-                if isinstance(value, bool) or not isinstance(value, int):
-                    raise ValueError("a whole number from -100 to 100")
-                made["priority"] = value
-            elif not isinstance(value, str):
-                raise ValueError("a text")
-            else:
-                made[name] = value
-        except (ValueError, TypeError) as error:
-            faults.append(Fault(f"/{name}", str(error)))
-    if faults:
-        raise Invalid(faults)
-    return made
-
-
-def _moment(value: object) -> int:
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise ValueError("a datetime with a time zone")
-    return round(value.timestamp() * 1000)

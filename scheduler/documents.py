@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from .job import Attempt, Job, State
-from .times import duration_ms, parse_rfc3339
+from . import retry as retry_policy
+from .errors import Fault, Invalid
+from .job import Attempt, Job, NewJob, State
+from .retry import Retry
+from .times import duration_ms, parse_rfc3339, rfc3339, seconds
 
 T = TypeVar("T")
 
@@ -59,7 +64,7 @@ class JobDocument(Struct):
     state: str
     created_at: str
     reason: str | None = None
-    payload: Raw | None = None
+    payload: Raw | UnsetType = UNSET
     priority: int = 0
     group: str | None = None
     tags: tuple[str, ...] = ()
@@ -74,14 +79,14 @@ class JobDocument(Struct):
     finished_at: str | None = None
     lease_expires_at: str | None = None
     worker: str | None = None
-    progress: Raw | None = None
-    result: Raw | None = None
+    progress: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
     errors: tuple[_Attempt, ...] = ()
     traceparent: str | None = None
     copied_from: str | None = None
     edits: tuple[_Edit, ...] = ()
     duplicate: bool = False
-    checkpoint: Raw | None = None
+    checkpoint: Raw | UnsetType = UNSET
     fingerprint: str = ""
 
     def job(self) -> Job:
@@ -92,7 +97,7 @@ class JobDocument(Struct):
             type=self.type,
             state=State(self.state),
             reason=self.reason,
-            payload=None if self.payload is None else bytes(self.payload),
+            payload=bytes(self.payload) if isinstance(self.payload, Raw) else None,
             priority=self.priority,
             group=self.group,
             tags=self.tags,
@@ -131,9 +136,93 @@ def _ms(text: str | None) -> int | None:
     return None if text is None else parse_rfc3339(text)
 
 
-def _json(raw: Raw | None) -> bytes | None:
-    text = b"" if raw is None else bytes(raw)
+def _json(raw: Raw | UnsetType) -> bytes | None:
+    text = bytes(raw) if isinstance(raw, Raw) else b""
     return None if text in {b"", b"null"} else text
+
+
+def new_document(job: NewJob) -> dict[str, Any]:
+    """A new job as the API takes it; msgspec writes it. What is as by default is left out."""
+    made: dict[str, Any] = {"type": job.type, "queue": job.queue, "payload": Raw(job.payload)}
+    if job.key:
+        made["id"] = job.key
+    if job.priority:
+        made["priority"] = job.priority
+    if job.delay_ms is not None:
+        made["delay"] = seconds(job.delay_ms)
+    if job.run_at_ms is not None:
+        made["run_at"] = rfc3339(job.run_at_ms)
+    if job.group is not None:
+        made["group"] = job.group
+    if job.tags:
+        made["tags"] = list(job.tags)
+    if job.timeout_ms is not None:
+        made["timeout"] = seconds(job.timeout_ms)
+    if job.retry:
+        made["retry"] = retry_policy.shown(job.retry)
+    if job.retention_ms is not None:
+        made["retention"] = seconds(job.retention_ms)
+    return made
+
+
+OPTIONS = (
+    "queue",
+    "id",
+    "priority",
+    "delay",
+    "run_at",
+    "group",
+    "tags",
+    "timeout",
+    "retry",
+    "retention",
+    "traceparent",
+)
+
+
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as fields of NewJob; those that are None are left out."""
+    made: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name, value in options.items():
+        if value is None:
+            continue
+        try:
+            if name not in OPTIONS:
+                raise ValueError(f"there is no such option; options are {', '.join(OPTIONS)}")
+            if name == "id":
+                made["key"] = str(value)
+            elif name in {"delay", "timeout", "retention"}:
+                made[f"{name}_ms"] = duration_ms(value)
+            elif name == "run_at":
+                made["run_at_ms"] = _moment(value)
+            elif name == "retry":
+                made["retry"] = retry_policy.stored(
+                    value.document() if isinstance(value, Retry) else Retry(**value).document()
+                )
+            elif name == "tags":
+                if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
+                    raise ValueError("a list of texts")
+                made["tags"] = tuple(value)
+            elif name == "priority":
+                if isinstance(value, bool) or not isinstance(value, int):
+                    raise ValueError("a whole number from -100 to 100")
+                made["priority"] = value
+            elif not isinstance(value, str):
+                raise ValueError("a text")
+            else:
+                made[name] = value
+        except (ValueError, TypeError) as error:
+            faults.append(Fault(f"/{name}", str(error)))
+    if faults:
+        raise Invalid(faults)
+    return made
+
+
+def _moment(value: object) -> int:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError("a datetime with a time zone")
+    return round(value.timestamp() * 1000)
 
 
 class NoJson(ValueError):

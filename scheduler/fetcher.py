@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
@@ -124,12 +125,14 @@ class Crew:
 class Running:
     """One attempt in this process."""
 
-    __slots__ = ("claimed", "context", "lost_at", "started", "task")
+    __slots__ = ("claimed", "context", "lines", "lost_at", "started", "task")
 
     def __init__(self, claimed: Claimed, context: Context) -> None:
         self.claimed = claimed
         self.context = context
         self.started = monotonic()
+        self.lines = itertools.count(1)
+        """Numbers of its log lines."""
         self.lost_at: float | None = None
         self.task: asyncio.Task[None] | None = None
 

@@ -34,20 +34,18 @@ Heard = Callable[[str, Sequence[Extend], Sequence[str]], None]
 """Told in the loop what each lease was answered."""
 
 
-class Heartbeat:
-    """Extends every lease of the process at a third of its length.
+class BaseHeartbeat:
+    """Extends every lease of the process at a third of its length, from a thread.
 
     Two heartbeats may be lost before a job is anybody else's.
     """
 
-    def __init__(self, store: Store, lease_ms: int, *, held: Held, heard: Heard) -> None:
-        self._store, self._held, self._heard = store, held, heard
+    def __init__(self, lease_ms: int, *, held: Held, heard: Heard) -> None:
+        self._held, self._heard = held, heard
         self._period = lease_ms / 3000
         self._ended = threading.Event()
         self._turned = monotonic()
         self._thread: threading.Thread | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._client: redis.Redis | None = None
         self._loop = asyncio.get_running_loop()
         self._loop_stands = False
         self.pulse = Pulse(
@@ -57,29 +55,34 @@ class Heartbeat:
             longest=min(0.5, self._period),
         )
 
+    def extend(self, queue: str, held: list[Extend]) -> Sequence[str]:
+        """What each of these leases is answered: running, cancel, stale or missing. In the thread."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Closes what the thread has opened, in the thread."""
+
     def start(self) -> None:
-        """Begins to beat: in a thread, or for the in-memory server, which belongs to the loop, in a task."""
-        if self._store.clients.fake:
-            self._task = asyncio.create_task(forever(self.pulse, self._beat_in_loop), name="heartbeat")
-            return
+        """Begins to beat."""
         self._thread = threading.Thread(target=self._beat_in_thread, name="heartbeat", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:
         self._ended.set()
-        if self._task is not None:
-            await cancel_all([self._task])
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 0.1)
-        if self._client is not None:
-            # Shuts its socket down: a call that hangs ends, and the thread with it.
-            self._client.close()
 
     def loop_turned(self) -> None:
         """The event loop lives: to be called at least every few seconds."""
         self._turned = monotonic()
 
     def _beat_in_thread(self) -> None:
+        try:
+            self._beat_until_ended()
+        finally:
+            self.close()
+
+    def _beat_until_ended(self) -> None:
         pause = self._period
         while not self._ended.wait(pause):
             if not self._loop_turns():
@@ -107,13 +110,41 @@ class Heartbeat:
         failed: Exception | None = None
         for queue, batch in self._held():
             try:
-                reply = self._extend(self._store.extend_call(queue, batch))
+                reply = self.extend(queue, batch)
             except Exception as error:  # noqa: BLE001 - raised below
                 failed = error
             else:
                 self._loop.call_soon_threadsafe(self._heard, queue, batch, reply)
         if failed is not None:
             raise failed
+
+
+class Heartbeat(BaseHeartbeat):
+    """Heartbeats to a store, on a connection of their own."""
+
+    def __init__(self, store: Store, lease_ms: int, *, held: Held, heard: Heard) -> None:
+        super().__init__(lease_ms, held=held, heard=heard)
+        self._store = store
+        self._task: asyncio.Task[None] | None = None
+        self._client: redis.Redis | None = None
+
+    def start(self) -> None:
+        """Begins to beat: in a thread, or for the in-memory server, which belongs to the loop, in a task."""
+        if self._store.clients.fake:
+            self._task = asyncio.create_task(forever(self.pulse, self._beat_in_loop), name="heartbeat")
+        else:
+            super().start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self._task is not None:
+            await cancel_all([self._task])
+        if self._client is not None:
+            # Shuts its socket down: a call that hangs ends, and the thread with it.
+            self._client.close()
+
+    def extend(self, queue: str, held: list[Extend]) -> Sequence[str]:
+        return self._extend(self._store.extend_call(queue, held))
 
     def _extend(self, call: Call[list[str]]) -> list[str]:
         if self._client is None:

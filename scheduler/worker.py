@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import random
 import secrets
@@ -20,7 +19,7 @@ from .doorbell import Doorbell
 from .errors import SchedulerError, StoreUnavailable
 from .fetcher import Crew, Fetcher, Line
 from .handlers import Handlers
-from .heartbeat import Heartbeat
+from .heartbeat import BaseHeartbeat, Heartbeat
 from .job import Claimed
 from .logs import get_logger
 from .operations import Operations
@@ -76,8 +75,6 @@ class BaseWorker:
         self.heartbeat = self.beat()
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._stop = asyncio.Event()
-        self._lines = itertools.count(1)
-        """Numbers of log lines: a turn that is sent again leaves none of them twice."""
 
     # -- how it claims and settles --------------------------------------------------------------------------------
 
@@ -85,7 +82,7 @@ class BaseWorker:
         """The line of one of its queues."""
         raise NotImplementedError
 
-    def beat(self) -> Heartbeat:
+    def beat(self) -> BaseHeartbeat:
         """What holds its leases."""
         raise NotImplementedError
 
@@ -193,13 +190,20 @@ class BaseWorker:
         note = (
             Extend(claimed.key, claimed.token, value)
             if field == "extend"
-            else Note(claimed.key, claimed.token, field, value, next(self._lines) if field == "log" else 0)
+            else Note(
+                claimed.key, claimed.token, field, value, self._number(claimed) if field == "log" else 0
+            )
         )
         if threading.get_ident() == self._thread:
             # At once: a handler that ends now must not be told of before what it has told.
             self._take_note(claimed.queue, note)
         else:
             self._loop.call_soon_threadsafe(self._take_note, claimed.queue, note)
+
+    def _number(self, claimed: Claimed) -> int:
+        """The next number of a log line of this run: a turn that is sent again leaves no line twice."""
+        running = self.fetchers[claimed.queue].running.get(claimed.token)
+        return 0 if running is None else next(running.lines)
 
     def _take_note(self, queue: str, note: Note | Extend) -> None:
         fetcher = self.fetchers[queue]

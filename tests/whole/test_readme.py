@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from scheduler import scripts
 from scheduler.keys import QUEUE_KEYS
 from tests.conftest import binary
-from tests.whole.conftest import ROOT, Folder, free_port
+from tests.whole.conftest import ROOT, Folder, free_port, http
 
 LUA = (ROOT / "lua" / "README.md").read_text()
 
@@ -50,6 +51,47 @@ def test_the_worked_example_runs_as_it_stands(folder: Folder):
     assert re.search(r'result +\{"said":"hello"\}', done.stdout), done.stdout
     manifest = json.loads((folder.path / "manifest.json").read_text())
     assert scripts.names() == [script["name"] for script in manifest["scripts"]]
+
+
+def test_the_examples_of_the_client_run_as_they_stand(folder: Folder):
+    text = (ROOT / "scheduler" / "client" / "README.md").read_text()
+    blocks = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.DOTALL))
+    port = free_port()
+    for name, block in blocks.items():
+        assert "http://localhost:8080" in block
+        (folder.path / name).write_text(block.replace("localhost:8080", f"127.0.0.1:{port}"))
+    folder.start("dev", "--port", str(port))
+    folder.until(lambda: _listens(port))
+
+    def run(name: str) -> str:
+        done = subprocess.run(
+            [sys.executable, name], cwd=folder.path, env=folder.environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert 0 == done.returncode, done.stderr
+        return done.stdout
+
+    first = run("first.py").splitlines()
+    assert first[0].endswith(" scheduled")
+    assert ["{'hello': 'world'}", "5000 created"] == first[1:]
+    assert ["{'n': 1}"] == run("plain.py").splitlines()[:1]
+    far = subprocess.Popen([sys.executable, "far.py"], cwd=folder.path, env=folder.environment)
+    folder.processes.append(far)
+    status, job = http(
+        "POST",
+        f"http://127.0.0.1:{port}/v1/jobs",
+        {"type": "greet", "queue": "hand", "payload": {"name": "Ada"}},
+    )
+    assert 201 == status
+    status, job = http("GET", f"http://127.0.0.1:{port}/v1/jobs/{job['id']}?wait=30")
+    assert "Hello Ada!" == job["result"]
+    far.terminate()
+    assert 0 == far.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_table_of_keys_is_the_code_s():

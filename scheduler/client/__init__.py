@@ -1,0 +1,49 @@
+"""The client over HTTP, for programs that may not reach Redis: enqueue, look, wait, work."""
+
+from __future__ import annotations
+
+from ..documents import Leased, Listed
+from .client import Client, Handle, Queue, Sending
+from .lines import Outcome
+from .problems import (
+    Changed,
+    Duplicate,
+    Forbidden,
+    Invalid,
+    LeaseLost,
+    NotFound,
+    Problem,
+    StoreFull,
+    StoreUnavailable,
+    TooMany,
+    Unauthorized,
+    Unreachable,
+    WrongState,
+)
+from .sync import SyncClient, SyncHandle, SyncQueue
+
+__all__ = [
+    "Changed",
+    "Client",
+    "Duplicate",
+    "Forbidden",
+    "Handle",
+    "Invalid",
+    "LeaseLost",
+    "Leased",
+    "Listed",
+    "NotFound",
+    "Outcome",
+    "Problem",
+    "Queue",
+    "Sending",
+    "StoreFull",
+    "StoreUnavailable",
+    "SyncClient",
+    "SyncHandle",
+    "SyncQueue",
+    "TooMany",
+    "Unauthorized",
+    "Unreachable",
+    "WrongState",
+]

@@ -1,0 +1,222 @@
+"""What a worker over HTTP needs: each call once, or repeated for those who ask themselves. See `scheduler/remote.py`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from ..documents import JobDocument, Leased, new_document
+from ..errors import Fault, SchedulerError
+from ..errors import Invalid as NotTaken
+from ..job import Job, NewJob
+from ..outcomes import Enqueued
+from ..times import parse_rfc3339, seconds
+from .lines import Line, Outcome
+from .problems import Problem, StoreUnavailable, Unreachable, problem_of
+from .transport import NDJSON, Transport, part
+
+CHUNK = 64 * 1024
+"""Bytes of a stream that are handed over at a time."""
+
+LATER = frozenset({"store_unavailable", "store_full", "queue_full", "rate_limited"})
+"""Codes of items that are sent again."""
+
+
+class _Leases(msgspec.Struct):
+    jobs: list[JobDocument]
+
+
+class _Settled(msgspec.Struct):
+    items: list[dict[str, Any]]
+
+
+class HttpLink:
+    """Claims, settles and enqueues over HTTP."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    @asynccontextmanager
+    async def again(self, timeout: float) -> AsyncIterator[HttpLink]:  # noqa: ASYNC109 - of each of its calls
+        """Another one like this, for another event loop, whose calls take so many seconds at most."""
+        former = self._transport
+        transport = Transport(former.url, former.key, timeout=timeout, patience=0)
+        try:
+            yield HttpLink(transport)
+        finally:
+            await transport.close()
+
+    # -- working --------------------------------------------------------------------------------------------------
+
+    async def lease(
+        self, queue: str, *, worker: str, count: int, wait: float, lease_ms: int, request_id: str
+    ) -> list[Leased]:
+        """Claims once."""
+        return await self.claim(
+            queue, worker=worker, count=count, wait=wait, lease=seconds(max(1_000, lease_ms)),
+            request_id=request_id, patience=0,
+        )  # fmt: skip
+
+    async def claim(
+        self,
+        queue: str,
+        *,
+        worker: str,
+        count: int,
+        wait: float,
+        lease: float | str | None,
+        request_id: str,
+        patience: float | None = None,
+    ) -> list[Leased]:
+        """Claims; the same request again gives the same jobs."""
+        body = {"worker": worker, "max": count, "wait": wait, "request_id": request_id}
+        if lease is not None:
+            body["lease"] = lease
+        answer = await self._transport.call(
+            "POST", f"/v1/queues/{part(queue)}/lease", body, wait=wait, safe=True, patience=patience
+        )
+        return [document.leased() for document in answer.read(_Leases).jobs]
+
+    async def settle(
+        self, queue: str, *, worker: str, items: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> list[Mapping[str, Any]]:
+        """Tells once. Raises the package's Invalid for all that repeating does not help."""
+        try:
+            return await self.tell(queue, worker=worker, items=items, patience=0)
+        except Problem as error:
+            if error.status in {400, 413, 415} and not isinstance(error, NotTaken):
+                raise NotTaken([Fault("", str(error))]) from error
+            raise
+
+    async def tell(
+        self,
+        queue: str,
+        *,
+        worker: str,
+        items: Mapping[str, Sequence[Mapping[str, Any]]],
+        patience: float | None = None,
+    ) -> list[Mapping[str, Any]]:
+        """Tells what became of jobs; safe to repeat by their tokens."""
+        path, body = f"/v1/queues/{part(queue)}/settle", {"worker": worker, **items}
+        answer = await self._transport.call("POST", path, body, safe=True, patience=patience)
+        return list(answer.read(_Settled).items)
+
+    async def declare(self, queue: str, type: str, policy: Mapping[str, Any]) -> None:
+        """Tells a queue what the code of a worker says of a type."""
+        path = f"/v1/queues/{part(queue)}/types/{part(type)}"
+        await self._transport.call("PUT", path, policy, query={"declared": "true"}, safe=True, patience=0)
+
+    async def look(self, job_id: str, wait: float = 0) -> Job:
+        """A job, once it has ended or after so many seconds."""
+        query = {"wait": f"{wait:.3f}"} if wait else None
+        answer = await self._transport.call(
+            "GET", f"/v1/jobs/{part(job_id)}", query=query, wait=wait, safe=True
+        )
+        return answer.read(JobDocument).job()
+
+    async def stop(self, job_id: str) -> Job:
+        """Cancels a job."""
+        answer = await self._transport.call("POST", f"/v1/jobs/{part(job_id)}/cancel", safe=True)
+        return answer.read(JobDocument).job()
+
+    # -- enqueueing -----------------------------------------------------------------------------------------------
+
+    async def enqueue_each(self, jobs: Sequence[NewJob]) -> list[Enqueued | SchedulerError]:
+        """New jobs with their keys: what became of each."""
+        if len(jobs) == 1:
+            return [await self._enqueue_one(jobs[0])]
+        lines = [
+            Line(n, f"{job.queue}:{job.key}", msgspec.json.encode(new_document(job)) + b"\n")
+            for n, job in enumerate(jobs)
+        ]
+        found: list[Enqueued | SchedulerError] = []
+        for outcome in await self.send(lines):
+            if outcome.error is not None:
+                found.append(outcome.error)
+            else:
+                found.append(Enqueued(outcome.id, "exists" if outcome.duplicate else "ready", 0, None))
+        return found
+
+    async def _enqueue_one(self, job: NewJob) -> Enqueued | SchedulerError:
+        try:
+            answer = await self._transport.call("POST", "/v1/jobs", new_document(job), safe=True)
+        except Problem as error:
+            return error
+        found = answer.read(JobDocument)
+        state = "exists" if found.duplicate else found.state
+        return Enqueued(found.id, state, parse_rfc3339(found.created_at), None)
+
+    async def send(self, lines: Sequence[Line]) -> list[Outcome]:
+        """Enqueues these, in order, and says what became of each.
+
+        An answer that breaks off, and jobs that are refused for the moment, are sent again within the patience: they have
+        their ids. A job that a former try created is no duplicate.
+        """
+        known = {line.number: Outcome(line.number, line.id, error=line.error) for line in lines if line.error}
+        left = [line for line in lines if line.number not in known]
+        tried = False
+
+        async def once() -> None:
+            nonlocal left, tried
+            former, tried = tried, True
+            later = await self._send_once(left, known, repeated=former)
+            if later is not None:
+                left = [line for line in left if line.number not in known]
+                raise later
+
+        try:
+            if left:
+                await self._transport.repeated(once, safe=True)
+        except Problem as error:
+            if not isinstance(error, StoreUnavailable) and error.code not in LATER:
+                raise
+            for line in left:
+                known.setdefault(line.number, Outcome(line.number, line.id, error=error))
+        return [known[line.number] for line in lines]
+
+    async def _send_once(
+        self, lines: Sequence[Line], known: dict[int, Outcome], *, repeated: bool
+    ) -> Problem | None:
+        """Sends lines and reads what is answered. Returns a problem when some of them are to be sent again."""
+        named: dict[int, dict[str, Any]] = {}
+        done = False
+        async with self._transport.open(
+            "POST", "/v1/jobs/bulk", _chunks(lines), headers={"Content-Type": NDJSON}
+        ) as response:
+            async for text in response.content:
+                answer = msgspec.json.decode(text, type=dict[str, Any])
+                if answer.get("done"):
+                    done = True
+                elif "index" in answer:
+                    named[answer["index"]] = answer
+        if not done:
+            raise Unreachable("the answer broke off before its last line")
+        later: Problem | None = None
+        for index, line in enumerate(lines):
+            answer = named.get(index, {"status": 201})
+            if answer["status"] == 201:
+                known[line.number] = Outcome(line.number, line.id)
+            elif answer["status"] == 200:
+                # Where a former try was not answered, it may have been that one.
+                known[line.number] = Outcome(line.number, answer["id"], duplicate=not repeated)
+            else:
+                problem = problem_of(answer)
+                if problem.code in LATER:
+                    later = problem
+                else:
+                    known[line.number] = Outcome(line.number, line.id, error=problem)
+        return later
+
+
+async def _chunks(lines: Sequence[Line]) -> AsyncIterator[bytes]:
+    chunk = bytearray()
+    for line in lines:
+        chunk += line.text
+        if len(chunk) >= CHUNK:
+            yield bytes(chunk)
+            chunk.clear()
+    if chunk:
+        yield bytes(chunk)

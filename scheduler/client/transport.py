@@ -1,0 +1,221 @@
+"""Calls over HTTP: each within its time, repeated where that is safe, its refusal raised as an error."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from .. import __version__
+from ..errors import SchedulerError
+from .problems import Problem, StoreFull, StoreUnavailable, TooMany, Unreachable, problem_of
+
+T = TypeVar("T")
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+TIMEOUT = 30.0
+"""Seconds that one try may take, beyond what it asks the server to wait."""
+PATIENCE = 60.0
+"""Seconds for which a call that is safe to repeat is repeated."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+
+class Answer:
+    """A whole answer: its status, its headers, its bytes."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
+
+    def read(self, kind: type[T]) -> T:
+        """The body as what it should be. Raises SchedulerError for something else."""
+        try:
+            found: T = msgspec.json.decode(self.body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise SchedulerError(f"the answer is not what this client knows: {error}") from error
+        return found
+
+
+class Transport:
+    """One address, one key, one pool of connections. It belongs to the event loop that uses it first."""
+
+    def __init__(self, url: str, key: str | None, *, timeout: float, patience: float) -> None:
+        """Raises ValueError for what is no http address, or no key."""
+        address = URL(url.rstrip("/"))
+        if address.scheme not in {"http", "https"} or not address.host or address.query_string:
+            raise ValueError(f"{url!r} is no address of the API: it is written as http://localhost:8080")
+        self.url, self.key = str(address), key_of(key)
+        self.timeout, self.patience = timeout, patience
+        self._session: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        return f"<{self.url}>"
+
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            headers = {"User-Agent": f"scheduler-client/{__version__}", "Accept": f"{JSON}, {NDJSON}"}
+            if self.key is not None:
+                headers["Authorization"] = f"Bearer {self.key}"
+            self._session = aiohttp.ClientSession(
+                headers=headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=aiohttp.TCPConnector(limit=0),
+                middlewares=(_once,),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0,
+        safe: bool,
+        patience: float | None = None,
+    ) -> Answer:
+        """One call. `safe`: the same call again changes nothing more, so that it is repeated when it is not answered.
+
+        `wait`: seconds that the server is asked to wait. Raises Problem.
+        """
+        sent = None if body is None else msgspec.json.encode(body)
+
+        async def once() -> Answer:
+            return await self._once(method, path, sent, query, headers, wait)
+
+        return await self.repeated(once, safe=safe, patience=patience)
+
+    async def repeated(
+        self, once: Callable[[], Awaitable[T]], *, safe: bool, patience: float | None = None
+    ) -> T:
+        """What `once` answers in the end: tried again within the patience, after pauses that the server names."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (self.patience if patience is None else patience)
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await once()
+            except (StoreUnavailable, StoreFull, TooMany) as error:
+                refused = isinstance(error, TooMany | StoreFull) or (
+                    isinstance(error, StoreUnavailable) and not error.unknown
+                )
+                if not safe and not refused:
+                    raise
+                # Jittered: all who were refused at once would come again at once.
+                rest = max(error.retry_after or 0, pause * random.uniform(0.5, 1.0))
+                if loop.time() + rest >= until:
+                    raise
+                pause = min(2 * pause, LONGEST_PAUSE)
+                await asyncio.sleep(rest)
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        sent: bytes | None,
+        query: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None,
+        wait: float,
+    ) -> Answer:
+        given, data = dict(headers or {}), None
+        if sent is not None:
+            given["Content-Type"] = JSON
+            given["Content-Length"] = str(len(sent))
+            data = io.BytesIO(sent)
+        async with self.open(method, path, data, query=query, headers=given, wait=wait) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        sent: Any,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that has begun and is none of refusal. Raises Problem, also for what breaks while it is read."""
+        limit = aiohttp.ClientTimeout(total=self.timeout + wait, sock_connect=min(10.0, self.timeout))
+        try:
+            async with self.session().request(
+                method, self._address(path, query), data=sent, headers=headers, timeout=limit, allow_redirects=False
+            ) as response:  # fmt: skip
+                if response.status >= 300:
+                    raise _problem(response, await response.read())
+                yield response
+        except TimeoutError as error:
+            raise Unreachable(f"{self.url}: no answer within {self.timeout + wait:g} s") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Unreachable(f"{self.url}: {str(error) or type(error).__name__}") from error
+
+    def _address(self, path: str, query: Mapping[str, Any] | None) -> URL:
+        said = {name: value for name, value in (query or {}).items() if value is not None}
+        text = urlencode(said, quote_via=quote) if said else ""
+        return URL(f"{self.url}{path}{'?' if text else ''}{text}", encoded=True)
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    # aiohttp would send a GET or DELETE again whose connection was closed. What is repeated is decided here.
+    try:
+        return await send(request)
+    except aiohttp.ClientSSLError as error:
+        # Repeating does not help.
+        raise Problem({"code": "tls", "detail": str(error)}) from error
+    except aiohttp.ClientConnectorError as error:
+        # It was never sent.
+        raise Unreachable(str(error), unknown=False) from error
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise Unreachable(f"{request.url.origin()}: {str(error) or type(error).__name__}") from error
+
+
+def part(name: str) -> str:
+    """A name as a part of an address."""
+    return quote(name, safe=":~")
+
+
+def key_of(key: str | None) -> str | None:
+    """The key that was given, else that of SCHEDULER_API_KEY or SCHEDULER_API_KEY_FILE. Raises ValueError."""
+    found = key if key is not None else os.environ.get("SCHEDULER_API_KEY")
+    if found is None and (file := os.environ.get("SCHEDULER_API_KEY_FILE")):
+        found = Path(file).read_text().strip()
+    if not found:
+        return None
+    if not (found.isascii() and found.isprintable() and " " not in found):
+        raise ValueError("a key has no spaces and no characters beyond ASCII")
+    return found
+
+
+def _problem(response: aiohttp.ClientResponse, body: bytes) -> Problem:
+    try:
+        document = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        document = {"detail": f"{response.reason or 'no reason'}; it comes from something before the API"}
+    # What the line says counts: some gateways send a body of their own.
+    document["status"] = response.status
+    return problem_of(document, retry_after=_retry_after(response.headers.get("Retry-After")))
+
+
+def _retry_after(text: str | None) -> float | None:
+    # A date is allowed too; nobody here sends one, and a pause of our own does as well.
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
