@@ -103,6 +103,7 @@ def make_app(
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
     app[SCHEMAS] = Schemas(store)
+    app[lease.LATEST] = lease.Latest()
     app[OPERATIONS] = Operations(store, f"api:{uuid4().hex}", app[SCHEMAS])
     app.cleanup_ctx.append(_finish_work)
     app.cleanup_ctx.append(_carry_operations)

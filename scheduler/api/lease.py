@@ -28,6 +28,9 @@ log = get_logger(__name__)
 table = Table()
 
 LONGEST_WAIT_MS = 60_000
+REMEMBERED = 30.0
+"""Seconds for which a request is known as the last of its `request_id`: what is given back is so by then."""
+
 LEASE_MS = 1_000, 12 * 3_600_000
 """The shortest and the longest lease."""
 
@@ -57,6 +60,34 @@ class Asked:
             raise Invalid(faults)
 
 
+class Latest:
+    """Of the requests that a caller repeats under one `request_id`, the one that came last: the jobs are its own.
+
+    What an earlier one would give back, since its caller hung up, the later one was answered with.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[tuple[str, str, str], Asked] = {}
+
+    def came(self, asked: Asked) -> None:
+        """A request has come."""
+        if asked.repeats:
+            name = asked.queue, asked.worker, asked.turn
+            self._asked[name] = asked
+            asyncio.get_running_loop().call_later(REMEMBERED, self._forget, name, asked)
+
+    def is_another(self, asked: Asked) -> bool:
+        """It was repeated since."""
+        return self._asked.get((asked.queue, asked.worker, asked.turn), asked) is not asked
+
+    def _forget(self, name: tuple[str, str, str], asked: Asked) -> None:
+        if self._asked.get(name) is asked:
+            del self._asked[name]
+
+
+LATEST = web.AppKey("latest", Latest)
+
+
 def check_worker(name: str, faults: list[Fault]) -> None:
     if not WORKER_NAME.fullmatch(name):
         faults.append(Fault("/worker", "1 to 128 letters, digits, '.', '_', ':', '@' or '-'"))
@@ -78,6 +109,7 @@ def within(value: float | str, path: str, least: int, most: int, faults: list[Fa
 async def lease(request: web.Request, fields: LeaseFields) -> web.StreamResponse:
     """Claim jobs for a worker, waiting up to `wait` for the first. The same `request_id`: the same jobs."""
     asked = Asked(fields, queue_name(request, new=True), request.app[SETTINGS].lease_ms)
+    request.app[LATEST].came(asked)
     # One that waits is there all the while, however short a lease it asks for.
     sign_ms = max(asked.lease_ms, round(asked.wait * 1000))
     request.app[BEHIND].do(request.app[PRESENCE].sign_for(asked.worker, asked.queue, sign_ms))
@@ -120,7 +152,7 @@ async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
     try:
         claim = await asyncio.shield(running)
     except asyncio.CancelledError:
-        request.app[BEHIND].do(_undo(request.app[DOORBELL], store, asked, running))
+        request.app[BEHIND].do(_undo(request.app[DOORBELL], store, asked, running, request.app[LATEST]))
         raise
     if claim.sweep:
         request.app[BEHIND].do(_sweep(request, asked))
@@ -145,7 +177,7 @@ async def _run(request: web.Request, asked: Asked, call: Call[Claim]) -> Claim:
     except StoreUnavailable as error:
         # A caller with a request_id asks again himself, and must find his jobs then.
         if error.unknown and not asked.repeats:
-            request.app[BEHIND].do(_recover(store, asked, call))
+            request.app[BEHIND].do(_recover(store, asked, call, request.app[LATEST]))
         raise
 
 
@@ -168,7 +200,7 @@ async def _hand_over(request: web.Request, asked: Asked, jobs: list[Claimed]) ->
         await _flush(request, asked.lease_ms / 1000)
     except BaseException:
         # Whatever it was: nobody has heard of these jobs.
-        request.app[BEHIND].do(_give_back(store, asked, jobs))
+        request.app[BEHIND].do(_give_back(store, asked, jobs, request.app[LATEST]))
         raise
     return response
 
@@ -256,14 +288,16 @@ def _document(claimed: Claimed, job: Job) -> dict[str, Any]:
 # -- behind the answer ---------------------------------------------------------------------------------------
 
 
-async def _undo(doorbell: Doorbell, store: Store, asked: Asked, running: asyncio.Future[Claim]) -> None:
+async def _undo(
+    doorbell: Doorbell, store: Store, asked: Asked, running: asyncio.Future[Claim], latest: Latest
+) -> None:
     """The caller hung up while the claim was under way: what it gave goes back, and another looks in his place."""
     claim = await running
     doorbell.remind(asked.queue, claim.wait_ms / 1000, asked.worker)
-    await _give_back(store, asked, claim.jobs)
+    await _give_back(store, asked, claim.jobs, latest)
 
 
-async def _recover(store: Store, asked: Asked, call: Call[Claim]) -> None:
+async def _recover(store: Store, asked: Asked, call: Call[Claim], latest: Latest) -> None:
     """Nobody knows what a claim gave, nor will ask: once the store is back, it goes back."""
     for pause in (0.5, 2.0, 5.0, 10.0):
         await asyncio.sleep(pause)
@@ -271,16 +305,21 @@ async def _recover(store: Store, asked: Asked, call: Call[Claim]) -> None:
             claim = await store.run(call)
         except StoreUnavailable:
             continue
-        await _give_back(store, asked, claim.jobs)
+        await _give_back(store, asked, claim.jobs, latest)
         return
 
 
-async def _give_back(store: Store, asked: Asked, jobs: Sequence[Claimed]) -> None:
-    """Releases jobs that nobody has heard of. Where the store stays away, their lease ends instead."""
+async def _give_back(store: Store, asked: Asked, jobs: Sequence[Claimed], latest: Latest) -> None:
+    """Releases jobs that nobody has heard of. Where the store stays away, their lease ends instead.
+
+    Not those of a request that was repeated meanwhile: its caller has them.
+    """
     if not jobs:
         return
     back = [Release(job.key, job.token) for job in jobs]
     for pause in (0.1, 0.5, 2.0, None):
+        if latest.is_another(asked):
+            return
         try:
             await store.release(asked.queue, back, worker=asked.worker)
         except StoreUnavailable:

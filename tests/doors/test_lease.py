@@ -209,6 +209,30 @@ async def test_what_was_claimed_for_who_hung_up_is_released_at_once(serving, mon
     assert "" == said()
 
 
+async def test_what_was_asked_for_again_is_not_given_back_for_the_first_request(serving, monkeypatch):
+    """The caller hung up, and has repeated the request before what it gave went back: the jobs are his."""
+    api = await serving()
+    await api.enqueue()
+    claimed, run = asyncio.Event(), api.store.run
+
+    async def slowly(call):
+        reply = await run(call)
+        if call.script == "claim" and not claimed.is_set():
+            claimed.set()
+            await asyncio.sleep(0.3)
+        return reply
+
+    monkeypatch.setattr(api.store, "run", slowly)
+    _, writer = await begun(api, {"worker": "w", "request_id": "1"})
+    await claimed.wait()
+    writer.close()
+    [job] = await api.lease(request_id="1")
+    await asyncio.sleep(0.5)
+
+    now = (await api.get("/v1/jobs/mail:a")).doc
+    assert ("running", job["token"]) == (now["state"], now["token"])
+
+
 async def test_what_cannot_be_written_is_released(api, said):
     for n in range(20):
         await api.enqueue(f"k{n}", payload="x" * 1_000_000)
