@@ -5,6 +5,7 @@
 -- of fields of `config` and its fields and values, and the fields and values of `counters`.
 -- @flags no-writes
 -- @include lib/clock
+-- @include lib/place_of
 local jobs, scheduled, blocked, ready, running, retrying, succeeded, cancelled, dead, config, counters = unpack(KEYS)
 local now = unpack(ARGV)
 
@@ -16,9 +17,10 @@ local first = redis.call("ZRANGE", ready, 0, 0, "WITHSCORES")
 local since = ""
 if first[1] then
   local record = redis.call("HGET", jobs, first[1]) or ""
-  local rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
+  local created, rank = string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|(%d+)|(%-?%d*)|")
   local step = tonumber(redis.call("HGET", config, "step")) or 60000000
-  since = string.format("%.0f", math.floor((tonumber(first[2]) + rank * step) / 1000))
+  local place = place_of(tonumber(first[2]), tonumber(rank) or 0, step, tonumber(created) or 0, select(2, clock(now)))
+  since = string.format("%.0f", math.floor(place / 1000))
 end
 reply[#reply + 1] = since
 local settings = redis.call("HGETALL", config)

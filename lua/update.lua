@@ -12,6 +12,7 @@
 -- @include lib/refusal
 -- @include lib/state_of
 -- @include lib/revise
+-- @include lib/place_of
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, notes, config, counters, bell, events = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, priority, delay_ms, run_at_ms, payload, crc, header_before, header
 
@@ -55,7 +56,10 @@ for i = 1, tonumber(count) do
     local old = tonumber(former) or 0
     local new = rank or old
     local change = { id = id, from = state, to = state, score = score, edits = redis.call("HGET", notes, id .. ":edits") }
-    if state == "ready" then change.score = score + (old - new) * step end
+    if state == "ready" and new ~= old then
+      local created = tonumber(string.match(start, "|(%d+)|$")) or now
+      change.score = place_of(score, old, step, created, micros) - new * step
+    end
     if due and due <= now and state ~= "ready" then
       place = math.max(place + 1, micros)
       change.to, change.score = "ready", place - new * step

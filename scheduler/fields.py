@@ -216,10 +216,20 @@ class RetentionFields(Request):
     dead: KeepFields | UnsetType | None = UNSET
 
 
+class AgingFields(Request):
+    """A job rises by one level of priority each time that it has waited so long."""
+
+    aging: Duration
+
+
 class QueueFields(Request):
-    """The configuration of a queue. By PATCH, what is left out stays as it is, and null lifts."""
+    """The configuration of a queue. By PATCH, what is left out stays as it is, and null lifts.
+
+    `priority_mode`: how priorities weigh, of jobs that become ready from now on.
+    """
 
     paused: bool | UnsetType | None = UNSET
+    priority_mode: Literal["strict"] | AgingFields | UnsetType | None = UNSET
     retention: RetentionFields | UnsetType | None = UNSET
 
 
@@ -540,8 +550,13 @@ class RetentionShown(Struct, kw_only=True):
     dead: KeepShown | UnsetType = UNSET
 
 
+class AgingShown(Struct, kw_only=True):
+    aging: float
+
+
 class QueueInForce(Struct, kw_only=True):
     retention: RetentionShown
+    priority_mode: Literal["strict"] | AgingShown
 
 
 class QueueShown(Struct, kw_only=True):
@@ -552,6 +567,7 @@ class QueueShown(Struct, kw_only=True):
     oldest_wait: float | None
     paused: bool
     retention: RetentionShown
+    priority_mode: Literal["strict"] | AgingShown | None
     in_force: QueueInForce
     rate: None
     concurrency: None

@@ -18,6 +18,9 @@ DEFAULT_RETENTION: Mapping[str, Mapping[str, int]] = {
 }
 """What lua/lib/excess.lua keeps where nothing is set, as documents show it."""
 
+DEFAULT_STEP, STRICT_STEP = 60_000_000, 60_000_000_000_000
+"""Microseconds of waiting that a level of priority is worth: where nothing is set, and so many that none ages."""
+
 KEPT = ("age", "count", "bytes")
 """What a retention may limit."""
 
@@ -150,8 +153,10 @@ def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
         "oldest_wait": None if since is None else seconds(max(0, census.now - since)),
         "paused": "paused" in census.config,
         "retention": {state: limits for state, limits in kept.items() if limits},
+        "priority_mode": _priority_mode(census.config.get("step")),
         "in_force": {
-            "retention": {state: {**DEFAULT_RETENTION[state], **limits} for state, limits in kept.items()}
+            "retention": {state: {**DEFAULT_RETENTION[state], **limits} for state, limits in kept.items()},
+            "priority_mode": _priority_mode(census.config.get("step", str(DEFAULT_STEP))),
         },
         "rate": None,
         "concurrency": None,
@@ -160,6 +165,12 @@ def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
         "partitions": 1,
         "workers": workers,
     }
+
+
+def _priority_mode(step: str | None) -> Any:
+    if step is None:
+        return None
+    return "strict" if int(step) == STRICT_STEP else {"aging": seconds(int(step) // 1_000)}
 
 
 def kept_fields(state: str) -> list[str]:

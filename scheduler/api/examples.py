@@ -57,7 +57,8 @@ _WORKER = {
 }  # fmt: skip
 _QUEUE = {
     "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204, "paused": False, "retention": {"dead": {"age": 2_592_000}},
-    "in_force": {"retention": _KEPT}, "rate": None, "concurrency": None, "max_length": None, "max_bytes": None, "partitions": 1,
+    "priority_mode": None,
+    "in_force": {"retention": _KEPT, "priority_mode": {"aging": 60}}, "rate": None, "concurrency": None, "max_length": None, "max_bytes": None, "partitions": 1,
     "workers": 4,
 }  # fmt: skip
 _TYPE = {

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from ..errors import Changed, Fault, Invalid, NotFound, WrongState
 from ..fields import (
+    AgingFields,
     KeepFields,
     Nothing,
     OperationShown,
@@ -19,14 +20,18 @@ from ..fields import (
     RetentionFields,
 )
 from ..job import LONGEST_DELAY_MS
-from ..outcomes import DEFAULT_RETENTION, KEPT, Census, kept_fields, queue_document
+from ..outcomes import DEFAULT_RETENTION, KEPT, STRICT_STEP, Census, kept_fields, queue_document
 from ..times import duration_ms
+from .lease import within
 from .operations import at_once, plan_of_purge
 from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
 from .routes import Param, Table, json_answer, queue_name
 
 table = Table()
+
+AGING_MS = 100, 365 * 86_400_000
+"""The shortest and the longest wait that a level of priority may be worth."""
 
 
 @table.add("GET", "/v1/queues", {200: QueuesShown}, query=PAGE)
@@ -58,7 +63,9 @@ async def get_queue(request: web.Request, _: None) -> web.Response:
 async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     """Create a queue, or replace its configuration: what is left out is as by default."""
     queue = queue_name(request, new=True)
-    lifted = {"paused": ""} | {field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)}
+    lifted = {"paused": "", "step": ""} | {
+        field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)
+    }
     changes = lifted | _changes(fields)
     store = request.app[STORE]
     before = await store.run(store.census_call(queue))
@@ -178,6 +185,8 @@ def _changes(fields: QueueFields) -> dict[str, str]:
     faults: list[Fault] = []
     if not isinstance(fields.paused, UnsetType):
         changes["paused"] = "1" if fields.paused else ""
+    if not isinstance(fields.priority_mode, UnsetType):
+        changes["step"] = _step(fields.priority_mode, faults)
     retention = fields.retention
     if retention is None:
         changes |= {field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)}
@@ -191,6 +200,15 @@ def _changes(fields: QueueFields) -> dict[str, str]:
     if faults:
         raise Invalid(faults)
     return changes
+
+
+def _step(mode: AgingFields | str | None, faults: list[Fault]) -> str:
+    """What a level of priority is worth, in microseconds of waiting; "" for what is so by default."""
+    if mode is None:
+        return ""
+    if not isinstance(mode, AgingFields):
+        return str(STRICT_STEP)
+    return str(1_000 * within(mode.aging, "/priority_mode/aging", *AGING_MS, faults))
 
 
 def _limits(limits: KeepFields, state: str, faults: list[Fault]) -> dict[str, str]:

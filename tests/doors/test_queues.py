@@ -231,3 +231,33 @@ async def test_a_foreign_cursor_is_refused(api, cursor):
     answer = await api.get(f"/v1/queues?cursor={cursor}")
 
     assert (422, "validation", ["/cursor"]) == (answer.status, answer.code, answer.paths)
+
+
+async def test_how_priorities_weigh_is_set_shown_and_lifted(api):
+    answer = await api.put("/v1/queues/mail", {"priority_mode": "strict"})
+    assert ("strict", "strict") == (answer.doc["priority_mode"], answer.doc["in_force"]["priority_mode"])
+    await api.enqueue("low", queue="mail", priority=1)
+    await api.enqueue("high", queue="mail", priority=2)
+    assert ["mail:high", "mail:low"] == [job["id"] for job in await api.lease(max=2)]
+
+    answer = await api.patch("/v1/queues/mail", {"priority_mode": {"aging": "5m"}})
+    assert ({"aging": 300}, "300000000") == (
+        answer.doc["priority_mode"],
+        (await api.store.census("mail")).config["step"],
+    )
+    assert {"aging": 300} == (await api.patch("/v1/queues/mail", {"paused": False})).doc["priority_mode"]
+    answer = await api.patch("/v1/queues/mail", {"priority_mode": None})
+    assert (None, {"aging": 60}) == (answer.doc["priority_mode"], answer.doc["in_force"]["priority_mode"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "path"),
+    [
+        ("fast", "/priority_mode"), (5, "/priority_mode"), ({}, "/priority_mode/aging"), ({"aging": "soon"}, "/priority_mode/aging"),
+        ({"aging": 0}, "/priority_mode/aging"), ({"aging": "400d"}, "/priority_mode/aging"), ({"ageing": 5}, "/priority_mode/ageing"),
+    ],
+)  # fmt: skip
+async def test_what_is_no_mode_of_priority_is_refused_by_name(api, mode, path):
+    answer = await api.put("/v1/queues/mail", {"priority_mode": mode})
+
+    assert (422, [path]) == (answer.status, answer.paths), answer.raw

@@ -206,3 +206,28 @@ async def test_notes_do_not_move_a_job(store):
 
     assert "a" == (await taken(store, "a")).key
     assert b"1" == (await look(store)).progress
+
+
+async def test_a_change_of_the_step_counts_for_what_becomes_ready_after_it(store, clock):
+    await enqueued(store, "aging", priority=1)
+    await store.configure(QUEUE, {"step": STRICT})
+    clock.advance(1)
+    await enqueued(store, "strict", priority=1)
+    await enqueued(store, "plain")
+
+    assert ["strict", "aging", "plain"] == await order(store)
+
+
+async def test_a_new_priority_under_another_step_keeps_the_time_of_waiting(store, clock):
+    """Its score was made with the step of then: what is told of its place now is when it came."""
+    came = clock.now
+    await enqueued(store, "old", priority=3)
+    clock.advance(5)
+    await store.configure(QUEUE, {"step": STRICT})
+    assert came == (await store.census(QUEUE)).oldest_ready_at
+    await enqueued(store, "new", priority=2)
+
+    await store.update(QUEUE, "old", priority=2)
+
+    assert came == (await store.census(QUEUE)).oldest_ready_at
+    assert ["old", "new"] == await order(store)
