@@ -36,7 +36,7 @@ for i = 1, fields do
     return redis.error_reply("INVALID field of item " .. i)
   end
   -- Scripts reckon with these: nothing but a whole number may stand there.
-  local most = field == "step" and 60000000000000 or string.find(field, "^keep_") and 9007199254740991
+  local most = field == "step" and 60000000000000 or (field == "max_length" or string.find(field, "^keep_")) and 9007199254740991
   if most and value ~= "" and not (string.find(value, "^%d+$") and tonumber(value) <= most) then
     return redis.error_reply("INVALID value of item " .. i)
   end

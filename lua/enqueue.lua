@@ -2,10 +2,11 @@
 --
 -- Takes in new jobs. An id that stands already, or ended less than 60 s ago, is not taken again: it is
 -- the same job when its fingerprint is the same (without one: its type and payload), else a conflict.
--- A job that is due later than now waits in scheduled; ties of one millisecond keep their order.
+-- A job that is due later than now waits in scheduled; ties of one millisecond keep their order. Where the queue has a
+-- `max_length` and as many jobs stand in ready and scheduled, no more are taken in.
 --
 -- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready",
--- "scheduled", "exists", "conflict") and when it is due in ms ("" unless scheduled).
+-- "scheduled", "exists", "conflict", "full") and when it is due in ms ("" unless scheduled).
 -- Refuses with INVALID what no caller may send: an id, a type, a number out of its range.
 -- @flags
 -- @include lib/clock
@@ -14,7 +15,7 @@
 local jobs, ready, scheduled, known, expiries, counters, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, fingerprint, crc, header
 
-local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
+local level, created, step, longest = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length"))
 local refused = refusal(level, count, 2, 11)
 if refused then return refused end
 count = tonumber(count)
@@ -24,6 +25,8 @@ local micros
 now, micros = clock(now)
 local place, due_ms, due_score, total = unpack(redis.call("HMGET", counters, "place", "due_ms", "due_score", "enqueue"))
 place, due_ms, due_score = tonumber(place) or 0, tonumber(due_ms), tonumber(due_score)
+local room = math.huge
+if longest then room = tonumber(longest) - redis.call("ZCARD", ready) - redis.call("ZCARD", scheduled) end
 redis.call("ZCARD", ready)
 redis.call("XLEN", events)
 local rung = redis.call("LLEN", bell)
@@ -76,6 +79,9 @@ for i = 1, count do
     local same = its_type == kind and its_print == fingerprint
     if same and fingerprint == "" and record then same = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$") == payload end
     reply[#reply + 1] = same and "exists" or "conflict"
+    reply[#reply + 1] = ""
+  elseif #fresh >= room then
+    reply[#reply + 1] = "full"
     reply[#reply + 1] = ""
   else
     record = table.concat({ kind, limit, kept ~= "" and "r" .. string.format("%.0f", kept) or "",

@@ -54,6 +54,16 @@ class Duplicate(SchedulerError):
         super().__init__(f"{shown} {is_taken}: choose another id, or send the very same request to find it")
 
 
+class QueueFull(SchedulerError):
+    """The queue holds as many waiting jobs as its max_length lets it. Try again in `retry_after` seconds."""
+
+    def __init__(self, queue: str, retry_after: int) -> None:
+        self.queue, self.retry_after = queue, retry_after
+        super().__init__(
+            f"the queue {queue} is full: as many jobs wait as its max_length lets; try again in {retry_after} s"
+        )
+
+
 class Changed(SchedulerError):
     """Somebody else changed it in between. Read it again."""
 

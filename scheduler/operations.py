@@ -388,7 +388,11 @@ class Operations:
     async def _moved(self, queue: str, jobs: Sequence[NewJob]) -> list[str]:
         """Enqueues into another queue, under the same keys, so that a repetition finds them; the keys that stand there."""
         outcomes = await self._store.enqueue(queue, jobs)
-        return [job.key for job, outcome in zip(jobs, outcomes, strict=True) if outcome.outcome != "conflict"]
+        return [
+            job.key
+            for job, outcome in zip(jobs, outcomes, strict=True)
+            if outcome.outcome in {"ready", "scheduled", "exists"}
+        ]
 
     # -- between pages ----------------------------------------------------------------------------------------
 

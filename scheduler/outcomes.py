@@ -97,7 +97,7 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, exists or conflict."""
+    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full."""
 
     id: str
     outcome: str
@@ -160,7 +160,7 @@ def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
         },
         "rate": None,
         "concurrency": None,
-        "max_length": None,
+        "max_length": int(census.config["max_length"]) if "max_length" in census.config else None,
         "max_bytes": None,
         "partitions": 1,
         "workers": workers,

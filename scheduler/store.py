@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -14,7 +15,16 @@ from redis import exceptions as redis_errors
 from . import retry as retry_policy
 from .calling import BATCH, BATCH_BYTES, PIPELINE, Caller, batches
 from .clients import Clients, is_outage
-from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, StoreRefused, StoreUnavailable
+from .errors import (
+    Changed,
+    Duplicate,
+    Invalid,
+    NotFound,
+    QueueFull,
+    SchedulerError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
 from .keys import STATES, Keys, operations_key, queue_of, queues_key, schemas_key
@@ -39,6 +49,12 @@ from .outcomes import (
     parse_type,
 )  # fmt: skip
 from .replies import read_claimed, read_group, read_job
+
+DRAINED_MS = 60_000
+"""How far back it is looked how fast a queue drains."""
+
+LONGEST_PAUSE = 60
+"""Seconds after which it is worth to ask a full queue again, however slowly it drains."""
 
 VERIFIED = ("jobs", *STATES, "leases", "attempts", "results", "known", "dead_index", "dead_groups")
 """The structures that verify looks at."""
@@ -133,7 +149,22 @@ class Store(Caller):
                 for n, place in enumerate(part):
                     done[place] = reply if isinstance(reply, SchedulerError) else reply[n]
             parts = alone
-        return done
+        return await self._told_full(jobs, done)
+
+    async def _told_full(self, jobs: Sequence[NewJob], done: list[Any]) -> list[Enqueued | SchedulerError]:
+        full = {n for n, one in enumerate(done) if isinstance(one, Enqueued) and one.outcome == "full"}
+        pauses = {queue: await self._pause(queue) for queue in {jobs[n].queue for n in full}}
+        return [
+            QueueFull(jobs[n].queue, pauses[jobs[n].queue]) if n in full else one
+            for n, one in enumerate(done)
+        ]
+
+    async def _pause(self, queue: str) -> int:
+        try:
+            return await self.room_in(queue)
+        except SchedulerError:
+            # What is known stays known: these found no room.
+            return LONGEST_PAUSE
 
     async def _run_twice(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Calls that are safe to repeat: a lost connection is tried once more, then stands in the place of each."""
@@ -147,7 +178,7 @@ class Store(Caller):
             return [lost] * len(calls)
 
     async def enqueue_one(self, job: NewJob) -> Enqueued:
-        """One job, with a key made when it has none. Raises Duplicate when the id belongs to another request."""
+        """One job, with a key made when it has none. Raises Duplicate when the id is another request's, QueueFull."""
         job = job if job.key else replace(job, key=new_key())
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
@@ -157,12 +188,12 @@ class Store(Caller):
         [outcome] = await self.ask(ask)
         if outcome.new_queue:
             await self.register(job.queue)
-        return _taken(outcome)
+        return await self._taken(job, outcome)
 
     async def enqueue_told(self, job: NewJob) -> tuple[Enqueued, int, int]:
         """One job with its key: what became of it, and its max_attempts and timeout (ms) that are in force.
 
-        Raises Duplicate when the id belongs to another request.
+        Raises Duplicate when the id belongs to another request, QueueFull.
         """
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
@@ -173,13 +204,41 @@ class Store(Caller):
         [(outcome, policies)] = await self.ask(ask)
         if outcome.new_queue:
             await self.register(job.queue)
-        _taken(outcome)
+        await self._taken(job, outcome)
         attempts, timeout = retry_policy.DEFAULTS["max_attempts"], retry_policy.DEFAULT_TIMEOUT_MS
         for policy in (*reversed(policies), TypePolicy(job.timeout_ms, job.retry)):
             if policy is not None:
                 attempts = (policy.retry or {}).get("max_attempts", attempts)
                 timeout = timeout if policy.timeout_ms is None else policy.timeout_ms
         return outcome, int(attempts), timeout
+
+    async def _taken(self, job: NewJob, outcome: Enqueued) -> Enqueued:
+        if outcome.outcome == "conflict":
+            raise Duplicate(outcome.id)
+        if outcome.outcome == "full":
+            raise QueueFull(job.queue, await self._pause(job.queue))
+        return outcome
+
+    async def room_in(self, queue: str) -> int:
+        """In how many seconds a full queue is likely to have room: for a hundredth of its length, as it drained lately."""
+
+        def count(reply: Any) -> int:
+            return int(reply)
+
+        census = await self.census(queue)
+        keys, since = Keys(self.namespace, queue), census.now - DRAINED_MS
+        ended = ("succeeded", "cancelled", "dead")
+        # Where a job's own retention decides, the time of its end stands there as a negative number.
+        ranges = [(state, *range_) for state in ended for range_ in ((since, "+inf"), ("-inf", -since))]
+        calls = [
+            Call("count", queue, (), count, plain=("ZCOUNT", keys.at(state), least, most))
+            for state, least, most in ranges
+        ]
+        drained = sum(reply for reply in await self.run_all(calls) if isinstance(reply, int))
+        if drained == 0:
+            return LONGEST_PAUSE
+        wanted = max(1, int(census.config.get("max_length", "0")) // 100)
+        return max(1, min(LONGEST_PAUSE, math.ceil(wanted * DRAINED_MS / 1000 / drained)))
 
     async def register(self, queue: str) -> None:
         """Adds a queue to the namespace's set of queues."""
@@ -771,12 +830,6 @@ def _paired(replies: list[Any]) -> list[Any]:
 def key_at(place: str) -> str:
     """The key of the job that stands at a place of a list."""
     return place.split("|", 2)[2]
-
-
-def _taken(outcome: Enqueued) -> Enqueued:
-    if outcome.outcome == "conflict":
-        raise Duplicate(outcome.id)
-    return outcome
 
 
 def _clean(text: str) -> bytes:
