@@ -225,11 +225,13 @@ class AgingFields(Request):
 class QueueFields(Request):
     """The configuration of a queue. By PATCH, what is left out stays as it is, and null lifts.
 
-    `priority_mode`: how priorities weigh, of jobs that become ready from now on.
+    `priority_mode`: how priorities weigh, of jobs that become ready from now on. `max_length`: with so many jobs ready and
+    scheduled, no more are taken in.
     """
 
     paused: bool | UnsetType | None = UNSET
     priority_mode: Literal["strict"] | AgingFields | UnsetType | None = UNSET
+    max_length: Whole | UnsetType | None = UNSET
     retention: RetentionFields | UnsetType | None = UNSET
 
 
@@ -462,6 +464,7 @@ class BulkItem(Struct, kw_only=True):
     detail: str | UnsetType = UNSET
     code: str | UnsetType = UNSET
     errors: list[FaultShown] | UnsetType = UNSET
+    retry_after: Whole | UnsetType = UNSET
 
 
 class BulkShown(Struct, kw_only=True):
@@ -571,7 +574,7 @@ class QueueShown(Struct, kw_only=True):
     in_force: QueueInForce
     rate: None
     concurrency: None
-    max_length: None
+    max_length: Whole | None
     max_bytes: None
     partitions: Whole
     workers: Whole
@@ -706,3 +709,5 @@ class Problem(Struct, kw_only=True):
     errors: list[FaultShown] | UnsetType = UNSET
     id: str | UnsetType = UNSET
     state: StateName | UnsetType = UNSET
+    retry_after: Whole | UnsetType = UNSET
+    """Seconds, of a 429: as the header says, for an item of a bulk."""

@@ -50,7 +50,7 @@ async def delete(request: web.Request, _: None) -> web.Response:
 @table.add(
     "POST", "/v1/jobs/{id}/copy", {201: JobShown, 200: JobShown},
     body=CopyFields, optional=True, limit=with_payload,
-    codes=("not_found", "wrong_state", "duplicate", "store_full"), headers=("Location",),
+    codes=("not_found", "wrong_state", "duplicate", "queue_full", "store_full"), headers=("Location",),
 )  # fmt: skip
 async def copy(request: web.Request, fields: CopyFields) -> web.Response:
     """Enqueue a new job like this one, whatever became of it; its document names it in `copied_from`.

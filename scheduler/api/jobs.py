@@ -30,7 +30,7 @@ WAIT = {"wait": Param({"type": "string", "examples": ["5", "2.5s"]}, "Hold until
 
 @table.add(
     "POST", "/v1/jobs", {201: JobShown, 200: JobShown},
-    body=NewJobFields, limit=with_payload, codes=("duplicate", "store_full"), headers=("Location",),
+    body=NewJobFields, limit=with_payload, codes=("duplicate", "queue_full", "store_full"), headers=("Location",),
 )  # fmt: skip
 async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
     """Enqueue a job. The same id and request again: 200, with `duplicate`. A 503 with `id`: repeat it so."""

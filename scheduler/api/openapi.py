@@ -177,7 +177,7 @@ def _problems(route: Route, *, key: bool) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in dict.fromkeys(codes):
         by_status.setdefault(CODES[code][0], []).append(code)
-    extra = {401: "WWW-Authenticate", 503: "Retry-After"}
+    extra = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
     return {
         str(status): {
             "description": "; ".join(f"`{code}`: {CODES[code][1]}" for code in found),

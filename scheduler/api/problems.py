@@ -32,6 +32,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "The body is not of a type that is taken here"),
     "validation": (422, "The request says something that cannot be taken"),
+    "queue_full": (429, "The queue is full"),
     "internal": (500, "Something went wrong here"),
     "store_unavailable": (503, "The store is away"),
     "store_full": (507, "The store is full"),
@@ -90,6 +91,15 @@ def _full(error: errors.StoreFull) -> Refusal:
     )
 
 
+def _queue_full(error: errors.QueueFull) -> Refusal:
+    return Refusal(
+        "queue_full",
+        str(error),
+        headers={"Retry-After": str(error.retry_after)},
+        members={"retry_after": error.retry_after},
+    )
+
+
 def _as(code: str) -> Callable[[Any], Refusal]:
     return lambda error: Refusal(code, str(error))
 
@@ -100,6 +110,7 @@ TABLE: Mapping[type[Exception], Callable[[Any], Refusal]] = {
     errors.NotFound: _as("not_found"),
     errors.WrongState: _wrong_state,
     errors.Duplicate: _as("duplicate"),
+    errors.QueueFull: _queue_full,
     errors.Changed: _as("precondition_failed"),
     errors.LeaseLost: _as("stale_lease"),
     errors.StoreUnavailable: _unavailable,

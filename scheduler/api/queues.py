@@ -63,7 +63,7 @@ async def get_queue(request: web.Request, _: None) -> web.Response:
 async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     """Create a queue, or replace its configuration: what is left out is as by default."""
     queue = queue_name(request, new=True)
-    lifted = {"paused": "", "step": ""} | {
+    lifted = {"paused": "", "step": "", "max_length": ""} | {
         field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)
     }
     changes = lifted | _changes(fields)
@@ -187,6 +187,10 @@ def _changes(fields: QueueFields) -> dict[str, str]:
         changes["paused"] = "1" if fields.paused else ""
     if not isinstance(fields.priority_mode, UnsetType):
         changes["step"] = _step(fields.priority_mode, faults)
+    if not isinstance(fields.max_length, UnsetType):
+        changes["max_length"] = (
+            "" if fields.max_length is None else _count(fields.max_length, "/max_length", faults)
+        )
     retention = fields.retention
     if retention is None:
         changes |= {field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)}
@@ -221,11 +225,15 @@ def _limits(limits: KeepFields, state: str, faults: list[Fault]) -> dict[str, st
             changes[field] = ""
         elif what == "age":
             changes[field] = _age(value, path, faults)
-        elif value != int(value) or not 0 <= value < 2**53:
-            faults.append(Fault(path, "expected a whole number from 0 to 9007199254740991"))
         else:
-            changes[field] = str(int(value))
+            changes[field] = _count(value, path, faults)
     return changes
+
+
+def _count(value: float, path: str, faults: list[Fault]) -> str:
+    if value != int(value) or not 0 <= value < 2**53:
+        faults.append(Fault(path, "expected a whole number from 0 to 9007199254740991"))
+    return str(int(value))
 
 
 def _age(value: float | str, path: str, faults: list[Fault]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ BOUND_MS = 25.0
 
 
 @pytest.fixture(scope="module")
-async def million(servers: Servers) -> Store:
+async def million(servers: Servers) -> AsyncIterator[Store]:
     """Jobs of ten types; one in a thousand is tagged, and a twentieth has died of one of ten thousand messages."""
     clients = await servers.open("valkey")
     await clients.commands.flushall()
@@ -44,12 +45,15 @@ async def million(servers: Servers) -> Store:
             for n in range(start, start + STEP)
         ]
         await store.enqueue(QUEUE, jobs_)
-    return store
+    yield store
+    await clients.commands.flushall()
+    await store.close()
+    await clients.close()
 
 
 async def server_ms(store: Store, ask: Any) -> float:
     """Milliseconds of the server's time that a call takes: the least of ten, since it is measured by the clock of a busy machine."""
-    took = []
+    took: list[float] = []
     for _ in range(10):
         await store.clients.commands.config_resetstat()
         await ask()

@@ -1,0 +1,60 @@
+"""A queue's `max_length`: 429 queue_full, and when it is worth to ask again."""
+
+import orjson
+import pytest
+
+from scheduler.store import LONGEST_PAUSE
+
+QUEUE = "/v1/queues/mail"
+
+
+async def test_what_finds_no_room_is_told_when_to_come_again(api):
+    answer = await api.put(QUEUE, {"max_length": 2})
+    assert 2 == answer.doc["max_length"]
+    await api.enqueue("a")
+    await api.enqueue("b", delay=60)
+
+    for path, body in (
+        ("/v1/jobs", {"type": "send", "queue": "mail", "id": "c"}),
+        ("/v1/jobs/mail:a/copy", {"id": "c"}),
+    ):
+        answer = await api.post(path, body)
+        assert (429, "queue_full") == (answer.status, answer.code)
+        assert 1 <= int(answer.headers["Retry-After"]) == answer.doc["retry_after"] <= LONGEST_PAUSE
+    assert 404 == (await api.get("/v1/jobs/mail:c")).status
+    answer = await api.post("/v1/jobs", {"type": "send", "queue": "mail", "id": "a"})
+    assert (200, True) == (answer.status, answer.doc["duplicate"])
+    await api.lease()
+    await api.enqueue("c")
+
+
+async def test_in_bulk_each_that_finds_no_room_is_a_429_of_its_own(api):
+    await api.put(QUEUE, {"max_length": 2})
+    jobs = [{"type": "send", "queue": "mail", "id": f"j{n}"} for n in range(3)] + [
+        {"type": "send", "queue": "other"}
+    ]
+
+    items = (await api.post("/v1/jobs/bulk", jobs)).doc["items"]
+    assert [201, 201, 429, 201] == [item["status"] for item in items]
+    assert ("queue_full", True) == (items[2]["code"], items[2]["retry_after"] >= 1)
+    lines = b"\n".join(orjson.dumps(job) for job in jobs[:3])
+    answer = await api.post("/v1/jobs/bulk", lines, Content_Type="application/x-ndjson")
+    *said, last = [orjson.loads(line) for line in answer.raw.splitlines()]
+    assert ([200, 200, 429], 2, 1) == ([line["status"] for line in said], last["duplicates"], last["failed"])
+
+
+async def test_it_is_lifted(api):
+    await api.put(QUEUE, {"max_length": 0})
+    assert 429 == (await api.post("/v1/jobs", {"type": "send", "queue": "mail"})).status
+    assert None is (await api.patch(QUEUE, {"max_length": None})).doc["max_length"]
+    await api.enqueue("a")
+    await api.patch(QUEUE, {"max_length": 1})
+    assert None is (await api.put(QUEUE, {})).doc["max_length"]
+    await api.enqueue("b")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "5", True, 1e17])
+async def test_what_is_no_length_is_refused_by_name(api, value):
+    answer = await api.put(QUEUE, {"max_length": value})
+
+    assert (422, ["/max_length"]) == (answer.status, answer.paths), answer.raw
