@@ -166,7 +166,6 @@ LATER = (
     "concurrency",
     "group_rate",
     "group_concurrency",
-    "max_length",
     "max_bytes",
     "priority_mode",
     "partitions",
