@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from .job import WORKER_NAME
-from .keys import JOB_KEY, QUEUE_NAME
+from .keys import JOB_KEY, QUEUE_NAME, STATES
 
 _NAME = {"pattern": f"^{QUEUE_NAME.pattern}$"}
 _KEY = {"pattern": f"^{JOB_KEY.pattern}$"}
@@ -22,9 +22,13 @@ _TEN_YEARS = 3_652 * 86_400
 
 Name = Annotated[str, Meta(extra_json_schema=_NAME)]
 KeyText = Annotated[str, Meta(extra_json_schema=_KEY)]
+JobIdText = Annotated[
+    str, Meta(extra_json_schema={"pattern": f"^({QUEUE_NAME.pattern}:)?{JOB_KEY.pattern}$"})
+]
 WorkerName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{WORKER_NAME.pattern}$"})]
 # "30" is no duration in a document: the unit is always there, or the value is a number. The bounds are seconds.
 Duration = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _TEN_YEARS)})]
+UpToADay = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, 86_400)})]
 UpToAWeek = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _WEEK)})]
 Timeout = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _WEEK)})]
 WaitTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 60)})]
@@ -42,12 +46,16 @@ Kinds = Annotated[list[Kind], Meta(extra_json_schema={"maxItems": 100})]
 Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
 
 Fingerprint = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})]
-Ids = Annotated[list[str], Meta(extra_json_schema={"minItems": 1, "maxItems": 1000})]
+Ids = Annotated[list[JobIdText], Meta(extra_json_schema={"minItems": 1, "maxItems": 1000})]
+LineNumber = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 10**12})]
 Positive = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 2**53 - 1})]
 
 _SCHEMA = {"type": ["object", "boolean", "null"], "description": "JSON Schema 2020-12 of the payloads."}
 
 StateName = Literal["scheduled", "blocked", "ready", "running", "retrying", "succeeded", "cancelled", "dead"]
+OperationState = Literal["running", "done", "failed", "cancelled"]
+ProblemState = Annotated[str, Meta(extra_json_schema={"enum": [*STATES, "done", "failed"]})]
+PurgedState = Annotated[StateName, Meta(extra_json_schema={"not": {"const": "running"}})]
 
 
 class Request(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -80,7 +88,7 @@ class NewJobFields(Request):
     type: Name
     queue: Name = "default"
     payload: Raw | UnsetType = UNSET
-    id: str | None = None
+    id: JobIdText | None = None
     priority: Priority = 0
     delay: Duration | None = None
     run_at: Moment | None = None
@@ -106,7 +114,7 @@ class CopyFields(Request):
     type: Name | UnsetType = UNSET
     queue: Name | UnsetType = UNSET
     payload: Raw | UnsetType = UNSET
-    id: str | None = None
+    id: JobIdText | None = None
     priority: Priority | UnsetType | None = UNSET
     delay: Duration | None = None
     run_at: Moment | None = None
@@ -189,7 +197,7 @@ class ExtendItem(Request):
     progress: Raw | UnsetType = UNSET
     checkpoint: Raw | UnsetType = UNSET
     log: list[str] = []
-    log_from: Positive | None = None
+    log_from: LineNumber | None = None
 
 
 class SettleFields(Request):
@@ -247,11 +255,11 @@ class TypeFields(Request):
 class RateFields(Request):
     """So many in so long."""
 
-    limit: Whole
-    per: Duration
+    limit: Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 10**9})]
+    per: UpToADay
 
 
-Rate = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9]{1,9}/[smhd]$"})] | RateFields
+Rate = Annotated[str, Meta(extra_json_schema={"pattern": "^(?!0+/)[0-9]{1,9}/[smhd]$"})] | RateFields
 
 
 class FilterFields(Request):
@@ -294,7 +302,7 @@ class ReplayDeadFields(PurgeDeadFields):
 class PurgeFields(Request):
     """Which jobs of a queue to purge. `older_than`: since their end, or their creation while they wait."""
 
-    state: StateName
+    state: PurgedState
     type: Name | None = None
     older_than: Duration | None = None
     limit: Positive | None = None
@@ -427,7 +435,7 @@ class OperationShown(Struct, kw_only=True):
     id: str
     act: Literal["cancel", "purge", "run", "replay"]
     queue: Name
-    state: Literal["running", "done", "failed", "cancelled"]
+    state: OperationState
     matched: Whole
     done: Whole
     failed: Whole
@@ -699,7 +707,7 @@ class ReadyShown(Struct, kw_only=True):
 
 
 class Problem(Struct, kw_only=True):
-    """What went wrong (RFC 9457). Decide by `code`; show `detail`."""
+    """What went wrong (RFC 9457). Decide by `code`; show `detail`. `state`: that of the job or operation."""
 
     type: str
     title: str
@@ -708,6 +716,6 @@ class Problem(Struct, kw_only=True):
     code: str
     errors: list[FaultShown] | UnsetType = UNSET
     id: str | UnsetType = UNSET
-    state: StateName | UnsetType = UNSET
+    state: ProblemState | UnsetType = UNSET
     retry_after: Whole | UnsetType = UNSET
     """Seconds, of a 429: as the header says, for an item of a bulk."""

@@ -23,10 +23,10 @@ WAITING: set[str] = {State.SCHEDULED, State.BLOCKED, State.READY, State.RETRYING
 
 @table.add(
     "PATCH", "/v1/jobs/{id}", {200: JobShown},
-    body=JobFields, limit=with_payload, codes=("not_found", "wrong_state", "store_full"),
+    body=JobFields, limit=with_payload, codes=("not_found", "wrong_state", "precondition_failed", "store_full"),
 )  # fmt: skip
 async def update(request: web.Request, fields: JobFields) -> web.Response:
-    """Change a job that waits: what is left out stays as it is."""
+    """Change a job that waits: what is left out stays as it is. 412: others keep changing it, try again."""
     queue, key = job_id(request)
     changes = _changes(fields, request.app[SETTINGS].max_payload)
     if "payload" in changes:

@@ -20,7 +20,11 @@ table = Table()
 
 INCLUDE: Mapping[str, Param] = {
     "include": Param(
-        {"type": "string", "examples": ["payload,result"]},
+        {
+            "type": "string",
+            "pattern": "^(payload|result|trace)(,(payload|result|trace))*$",
+            "examples": ["payload,result"],
+        },
         "What items carry besides, with commas between: payload, result, trace.",
     )
 }

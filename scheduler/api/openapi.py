@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from .. import __version__
-from ..fields import Problem
+from ..fields import JobShown, OperationShown, Problem
 from .examples import ANSWERED, SENT, problem
 from .lines import NDJSON
 from .problems import CODES, PROBLEM_JSON
@@ -46,7 +46,7 @@ _ABOUT = """Jobs go in, workers lease them, settle them, and none is lost.
 - **Times** go out as RFC 3339 with milliseconds and `Z`, and come in as RFC 3339 with an offset. **Durations** come in as seconds or as `"250ms" "30s" "5m" "2h" "7d"`,
   and go out as seconds. A **rate** is `"100/m"` or `{"limit", "per"}`.
 - **Errors** are `application/problem+json` (RFC 9457): decide by `code`, show `detail`; `errors[].path` is a JSON Pointer into the body, or `/name` of a query parameter.
-  A 503 has `Retry-After`; with an `id` the job may stand: repeat the call with this id.
+  A 503 and a 507 have `Retry-After`; with an `id` the job may stand: repeat the call with this id.
 - **Lists** answer `items` and `next_cursor`. A page may be short, or empty, and still have a cursor: only `null` is the end.
 - **Configuration** carries an `ETag`; an `If-Match` that does not fit is a 412.
 - **Keys**: `Authorization: Bearer …`, where the server has one.
@@ -64,6 +64,8 @@ _TAGS = {
     "workers": "Who works, and on what.",
     "health": "Is it alive, is it ready?",
 }
+_LINKED: Mapping[tuple[int, Answer], str] = {(201, JobShown): "id", (202, OperationShown): "operation"}
+"""What is new is followed by calls whose address has its id, under this name."""
 _TAG_OF = {"lists": "jobs", "change": "jobs", "bulk": "jobs", "lease": "work", "settle": "work"}
 _EXAMPLES = {kind.__name__: example for kind, example in ({**SENT, **ANSWERED}).items()}
 
@@ -78,7 +80,7 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(list(dict.fromkeys(types)), ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, key=key)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, routes, key=key)
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -90,13 +92,18 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {name: _with_example(name, _tidy(schema)) for name, schema in sorted(schemas.items())},
+            "links": {
+                name: _link(name, parameter)
+                for parameter in _LINKED.values()
+                for name in _following(routes, parameter)
+            },
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
     return made
 
 
-def _operation(route: Route, *, key: bool) -> dict[str, Any]:
+def _operation(route: Route, routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
     text = inspect.getdoc(route.handler) or ""
     module = route.handler.__module__.rpartition(".")[2]
     made: dict[str, Any] = {
@@ -105,7 +112,10 @@ def _operation(route: Route, *, key: bool) -> dict[str, Any]:
         "summary": re.split(r"(?<=[.:]) ", text, maxsplit=1)[0].rstrip(".:"),
         "description": text,
         "parameters": [*_parameters(route)],
-        "responses": {str(status): _answer(route, status, kind) for status, kind in route.answers.items()}
+        "responses": {
+            str(status): _answer(route, status, kind) | _links(status, kind, routes)
+            for status, kind in route.answers.items()
+        }
         | _problems(route, key=key),
     }
     if not made["parameters"]:
@@ -134,9 +144,10 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     ]
     found += [
         {"name": name, "in": "query", "description": p.doc, "schema": p.schema}
+        | ({"required": True} if p.required else {})
         for name, p in route.query.items()
     ]
-    if "precondition_failed" in route.codes:
+    if "precondition_failed" in route.codes and "{queue}" in route.path:
         words = "Only while this ETag is the one that stands."
         found.append({"name": "If-Match", "in": "header", "description": words, "schema": {"type": "string"}})
     return found
@@ -159,6 +170,21 @@ def _answer(route: Route, status: int, kind: Answer) -> dict[str, Any]:
     return made
 
 
+def _links(status: int, kind: Answer, routes: Sequence[Route]) -> dict[str, Any]:
+    parameter = _LINKED.get((status, kind))
+    if parameter is None:
+        return {}
+    return {"links": {name: {"$ref": f"#/components/links/{name}"} for name in _following(routes, parameter)}}
+
+
+def _following(routes: Sequence[Route], parameter: str) -> list[str]:
+    return [route.handler.__name__ for route in routes if f"{{{parameter}}}" in route.path]
+
+
+def _link(name: str, parameter: str) -> dict[str, Any]:
+    return {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
+
+
 def _lines(words: str, *kinds: type[msgspec.Struct]) -> dict[str, Any]:
     """NDJSON. OpenAPI 3.1 has no word for the type of a line, 3.2 calls it `itemSchema`."""
     return {"schema": {"type": "string", "description": words}, "x-item-schema": _one_of(kinds)}
@@ -169,15 +195,20 @@ def _one_of(kinds: Sequence[type[msgspec.Struct]]) -> dict[str, Any]:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
 
 
-def _problems(route: Route, *, key: bool) -> dict[str, Any]:
+def codes_of(route: Route, *, key: bool) -> list[str]:
+    """Every problem that a call may have; without a `key`, nobody is asked for one."""
     codes = list(route.codes)
     if not route.open:
         codes += [code for code in _EVERY if code != "unauthorized" or key]
     codes += [*(_BODY if route.body is not None else ()), "validation"]
+    return list(dict.fromkeys(codes))
+
+
+def _problems(route: Route, *, key: bool) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
-    for code in dict.fromkeys(codes):
+    for code in codes_of(route, key=key):
         by_status.setdefault(CODES[code][0], []).append(code)
-    extra = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+    extra = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After", 507: "Retry-After"}
     return {
         str(status): {
             "description": "; ".join(f"`{code}`: {CODES[code][1]}" for code in found),
@@ -207,8 +238,9 @@ def _tidy(schema: Any) -> Any:
     if made.pop("x-whole", False):
         made["type"] = "integer"
     if bounds := made.pop("x-duration", None):
+        more_than_0 = r"(?!0+(\.0+)?[a-z])" if bounds[0] else ""
         made["anyOf"] = [
             {"type": "number", "minimum": bounds[0], "maximum": bounds[1]},
-            {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)$"},
+            {"type": "string", "pattern": rf"^{more_than_0}[0-9]{{1,15}}(\.[0-9]{{1,9}})?(ms|s|m|h|d)$"},
         ]
     return made

@@ -22,7 +22,7 @@ from ..fields import (
     RateFields,
     ReplayDeadFields,
 )
-from ..job import State, split_id
+from ..job import LONGEST_DELAY_MS, State, split_id
 from ..keys import JOB_KEY, QUEUE_NAME
 from ..limits import Rate as RateLimit
 from ..limits import parse_rate
@@ -83,6 +83,8 @@ async def operate(request: web.Request, fields: OperationFields) -> web.Response
     for key, path in ((found.group, "/filter/group"), (found.tag, "/filter/tag")):
         if key is not None and not JOB_KEY.fullmatch(key):
             faults.append(Fault(path, "1 to 128 letters, digits, '.', '_' or '-'"))
+    _check_kind(found.error, "/filter/error", faults)
+    _check_kind(found.kind, "/filter/kind", faults)
     _check_fingerprint(found.fingerprint, "/filter/fingerprint", faults)
     if faults:
         raise Invalid(faults)
@@ -180,6 +182,7 @@ def plan_of_dead(
     if fields.ids is not None and any((plan.type, plan.kind, plan.fingerprint, fields.before)):
         faults.append(Fault("/ids", "either ids or filters"))
     _check(fields.type, "/type", faults)
+    _check_kind(fields.kind, "/kind", faults)
     _check_fingerprint(fields.fingerprint, "/fingerprint", faults)
     if faults:
         raise Invalid(faults)
@@ -192,6 +195,8 @@ def plan_of_purge(fields: PurgeFields) -> Plan:
     if fields.state not in WHERE["purge"]:
         faults.append(Fault("/state", "a running job cannot be purged: cancel it first"))
     age = read_with(fields.older_than, "/older_than", duration_ms, faults)
+    if age is not None and age > LONGEST_DELAY_MS:
+        faults.append(Fault("/older_than", "at most 10 years"))
     _check(fields.type, "/type", faults)
     limit = _whole(fields.limit, "/limit", faults)
     if faults:
@@ -226,6 +231,11 @@ def _check(name: str | None, path: str, faults: list[Fault]) -> None:
     """What cannot be a name would only find nothing."""
     if name is not None and not QUEUE_NAME.fullmatch(name):
         faults.append(Fault(path, "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"))
+
+
+def _check_kind(text: str | None, path: str, faults: list[Fault]) -> None:
+    if text is not None and not 1 <= len(text) <= 200:
+        faults.append(Fault(path, "1 to 200 characters"))
 
 
 def _check_fingerprint(text: str | None, path: str, faults: list[Fault]) -> None:

@@ -86,9 +86,8 @@ def _refused(error: errors.StoreRefused) -> Refusal:
 
 def _full(error: errors.StoreFull) -> Refusal:
     log.debug("store full", error=str(error))
-    return Refusal(
-        "store_full", "the store has no memory for new bytes: workers make room, repeat the call later"
-    )
+    detail = "the store has no memory for new bytes: workers make room, repeat the call later"
+    return Refusal("store_full", detail, headers={"Retry-After": "10"})
 
 
 def _queue_full(error: errors.QueueFull) -> Refusal:

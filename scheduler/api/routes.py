@@ -47,10 +47,11 @@ def with_payload(settings: Settings) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A query parameter: its JSON Schema and what it does."""
+    """A query parameter: its JSON Schema and what it does. One that is `required` is missed by its handler."""
 
     schema: Mapping[str, Any]
     doc: str
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,7 @@ async def test_a_full_store_refuses_new_jobs_and_says_so(api):
         await api.redis.config_set("maxmemory", "0")
 
     assert (507, "store_full") == (refused.status, refused.code)
+    assert "10" == refused.headers["Retry-After"]
     assert {"id": "mail:a", "ok": True, "state": "succeeded"} == done
     assert 404 == (await api.get("/v1/jobs/mail:b")).status
 

@@ -59,6 +59,21 @@ async def test_path_parameters_are_declared(document):
             assert set(re.findall(r"{(\w+)}", path)) == declared
 
 
+async def test_a_new_job_and_a_new_operation_are_linked_to_the_calls_that_take_their_id(document):
+    linked = {
+        "id": document["paths"]["/v1/jobs"]["post"]["responses"]["201"]["links"],
+        "operation": document["paths"]["/v1/operations"]["post"]["responses"]["202"]["links"],
+    }
+
+    for parameter, links in linked.items():
+        following = [route.handler.__name__ for route in ROUTES if f"{{{parameter}}}" in route.path]
+        assert following == list(links)
+        for name in following:
+            assert {"$ref": f"#/components/links/{name}"} == links[name]
+            link = {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
+            assert link == document["components"]["links"][name]
+
+
 async def test_numbers_that_are_whole_are_integers(document):
     schemas = document["components"]["schemas"]
 

@@ -276,6 +276,7 @@ async def test_purge_of_a_queue_takes_one_state_and_a_type(api):
         ({"state": "gone"}, "/state"),
         ({"state": "ready", "older_than": -1}, "/older_than"),
         ({"state": "ready", "older_than": "long"}, "/older_than"),
+        ({"state": "ready", "older_than": "9999d"}, "/older_than"),
         ({"state": "ready", "type": "-"}, "/type"),
     ],
 )
@@ -386,6 +387,8 @@ async def test_an_operation_that_is_not_there(api, its_id):
         ({"act": "cancel", "queue": "mail", "filter": {"tag": "a b"}}, "/filter/tag"),
         ({"act": "cancel", "queue": "mail", "filter": {"group": ""}}, "/filter/group"),
         ({"act": "cancel", "queue": "mail", "filter": {"colour": "red"}}, "/filter/colour"),
+        ({"act": "cancel", "queue": "mail", "filter": {"kind": ""}}, "/filter/kind"),
+        ({"act": "cancel", "queue": "mail", "filter": {"error": "x" * 201}}, "/filter/error"),
         ({"act": "cancel", "queue": "mail", "filter": {"before": "soon"}}, "/filter/before"),
         ({"act": "replay", "queue": "mail", "filter": {"fingerprint": "x"}}, "/filter/fingerprint"),
         ({"act": "cancel", "queue": "mail", "filter": {"fingerprint": "0" * 16}}, "/filter/fingerprint"),

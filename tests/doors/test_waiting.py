@@ -189,3 +189,15 @@ async def test_when_the_time_is_over_progress_is_shown_as_it_is_now(api):
     await api.settle(extend=[{**held(job), "progress": 50}])
 
     assert 50 == (await waiting).doc["progress"]
+
+
+async def test_who_begins_to_wait_while_the_process_stops_is_answered_at_once(api):
+    await api.enqueue(delay=600)
+    api.polls.stop()
+
+    async with asyncio.timeout(10):
+        job = await api.get("/v1/jobs/mail:a?wait=60")
+        leased = await api.post("/v1/queues/mail/lease", {"worker": "w", "wait": 60})
+
+    assert (200, "scheduled") == (job.status, job.doc["state"])
+    assert {"jobs": []} == leased.doc
