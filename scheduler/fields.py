@@ -32,6 +32,7 @@ UpToADay = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0
 UpToAWeek = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _WEEK)})]
 Timeout = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _WEEK)})]
 WaitTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 60)})]
+AgingTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.1, 365 * 86_400)})]
 LeaseTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (1, 12 * 3_600)})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Whole = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 2**53 - 1})]
@@ -227,7 +228,7 @@ class RetentionFields(Request):
 class AgingFields(Request):
     """A job rises by one level of priority each time that it has waited so long."""
 
-    aging: Duration
+    aging: AgingTime
 
 
 class QueueFields(Request):
