@@ -75,6 +75,34 @@ async def test_type_kind_and_words_make_another_group(store):
     assert 6 == len(set(found)) == len(await groups(store))
 
 
+HOSTILE = {
+    "megabyte": "x" * 1_000_000,
+    "addresses": "@" * 50_000,
+    "an address without an end": "a" * 50_000 + " @",
+    "numbers and points": "1." * 25_000 + "x",
+    "words": "a " * 25_000,
+    "zeros": "\0 1\0 " * 100,
+    "no text": "\udcff1\ufffe" * 100,
+    "patterns": "%f[%w]*(.-)[^%d]-$" * 50,
+    "lines": "a|b\n1|2\r\n{}" * 20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", HOSTILE.values(), ids=HOSTILE)
+async def test_no_message_and_no_kind_breaks_a_group(store, message):
+    kind = "a|b\nc:\0 'd' \"e\"%"
+    died_of = message.encode(errors="surrogateescape").decode(errors="replace")
+    alike = await died(store, "a", died_of, kind)
+    await died(store, "b", "another")
+
+    assert {alike: 1} == {
+        group.fingerprint: group.count for group in (await store.groups(QUEUE))[0] if group.kind == kind
+    }
+    assert ["a"] == (await store.list(QUEUE, "dead", kind=kind))[0] == await by_fingerprint(store, alike)
+    await store.replay(QUEUE, [("a", None)])
+    assert alike not in await groups(store)
+
+
 async def test_a_group_says_of_what_and_when_its_jobs_died(store, clock):
     await died(store, "a", "job 1 failed", "Timeout")
     first = clock.now
