@@ -244,6 +244,19 @@ async def test_verify_finds_and_mends_a_dead_job_in_no_group(store, redis):
 
 
 @pytest.mark.unverified
+async def test_verify_finds_and_mends_a_group_that_no_list_shows(store, redis):
+    alike = await died(store, "a")
+    await redis.unlink(keys().at("dead_groups"))
+    assert {} == await groups(store)
+
+    assert ["is dead but in no group of those that died alike"] == [
+        fault.what for fault in await faults(store)
+    ][:1]
+    assert all([fault.repaired async for fault in store.verify(QUEUE, repair=True)])
+    assert ({alike: 1}, []) == (await groups(store), await faults(store))
+
+
+@pytest.mark.unverified
 async def test_a_dead_job_of_before_there_were_groups_is_put_into_the_same_one(store, redis):
     alike = await died(store, "a", 'job 7: "C:\\x/y"\n', "Kind/1")
     course = await redis.hget(keys().at("attempts"), "a")
