@@ -15,7 +15,8 @@ local function faults(keys, id)
   if running and not lease then found[#found + 1] = "runs without a lease" end
   if run and not redis.call("ZSCORE", keys.succeeded, id) then found[#found + 1] = "has a result but did not succeed" end
   local member = grouped(keys, id)
-  if member and not redis.call("ZSCORE", keys.dead_index, member) then
+  local listed = member and redis.call("ZSCORE", keys.dead_groups, string.sub(member, 1, 16))
+  if member and not (listed and redis.call("ZSCORE", keys.dead_index, member)) then
     found[#found + 1] = "is dead but in no group of those that died alike"
   end
   return found

@@ -2,11 +2,15 @@
 -- Strikes out jobs that are about to leave `dead`: they stand there still, with their courses. The caller has read every
 -- key, so that nothing here can fail.
 local function ungroup(keys, ids)
-  local left = {}
+  local members, left = {}, {}
   for _, id in ipairs(ids) do
     local member = grouped(keys, id) or ""
-    if redis.call("ZREM", keys.dead_index, member) == 1 then left[string.sub(member, 1, 16)] = true end
+    if member ~= "" then
+      members[#members + 1] = member
+      left[string.sub(member, 1, 16)] = true
+    end
   end
+  if #members > 0 then redis.call("ZREM", keys.dead_index, unpack(members)) end
   for alike in pairs(left) do
     if #redis.call("ZRANGEBYLEX", keys.dead_index, "[" .. alike, "(" .. alike .. ":", "LIMIT", 0, 1) == 0 then
       redis.call("ZREM", keys.dead_groups, alike)

@@ -75,6 +75,34 @@ async def test_type_kind_and_words_make_another_group(store):
     assert 6 == len(set(found)) == len(await groups(store))
 
 
+HOSTILE = {
+    "megabyte": "x" * 1_000_000,
+    "addresses": "@" * 50_000,
+    "an address without an end": "a" * 50_000 + " @",
+    "numbers and points": "1." * 25_000 + "x",
+    "words": "a " * 25_000,
+    "zeros": "\0 1\0 " * 100,
+    "no text": "\udcff1\ufffe" * 100,
+    "patterns": "%f[%w]*(.-)[^%d]-$" * 50,
+    "lines": "a|b\n1|2\r\n{}" * 20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", HOSTILE.values(), ids=HOSTILE)
+async def test_no_message_and_no_kind_breaks_a_group(store, message):
+    kind = "a|b\nc:\0 'd' \"e\"%"
+    died_of = message.encode(errors="surrogateescape").decode(errors="replace")
+    alike = await died(store, "a", died_of, kind)
+    await died(store, "b", "another")
+
+    assert {alike: 1} == {
+        group.fingerprint: group.count for group in (await store.groups(QUEUE))[0] if group.kind == kind
+    }
+    assert ["a"] == (await store.list(QUEUE, "dead", kind=kind))[0] == await by_fingerprint(store, alike)
+    await store.replay(QUEUE, [("a", None)])
+    assert alike not in await groups(store)
+
+
 async def test_a_group_says_of_what_and_when_its_jobs_died(store, clock):
     await died(store, "a", "job 1 failed", "Timeout")
     first = clock.now
@@ -211,6 +239,19 @@ async def test_verify_finds_and_mends_a_dead_job_in_no_group(store, redis):
     assert {"is dead but in no group of those that died alike"} == {
         fault.what for fault in await faults(store)
     }
+    assert all([fault.repaired async for fault in store.verify(QUEUE, repair=True)])
+    assert ({alike: 1}, []) == (await groups(store), await faults(store))
+
+
+@pytest.mark.unverified
+async def test_verify_finds_and_mends_a_group_that_no_list_shows(store, redis):
+    alike = await died(store, "a")
+    await redis.unlink(keys().at("dead_groups"))
+    assert {} == await groups(store)
+
+    assert ["is dead but in no group of those that died alike"] == [
+        fault.what for fault in await faults(store)
+    ][:1]
     assert all([fault.repaired async for fault in store.verify(QUEUE, repair=True)])
     assert ({alike: 1}, []) == (await groups(store), await faults(store))
 

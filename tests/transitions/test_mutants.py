@@ -289,7 +289,7 @@ MUTANTS = [
     ),
     Mutant(
         "numbers in what it died of",
-        {'if string.find(word, "%d") then return "#" end': ""},
+        {r'string.reverse(string.gsub(text, "%d[%w_\128-\255-]*", "\1"))': "string.reverse(text)"},
         test_dead_groups.test_messages_that_differ_in_numbers_and_ids_are_one_group, {"one": "job 12", "other": "job 7"},
     ),
     Mutant(
