@@ -56,10 +56,13 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        requests = self._request_count
-        in_body = self._last is not None and not self._last.is_eof()
+        requests, body = self._request_count, self._last
+        in_body = body is not None and not body.is_eof()
         super().data_received(data)
         if self._request_count != requests:
+            if body is not None and in_body and not body.is_eof():
+                # No request begins within a body: its framing is broken, and whoever reads it waits for nothing.
+                body.set_exception(web.RequestPayloadError("the framing of the body is broken"))
             self._begun, self._partial = None, False
             self._last = self._messages[-1][1] if self._messages else None
         elif data and not in_body:
@@ -122,6 +125,11 @@ class Connection(web.RequestHandler):
         stamp(response)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Logs what nobody expected. A body that breaks while the rest of it is read away is no news."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError | ConnectionError):
+            super().log_exception(*args, **kw)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

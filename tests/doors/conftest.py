@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from structlog.contextvars import merge_contextvars
 from yarl import URL
 
 from scheduler import logs
-from scheduler.api import Deadlines, make_app, serve
+from scheduler.api import ROUTES, Deadlines, make_app, serve
+from scheduler.api.openapi import codes_of
 from scheduler.api.parts import POLLS, Polls
 from scheduler.clients import Clients
 from scheduler.doorbell import Doorbell
@@ -85,7 +87,9 @@ class Api:
         async with self.session.request(
             method, URL(url, encoded=True), data=body, headers=sent, allow_redirects=False
         ) as answer:
-            return Answer(answer.status, answer.headers, await answer.read())
+            came = Answer(answer.status, answer.headers, await answer.read())
+        assert_documented(method, URL(url, encoded=True).path, came)
+        return came
 
     async def get(self, path: str, **headers: str) -> Answer:
         return await self.call("GET", path, **headers)
@@ -140,6 +144,22 @@ class Api:
                 return await reader.read()
         finally:
             writer.close()
+
+
+PATTERNS = [(route, re.compile(re.sub(r"{\w+}", "[^/]+", route.path))) for route in ROUTES]
+
+
+def assert_documented(method: str, path: str, came: Answer) -> None:
+    """What a call answers is what its document says that it may."""
+    found = [route for route, pattern in PATTERNS if pattern.fullmatch(path)]
+    # Of paths that fit, such as /v1/jobs/bulk and /v1/jobs/{id}, that with fewer names is meant.
+    names = min((route.path.count("{") for route in found), default=0)
+    for route in found:
+        if route.method == method and route.path.count("{") == names:
+            if came.status < 400:
+                assert came.status in route.answers, (method, path, came)
+            else:
+                assert came.code in codes_of(route, key=True), (method, path, came)
 
 
 async def until(happened: Callable[[], Awaitable[Any]], *, within: float = 5.0, every: float = 0.02) -> Any:

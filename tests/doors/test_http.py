@@ -250,6 +250,24 @@ async def test_bytes_that_cannot_be_parsed_are_not_repeated(api, said):
     assert "" == said()
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(b"POST /v1/jobs HTTP/1.1", b"400"), (b"GET /livez HTTP/1.1", b"200"), (b"POST /nope HTTP/1.1", b"404")],
+)
+async def test_a_body_whose_framing_breaks_later_is_not_waited_for(api, said, line, status):
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(request(line, b"Transfer-Encoding: chunked", b"Expect: 100-continue"))
+    async with asyncio.timeout(4):  # a body that does not come is given up after ten seconds
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"5\r\n" + CANARY + b"\r\n")
+        answer += await reader.read()
+    writer.close()
+
+    assert status in {part[:3] for part in answer.split(b"HTTP/1.1 ")}
+    assert CANARY not in answer
+    assert "" == said()
+
+
 async def test_pipelined_requests_are_answered_in_turn(api):
     answer = await api.raw(
         request(b"GET /livez HTTP/1.1") * 2 + request(b"GET /livez HTTP/1.1", b"Connection: close")
