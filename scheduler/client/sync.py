@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -63,6 +64,7 @@ class SyncClient:
     ) -> None:
         self._client = Client(url, key, timeout=timeout, patience=patience)
         self._thread = LoopThread()
+        self._closing = threading.Lock()
 
     def __repr__(self) -> str:
         return repr(self._client).replace("Client", "SyncClient")
@@ -76,10 +78,11 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Closes its connections and ends its thread."""
-        if self._thread.alive:
-            self._thread.run(self._client.close())
-            self._thread.stop()
+        """Closes its connections and ends its thread. What other threads wait for raises RuntimeError."""
+        with self._closing:
+            if self._thread.alive:
+                self._thread.run(self._client.close())
+                self._thread.stop()
 
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
