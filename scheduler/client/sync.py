@@ -21,8 +21,9 @@ from ..fields import (
 )
 from ..job import Job, State
 from ..loop_thread import LoopThread
-from .client import Client, Handle, Queue, Works
-from .lines import Outcome
+from .client import Client, Gathered, Handle, Queue, Works, line_of
+from .lines import Outcome, plain_windows
+from .link import HttpLink
 from .transport import PATIENCE, TIMEOUT
 
 T = TypeVar("T")
@@ -91,13 +92,17 @@ class SyncClient:
         return self._handle(self._thread.run(self._client.enqueue(type, payload, **options)))
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[SyncHandle]:
-        """Many jobs and the handles of all: see `Client.enqueue_many`."""
-        handles = self._thread.run(self._client.enqueue_many(jobs).handles())
-        return [self._handle(handle) for handle in handles]
+        """Many jobs and the handles of all: see `Client.enqueue_many`. They are taken from their source in this thread."""
+        gathered = Gathered(self._client.transport)
+        for outcome in self.enqueue_each(jobs):
+            gathered.add(outcome)
+        return [self._handle(handle) for handle in gathered.handles()]
 
     def enqueue_each(self, jobs: Iterable[Mapping[str, Any]]) -> Iterator[Outcome]:
         """Many jobs, sent while the outcomes are read: see `Client.enqueue_many`."""
-        return _each(self._thread, aiter(self._client.enqueue_many(jobs)))
+        link = HttpLink(self._client.transport)
+        for some in plain_windows(line_of(number, asked) for number, asked in enumerate(jobs)):
+            yield from self._thread.run(link.send(some))
 
     # -- looking --------------------------------------------------------------------------------------------------
 
