@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -20,7 +21,7 @@ from ..documents import (
     read_options,
     to_json,
 )
-from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid
+from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, SchedulerError
 from ..fields import (
     GroupShown,
     LineShown,
@@ -82,10 +83,10 @@ class Client:
         patience: float = PATIENCE,
     ) -> None:
         """Without `key`, that of SCHEDULER_API_KEY (or of the file SCHEDULER_API_KEY_FILE) if there is one."""
-        self._transport = Transport(url, key, timeout=timeout, patience=patience)
+        self.transport = Transport(url, key, timeout=timeout, patience=patience)
 
     def __repr__(self) -> str:
-        return f"<Client {self._transport.url}>"
+        return f"<Client {self.transport.url}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,7 +98,7 @@ class Client:
 
     async def close(self) -> None:
         """Closes its connections."""
-        await self._transport.close()
+        await self.transport.close()
 
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
@@ -129,13 +130,13 @@ class Client:
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
-            answer = await self._transport.call("POST", "/v1/jobs", new_document(job), safe=True)
+            answer = await self.transport.call("POST", "/v1/jobs", new_document(job), safe=True)
         except Problem as error:
             error.id = error.id or f"{job.queue}:{job.key}"
             raise
         found = answer.read(JobDocument)
         # Of an id made here, what stands already is what a former try of this call left.
-        return Handle(self._transport, found.id, duplicate=found.duplicate and id is not None)
+        return Handle(self.transport, found.id, duplicate=found.duplicate and id is not None)
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]) -> Sending:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them, sent as they come.
@@ -144,13 +145,13 @@ class Client:
         there are: the next ones are taken when the last ones are answered. `await …` gives the handles of all, as
         `Scheduler.enqueue_many` does.
         """
-        return Sending(self._transport, jobs)
+        return Sending(self.transport, jobs)
 
     # -- looking --------------------------------------------------------------------------------------------------
 
     def job(self, id: str) -> Handle:
         """The handle of a job. Nothing is asked; `await client.job(id)` is the job as it is now."""
-        return Handle(self._transport, id)
+        return Handle(self.transport, id)
 
     async def jobs(
         self,
@@ -177,7 +178,7 @@ class Client:
 
     def queue(self, name: str) -> Queue:
         """A queue by its name. Nothing is asked."""
-        return Queue(self._transport, name)
+        return Queue(self.transport, name)
 
     async def queues(self) -> AsyncIterator[QueueShown]:
         """All queues, by name."""
@@ -195,7 +196,7 @@ class Client:
             yield found
 
     async def _pages(self, path: str, kind: type[T], query: Mapping[str, Any]) -> AsyncIterator[T]:
-        async for found in pages(self._transport, path, kind, query):
+        async for found in pages(self.transport, path, kind, query):
             yield found
 
     # -- operations -----------------------------------------------------------------------------------------------
@@ -212,11 +213,11 @@ class Client:
         Options: ids, limit, dry_run, and of a replay rate, payload_patch, stop_after_failures, into.
         """
         body = {"act": act, "queue": queue, **({"filter": dict(filter)} if filter else {}), **options}
-        return (await self._transport.call("POST", "/v1/operations", body, safe=False)).read(OperationShown)
+        return (await self.transport.call("POST", "/v1/operations", body, safe=False)).read(OperationShown)
 
     async def operation(self, id: str) -> OperationShown:
         """How far an operation is. Raises NotFound."""
-        return (await self._transport.call("GET", f"/v1/operations/{part(id)}", safe=True)).read(
+        return (await self.transport.call("GET", f"/v1/operations/{part(id)}", safe=True)).read(
             OperationShown
         )
 
@@ -228,7 +229,7 @@ class Client:
     async def stop_operation(self, id: str) -> OperationShown:
         """Stops an operation between two pages."""
         path = f"/v1/operations/{part(id)}/cancel"
-        return (await self._transport.call("POST", path, safe=True)).read(OperationShown)
+        return (await self.transport.call("POST", path, safe=True)).read(OperationShown)
 
     # -- working --------------------------------------------------------------------------------------------------
 
@@ -244,7 +245,7 @@ class Client:
     ) -> list[Leased]:
         """Claims up to `max` jobs, waiting up to `wait` seconds for the first. Repeated, it gives the same jobs again."""
         request_id = request_id or new_key()
-        return await HttpLink(self._transport).claim(
+        return await HttpLink(self.transport).claim(
             queue, worker=worker, count=max, wait=wait, lease=lease, request_id=request_id
         )
 
@@ -260,7 +261,7 @@ class Client:
     ) -> list[SettledItem]:
         """Tells what became of leased jobs, in items as the API has them; each is answered for itself, in this order."""
         items = {"ack": list(ack), "nack": list(nack), "release": list(release), "extend": list(extend)}
-        found = await HttpLink(self._transport).tell(queue, worker=worker, items=items)
+        found = await HttpLink(self.transport).tell(queue, worker=worker, items=items)
         return msgspec.convert(found, list[SettledItem])
 
     async def work(
@@ -275,7 +276,7 @@ class Client:
         `queues`: names, or names with weights; none: those that its handlers name. Lease, grace and limits are the app's
         settings. It stops as every worker does: handlers have the grace to finish, what is left is given back.
         """
-        await app.work_through(HttpLink(self._transport), queues=queues, concurrency=concurrency)
+        await app.work_through(HttpLink(self.transport), queues=queues, concurrency=concurrency)
 
 
 class Handle:
@@ -467,16 +468,9 @@ class Sending:
         self._transport, self._jobs = transport, jobs
 
     async def __aiter__(self) -> AsyncIterator[Outcome]:
-        number = 0
-
-        def made(asked: Mapping[str, Any]) -> Line:
-            nonlocal number
-            line = _line(number, asked)
-            number += 1
-            return line
-
+        numbers = itertools.count()
         link = HttpLink(self._transport)
-        async for some in windows(self._jobs, made):
+        async for some in windows(self._jobs, lambda asked: line_of(next(numbers), asked)):
             for outcome in await link.send(some):
                 yield outcome
 
@@ -488,18 +482,35 @@ class Sending:
 
         When the service stays away that is raised at once: with ids of your own the same call again is safe.
         """
-        found, refused = [], None
+        gathered = Gathered(self._transport)
         async for outcome in self:
-            if isinstance(outcome.error, StoreUnavailable):
-                raise outcome.error
-            refused = refused or outcome.error
-            found.append(Handle(self._transport, outcome.id, duplicate=outcome.duplicate))
-        if refused is not None:
-            raise refused
-        return found
+            gathered.add(outcome)
+        return gathered.handles()
 
 
-def _line(number: int, asked: Mapping[str, Any]) -> Line:
+class Gathered:
+    """The handles of many jobs, gathered from their outcomes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._found: list[Handle] = []
+        self._refused: SchedulerError | None = None
+
+    def add(self, outcome: Outcome) -> None:
+        """Takes the next outcome. Raises StoreUnavailable where the service stayed away."""
+        if isinstance(outcome.error, StoreUnavailable):
+            raise outcome.error
+        self._refused = self._refused or outcome.error
+        self._found.append(Handle(self._transport, outcome.id, duplicate=outcome.duplicate))
+
+    def handles(self) -> list[Handle]:
+        """All of them. Raises what the first one was refused with."""
+        if self._refused is not None:
+            raise self._refused
+        return self._found
+
+
+def line_of(number: int, asked: Mapping[str, Any]) -> Line:
     """A job as it is sent, or why it cannot be sent, with its number."""
     options = dict(asked)
     try:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any
 
 from msgspec import Struct
@@ -42,28 +50,49 @@ class Outcome(Struct, frozen=True):
         return self.error is None and not self.duplicate
 
 
+class Window:
+    """The lines that go out together next."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+        self._size = 0
+
+    def add(self, line: Line) -> list[Line]:
+        """Takes a line. Returns those that are to go out now: none, unless as many as may be on their way are there."""
+        full = self.take() if self._lines and self._size + len(line.text) > WINDOW[1] else []
+        self._lines.append(line)
+        self._size += len(line.text)
+        return self.take() if not full and len(self._lines) >= WINDOW[0] else full
+
+    def take(self) -> list[Line]:
+        """All that is there."""
+        lines, self._lines, self._size = self._lines, [], 0
+        return lines
+
+
 async def windows(
     jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
     made: Callable[[Mapping[str, Any]], Line],
 ) -> AsyncIterator[list[Line]]:
     """The jobs as lines, as many at a time as may be on their way; fewer where their source pauses."""
-    some: list[Line] = []
-    size = 0
+    window = Window()
     source = _paced(jobs) if isinstance(jobs, AsyncIterable) else _at_once(jobs)
     async with contextlib.aclosing(source):
         async for asked in source:
-            if asked is not None:
-                line = made(asked)
-                if some and size + len(line.text) > WINDOW[1]:
-                    yield some
-                    some, size = [], 0
-                some.append(line)
-                size += len(line.text)
-            if some and (asked is None or len(some) >= WINDOW[0]):
+            if some := window.take() if asked is None else window.add(made(asked)):
                 yield some
-                some, size = [], 0
-    if some:
-        yield some
+    if rest := window.take():
+        yield rest
+
+
+def plain_windows(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """The same of lines that are there, or are made in the thread that asks."""
+    window = Window()
+    for line in lines:
+        if some := window.add(line):
+            yield some
+    if rest := window.take():
+        yield rest
 
 
 async def _at_once(jobs: Iterable[Mapping[str, Any]]) -> AsyncGenerator[Mapping[str, Any] | None, None]:

@@ -14,7 +14,7 @@ from ..errors import Invalid as NotTaken
 from ..job import Job, NewJob
 from ..outcomes import Enqueued
 from ..times import parse_rfc3339, seconds
-from .lines import Line, Outcome
+from .lines import Line, Outcome, plain_windows
 from .problems import Problem, StoreUnavailable, Unreachable, problem_of
 from .transport import NDJSON, Transport, part
 
@@ -132,13 +132,11 @@ class HttpLink:
             Line(n, f"{job.queue}:{job.key}", msgspec.json.encode(new_document(job)) + b"\n")
             for n, job in enumerate(jobs)
         ]
-        found: list[Enqueued | SchedulerError] = []
-        for outcome in await self.send(lines):
-            if outcome.error is not None:
-                found.append(outcome.error)
-            else:
-                found.append(Enqueued(outcome.id, "exists" if outcome.duplicate else "ready", 0, None))
-        return found
+        return [
+            outcome.error or Enqueued(outcome.id, "exists" if outcome.duplicate else "ready", 0, None)
+            for some in plain_windows(lines)
+            for outcome in await self.send(some)
+        ]
 
     async def _enqueue_one(self, job: NewJob) -> Enqueued | SchedulerError:
         try:

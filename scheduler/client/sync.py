@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -20,8 +21,9 @@ from ..fields import (
 )
 from ..job import Job, State
 from ..loop_thread import LoopThread
-from .client import Client, Handle, Queue, Works
-from .lines import Outcome
+from .client import Client, Gathered, Handle, Queue, Works, line_of
+from .lines import Outcome, plain_windows
+from .link import HttpLink
 from .transport import PATIENCE, TIMEOUT
 
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class SyncClient:
     ) -> None:
         self._client = Client(url, key, timeout=timeout, patience=patience)
         self._thread = LoopThread()
+        self._closing = threading.Lock()
 
     def __repr__(self) -> str:
         return repr(self._client).replace("Client", "SyncClient")
@@ -76,10 +79,11 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Closes its connections and ends its thread."""
-        if self._thread.alive:
-            self._thread.run(self._client.close())
-            self._thread.stop()
+        """Closes its connections and ends its thread. What other threads wait for raises RuntimeError."""
+        with self._closing:
+            if self._thread.alive:
+                self._thread.run(self._client.close())
+                self._thread.stop()
 
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
@@ -88,13 +92,17 @@ class SyncClient:
         return self._handle(self._thread.run(self._client.enqueue(type, payload, **options)))
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[SyncHandle]:
-        """Many jobs and the handles of all: see `Client.enqueue_many`."""
-        handles = self._thread.run(self._client.enqueue_many(jobs).handles())
-        return [self._handle(handle) for handle in handles]
+        """Many jobs and the handles of all: see `Client.enqueue_many`. They are taken from their source in this thread."""
+        gathered = Gathered(self._client.transport)
+        for outcome in self.enqueue_each(jobs):
+            gathered.add(outcome)
+        return [self._handle(handle) for handle in gathered.handles()]
 
     def enqueue_each(self, jobs: Iterable[Mapping[str, Any]]) -> Iterator[Outcome]:
         """Many jobs, sent while the outcomes are read: see `Client.enqueue_many`."""
-        return _each(self._thread, aiter(self._client.enqueue_many(jobs)))
+        link = HttpLink(self._client.transport)
+        for some in plain_windows(line_of(number, asked) for number, asked in enumerate(jobs)):
+            yield from self._thread.run(link.send(some))
 
     # -- looking --------------------------------------------------------------------------------------------------
 

@@ -59,11 +59,16 @@ class Transport:
         self.url, self.key = str(address), key_of(key)
         self.timeout, self.patience = timeout, patience
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<{self.url}>"
 
     def session(self) -> aiohttp.ClientSession:
+        """Its connections, opened at the first use. Raises RuntimeError once it is closed."""
+        if self._closed:
+            # A call that is repeated meanwhile would open what nobody closes any more.
+            raise RuntimeError(f"the client of {self.url} is closed")
         if self._session is None or self._session.closed:
             headers = {"User-Agent": f"scheduler-client/{__version__}", "Accept": f"{JSON}, {NDJSON}"}
             if self.key is not None:
@@ -77,6 +82,7 @@ class Transport:
         return self._session
 
     async def close(self) -> None:
+        self._closed = True
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()

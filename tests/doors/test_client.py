@@ -1,8 +1,10 @@
 """The client over HTTP: typed, in bounded memory, repeated only where that is safe."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import socket
+import sqlite3
 import sys
 import threading
 from contextlib import asynccontextmanager
@@ -588,6 +590,31 @@ async def test_several_threads_share_a_client_without_a_loop(api):
         with pytest.raises(RuntimeError, match="await the call"):
             jobs.enqueue("send")
         await asyncio.to_thread(jobs.close)
+
+
+async def test_without_a_loop_the_source_of_many_is_read_in_the_thread_that_asks(api, monkeypatch):
+    monkeypatch.setattr(client_lines, "WINDOW", (2, 10_000))
+
+    def plain():
+        with SyncClient(url(api)) as jobs, contextlib.closing(sqlite3.connect(":memory:")) as db:
+            for n in range(5):
+                jobs.enqueue("old", n, queue="mail", id=f"o{n}")
+
+            def source():
+                for (n,) in db.execute("VALUES (0), (1), (2), (3), (4)"):
+                    yield {
+                        "type": "new",
+                        "payload": jobs.job(f"mail:o{n}").refresh().created_at,
+                        "id": f"n{n}",
+                    }
+
+            assert [f"default:n{n}" for n in range(5)] == [job.id for job in jobs.enqueue_many(source())]
+            assert [True] * 5 == [outcome.duplicate for outcome in jobs.enqueue_each(source())]
+            with pytest.raises(Duplicate):
+                jobs.enqueue_many([{"type": "other", "id": "n0"}, {"type": "new", "id": "last"}])
+            assert "ready" == jobs.job("default:last").refresh().state
+
+    await asyncio.to_thread(plain)
 
 
 def test_importing_the_client_does_not_bring_redis():
