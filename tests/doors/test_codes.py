@@ -238,6 +238,13 @@ async def of_an_id_that_is_taken(api: Api, route: Route) -> Answer:
     return await call(api, route, {"type": "send", "queue": "mail", "id": "new"})
 
 
+async def of_a_queue_that_is_full(api: Api, route: Route) -> Answer:
+    await api.enqueue("a")
+    await api.patch("/v1/queues/mail", {"max_length": 1})
+    body = {"type": "send", "queue": "mail", "id": "new"} if name_of(route) == "enqueue" else {"id": "new"}
+    return await call(api, route, body)
+
+
 Provoke = Callable[[Api, Route], Awaitable[Answer]]
 
 GENERAL: Mapping[str, Provoke] = {
@@ -253,6 +260,7 @@ GENERAL: Mapping[str, Provoke] = {
     "not_found": of_nothing,
     "precondition_failed": with_an_etag_of_another_time,
     "duplicate": of_an_id_that_is_taken,
+    "queue_full": of_a_queue_that_is_full,
     "store_full": while_the_store_is_full,
 }
 """How a code is provoked."""
@@ -288,7 +296,7 @@ async def test_a_code_that_is_documented_is_answered(api: Api, route: Route, cod
     assert (CODES[code][0], code) == (answer.status, answer.code), answer.raw
     assert CODES[code][1] == answer.doc["title"]
     assert 1 <= len(answer.headers["X-Request-Id"]) <= 128
-    if code in {"store_unavailable", "store_full"}:
+    if code in {"store_unavailable", "store_full", "queue_full"}:
         assert 1 <= int(answer.headers["Retry-After"]) <= 60
     if code == "unauthorized":
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
