@@ -18,7 +18,7 @@ local level, created = unpack(redis.call("HMGET", config, "level", "created"))
 if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) end
 local verbs = { begin = "begun", carry = "carried", turn = "turned", cancel = "ended", fail = "ended" }
 if not verbs[verb] then return redis.error_reply("INVALID verb") end
-if string.find(carrier, "[|\n]") or string.find(value, "\n", 1, true) then
+if string.find(carrier, "[|\n]") or verb == "fail" and string.find(value, "\n", 1, true) then
   return redis.error_reply("INVALID carrier or value")
 end
 if operation == "" or verb ~= "turn" and (#operation > 64 or string.find(operation, "[^%w-]")) then

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from .calling import BATCH, BATCH_BYTES, batches
-from .errors import NotFound, Outrun, SchedulerError, StoreUnavailable, WrongState
+from .errors import NotFound, Outrun, SchedulerError, StoreFull, StoreUnavailable, WrongState
 from .job import Job, NewJob, State, new_key
 from .limits import Rate
 from .logs import get_logger
@@ -32,6 +32,9 @@ Act = Literal["cancel", "purge", "run", "replay"]
 PAGE = 500
 """Jobs in one page."""
 
+MOST_PATCH = 64 * 1024
+"""Bytes of a payload patch: the record of its operation has it, and is written with every page."""
+
 EDITED_PAGE = 25
 """Jobs in one page when payloads are read and written."""
 
@@ -47,7 +50,8 @@ WATCH = 10.0
 WHERE: dict[str, tuple[State, ...]] = {
     # Twice where a job may come back to while the others are looked at.
     "cancel": (
-        State.SCHEDULED, State.BLOCKED, State.RETRYING, State.READY, State.RUNNING, State.RETRYING, State.READY,
+        State.SCHEDULED, State.BLOCKED, State.RETRYING, State.READY, State.RUNNING,
+        State.SCHEDULED, State.RETRYING, State.READY,
     ),
     "purge": (
         State.SCHEDULED, State.BLOCKED, State.RETRYING, State.READY, State.SUCCEEDED, State.CANCELLED, State.DEAD,
@@ -58,8 +62,11 @@ WHERE: dict[str, tuple[State, ...]] = {
 """The states in which an act finds jobs."""
 
 
-class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an operation is to do, as its record keeps it. Empty texts and None: whatever it is."""
+class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an operation is to do, as its record keeps it. Empty texts and None: whatever it is.
+
+    A field that this release does not know is refused: a filter that is passed over would act on too much.
+    """
 
     act: Act
     states: tuple[str, ...]
@@ -88,15 +95,37 @@ class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def edits(self) -> bool:
         return isinstance(self.payload_patch, Raw) or bool(self.to_queue)
 
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """The states in the order in which they are looked at. To count, once is enough: nothing moves by it."""
+        return tuple(dict.fromkeys(self.states)) if self.dry_run else self.states
+
 
 def plan_of(operation: Operation) -> Plan:
     """What an operation is to do. Raises WrongState for the record of a release that knows more."""
     try:
         return msgspec.json.decode(operation.plan, type=Plan)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise WrongState(
             f"operation {operation.id} is not understood here: {error}", operation.state
         ) from None
+
+
+class _Glimpse(Struct, frozen=True):
+    """What every release can read of a plan."""
+
+    act: str = ""
+    dry_run: bool = False
+
+
+def _seen(operation: Operation) -> Plan | _Glimpse:
+    try:
+        return plan_of(operation)
+    except WrongState:
+        try:
+            return msgspec.json.decode(operation.plan, type=_Glimpse)
+        except msgspec.DecodeError:
+            return _Glimpse()
 
 
 Still = Callable[[], Awaitable[bool]]
@@ -118,8 +147,8 @@ class _Enough(SchedulerError):
 class _Watched:
     """Jobs that an operation has replayed, until they have ended: how many of them failed again."""
 
-    def __init__(self, store: Store, operation: Operation) -> None:
-        self._store, self._operation = store, operation
+    def __init__(self, store: Store, operation: Operation, queue: str) -> None:
+        self._store, self._operation, self._queue = store, operation, queue
         self._open: list[str] = []
         self._failed = 0
 
@@ -128,7 +157,7 @@ class _Watched:
         self._open = [*self._open, *acted][-PAGE:]
         fresh, ends = set(acted), asyncio.get_running_loop().time() + WATCH
         while True:
-            jobs = await self._store.inspect(self._operation.queue, self._open)
+            jobs = await self._store.inspect(self._queue, self._open)
             found = {key: job for key, job in zip(self._open, jobs, strict=True) if job is not None}
             failed = [key for key, job in found.items() if self._has_failed(job)]
             self._failed += len(failed)
@@ -147,12 +176,13 @@ class _Watched:
 
 def document(operation: Operation) -> dict[str, Any]:
     """An operation as documents show it."""
-    plan = plan_of(operation)
-    asked = {
-        "state": plan.states[0] if len(plan.states) == 1 else "",
-        "type": plan.type, "group": plan.group, "tag": plan.tag, "error": plan.error, "kind": plan.kind,
-        "fingerprint": plan.fingerprint, "before": "" if plan.before_ms is None else rfc3339(plan.before_ms),
-    }  # fmt: skip
+    plan, asked = _seen(operation), dict[str, str]()
+    if isinstance(plan, Plan):
+        asked = {
+            "state": plan.states[0] if len(plan.states) == 1 else "",
+            "type": plan.type, "group": plan.group, "tag": plan.tag, "error": plan.error, "kind": plan.kind,
+            "fingerprint": plan.fingerprint, "before": "" if plan.before_ms is None else rfc3339(plan.before_ms),
+        }  # fmt: skip
     return {
         "id": f"{operation.queue}:{operation.id}",
         "act": plan.act,
@@ -178,15 +208,16 @@ class Operations:
         self._carrier = carrier
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._missed: set[tuple[str, str]] = set()
+        self._untold: set[tuple[str, str]] = set()
 
-    async def begin(self, queue: str, plan: Plan) -> Operation:
+    async def begin(self, queue: str, plan: Plan, *, its_id: str | None = None) -> Operation:
         """A new operation that nobody but this process carries for now.
 
         Raises NotFound when there is no such queue, WrongState while 100 are under way there.
         """
-        its_id = new_key()
+        its_id = its_id or new_key()
         # The hint first: who dies after the next call leaves what others find.
-        await self._store.tell_operation(queue, its_id)
+        await self._tell(queue, its_id)
         made = msgspec.json.encode(plan)
         outcome, operation = await self._store.operate(
             "begin", queue, its_id, carrier=self._carrier, value=made
@@ -200,13 +231,23 @@ class Operations:
             )
         raise NotFound(f"there is no queue {queue!r}")
 
+    async def _tell(self, queue: str, its_id: str) -> None:
+        """The hint for others. A full server has no room for it: then it is told after a page that has made some."""
+        try:
+            await self._store.tell_operation(queue, its_id)
+        except StoreFull:
+            self._untold.add((queue, its_id))
+        else:
+            self._untold.discard((queue, its_id))
+
     async def pages(self, operation: Operation) -> AsyncGenerator[Operation]:
         """Carries it to its end; its record after each page.
 
         Ends early when somebody else carries it, or cancelled it. Raises StoreUnavailable: then it waits for whoever
         carries it on.
         """
-        plan, watched = plan_of(operation), _Watched(self._store, operation)
+        plan = plan_of(operation)
+        watched = _Watched(self._store, operation, plan.to_queue or operation.queue)
         acted: list[str] = []
         while True:
             try:
@@ -226,7 +267,22 @@ class Operations:
                 return
             if operation.ended:
                 await self._end(operation)
+            elif (operation.queue, operation.id) in self._untold:
+                await self._tell(operation.queue, operation.id)
             yield operation
+            if operation.ended:
+                return
+
+    async def to_its_end(self, operation: Operation) -> AsyncGenerator[Operation]:
+        """The same, and where somebody else has taken it over, what he does with it, until it has ended."""
+        while True:
+            async for operation in self.pages(operation):  # noqa: B020, PLR1704 - the last one counts
+                yield operation
+            mine = False
+            while not operation.ended and not mine:
+                await asyncio.sleep(1)
+                operation, mine = await self._read_again(operation)
+                yield operation
             if operation.ended:
                 return
 
@@ -274,8 +330,14 @@ class Operations:
 
     async def _carry_on(self) -> None:
         missed: set[tuple[str, str]] = set()
-        for name in await self._store.operations_told() - set(self._tasks):
+        for name in list(self._untold):
+            await self._tell(*name)
+        for name in (await self._store.operations_told() | self._untold) - set(self._tasks):
             queue, its_id = name
+            known = await self._store.operation(queue, its_id)
+            if known is not None and not known.ended and isinstance(_seen(known), _Glimpse):
+                # A newer release began it: who carries it must understand it.
+                continue
             outcome, operation = await self._store.operate("carry", queue, its_id, carrier=self._carrier)
             if operation is not None and outcome == "carried":
                 log.info("carries on an operation", operation=f"{queue}:{its_id}")
@@ -284,6 +346,7 @@ class Operations:
                 # It may be about to begin.
                 missed.add(name)
             elif outcome in {"missing", "ended"}:
+                self._untold.discard(name)
                 await self._store.tell_operation(queue, its_id, ended=True)
         self._missed = missed
 
@@ -323,7 +386,8 @@ class Operations:
         now = await store.operation(queue, operation.id)
         if now is None:
             raise Outrun(operation.id)
-        return now, keys
+        # Nothing waits for what was only counted.
+        return now, [] if plan.dry_run else keys
 
     def _state(self, operation: Operation, plan: Plan) -> str:
         """The state whose page this is. What was in it and has left it since is not purged; ids are taken as they stand."""
@@ -332,14 +396,14 @@ class Operations:
         return plan.states[int(operation.cursor.partition("|")[0] or 0)]
 
     async def _found(self, operation: Operation, plan: Plan) -> tuple[list[str], _Rest]:
-        size = EDITED_PAGE if plan.edits else PAGE
-        if plan.rate is not None:
-            size = max(1, min(size, int(BURST / plan.rate.pause)))
-        if plan.stop_after_failures is not None:
-            size = min(size, plan.stop_after_failures)
+        size = PAGE
+        if not plan.dry_run:
+            size = EDITED_PAGE if plan.edits else size
+            size = size if plan.rate is None else max(1, min(size, int(BURST / plan.rate.pause)))
+            size = min(size, plan.stop_after_failures or size)
         room = size if plan.limit is None else min(size, plan.limit - operation.matched)
         at, _, after = operation.cursor.partition("|")
-        begin = int(at or 0)
+        begin, looks = int(at or 0), plan.looks
         if plan.ids:
             some = list(plan.ids[begin : begin + room])
             end = begin + len(some)
@@ -350,13 +414,13 @@ class Operations:
             before = min(before, last_ms - plan.age_ms)
         found, cursor = await self._store.run(
             self._store.list_call(
-                operation.queue, plan.states[begin], after=after, limit=max(1, room), type=plan.type, group=plan.group,
+                operation.queue, looks[begin], after=after, limit=max(1, room), type=plan.type, group=plan.group,
                 tag=plan.tag, error=plan.error, kind=plan.kind, fingerprint=plan.fingerprint, before_ms=before,
             )
         )  # fmt: skip
         places = [f"{begin}|{place}" for place in found]
         full = plan.limit is not None and operation.matched + len(found) >= plan.limit
-        ended = not cursor and begin + 1 >= len(plan.states)
+        ended = not cursor and begin + 1 >= len(looks)
         return [key_at(place) for place in found], _Rest(
             places, f"{begin}|{cursor}" if cursor else f"{begin + 1}|", full or ended
         )
@@ -415,6 +479,7 @@ class Operations:
         return now, outcome == "carried"
 
     async def _end(self, operation: Operation) -> None:
+        self._untold.discard((operation.queue, operation.id))
         await self._store.tell_operation(operation.queue, operation.id, ended=True)
 
     async def _fail(self, operation: Operation, why: str) -> Operation:

@@ -520,13 +520,12 @@ class Store(Caller):
         [outcome] = await self.run(Call("obliterate", queue, ["1" if force else ""], _texts))
         if outcome == "gone":
             self._known_queues.discard(queue)
-            # A hint only: a queue without keys is not shown.
-            for hint in (queues_key, schemas_key):
-                await self._read(partial(self._strike, hint(self.namespace), queue))
+            # A hint only: a queue without keys is not shown. (That it had schemas is left: who puts one tells so before.)
+            await self._read(lambda _: self.clients.commands.srem(queues_key(self.namespace), queue))
+            if await self.run(self.census_call(queue)) is not None:
+                # It has begun anew meanwhile, and whoever began it may have registered it before that.
+                await self.register(queue)
         return outcome
-
-    def _strike(self, hint: str, queue: str, _: Any) -> Any:
-        return self.clients.commands.srem(hint, queue)
 
     # -- operations over many jobs ----------------------------------------------------------------------------
 
@@ -736,7 +735,9 @@ class Store(Caller):
         pattern = f"{{{self.namespace}:*}}:config"
         following, found = await self._read(lambda client: client.scan(cursor, match=pattern, count=500))
         names = [name for key in found if (name := queue_of(self.namespace, key.decode())) is not None]
-        strays = [name for name in names if name not in self._known_queues]
+        # What this process has registered, another one may have struck out since.
+        registered = set(await self.queues()) if names else set()
+        strays = [name for name in names if name not in registered]
         for name in strays:
             await self.register(name)
         return int(following), strays

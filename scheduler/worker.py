@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -18,7 +18,7 @@ from .calling import BATCH
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreUnavailable
 from .fetcher import Crew, Fetcher, Line
-from .handlers import Handlers
+from .handlers import Handler, Handlers
 from .heartbeat import BaseHeartbeat, Heartbeat
 from .job import Claimed
 from .logs import get_logger
@@ -41,7 +41,7 @@ def worker_name() -> str:
     return f"{host or 'host'}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-async def declare(store: Store, queue: str, handlers: Handlers) -> None:
+async def declare(store: Store, queue: str, handlers: Iterable[Handler]) -> None:
     """Tells a queue the policies that this code declares, those that it does not know yet."""
     standing = await store.types(queue)
     for handler in handlers:
@@ -49,6 +49,22 @@ async def declare(store: Store, queue: str, handlers: Handlers) -> None:
         before = standing.get(handler.type, (TypePolicy(), TypePolicy()))[1]
         if policy.record() != before.record():
             await store.configure_type(queue, handler.type, policy, declared=True)
+
+
+async def declare_anew(store: Store, queue: str, handlers: Iterable[Handler]) -> None:
+    """Tells a queue that has lost what was declared, as one that was obliterated and began anew has; begins none.
+
+    What another release of the code declares there stays.
+    """
+    standing = await store.types(queue)
+    lost = [
+        handler
+        for handler in handlers
+        if handler.type not in standing or not standing[handler.type][1].record()
+        if TypePolicy(handler.timeout_ms, handler.retry).record()
+    ]
+    if lost and await store.run(store.census_call(queue)) is not None:
+        await declare(store, queue, lost)
 
 
 class BaseWorker:
@@ -270,6 +286,7 @@ class Worker(BaseWorker):
                 watchdog(self.store, self.settings, self._queues, worker=self.name),
                 self._operations.duty(),
                 Duty("presence", self.settings.lease_ms / 3000, self._sign),
+                Duty("declarations", 60.0, self._declare_anew),
             ]
         )
         return [asyncio.create_task(upkeep.run(), name="upkeep")]
@@ -310,6 +327,10 @@ class Worker(BaseWorker):
             else:
                 self.crew.well("")
                 return
+
+    async def _declare_anew(self) -> None:
+        for queue in self.queues:
+            await declare_anew(self.store, queue, self.handlers)
 
     def sweep_soon(self, queue: str) -> None:
         """Sweeps a queue whose sweep a claim has called due."""

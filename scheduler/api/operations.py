@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import Raw, UnsetType
 
-from ..errors import Fault, Invalid, NotFound, WrongState
+from ..errors import Fault, Invalid, NotFound, StoreUnavailable, WrongState
 from ..fields import (
     FilterFields,
     Nothing,
@@ -26,7 +28,7 @@ from ..job import LONGEST_DELAY_MS, State, split_id
 from ..keys import JOB_KEY, QUEUE_NAME
 from ..limits import Rate as RateLimit
 from ..limits import parse_rate
-from ..operations import WHERE, Plan, document
+from ..operations import MOST_PATCH, WHERE, Plan, document
 from ..outcomes import Operation
 from ..times import duration_ms, parse_rfc3339
 from .jobs import read_with
@@ -37,6 +39,7 @@ from .routes import Param, Table, json_answer, with_payload
 table = Table()
 
 _QUEUE = {"queue": Param({"type": "string", "pattern": f"^{QUEUE_NAME.pattern}$"}, "Of this queue.")}
+_OPERATION_ID = re.compile("[A-Za-z0-9-]{1,64}")
 _REPLAY_ONLY = ("rate", "payload_patch", "stop_after_failures", "into")
 
 
@@ -66,8 +69,8 @@ async def operate(request: web.Request, fields: OperationFields) -> web.Response
         limit=_whole(fields.limit, "/limit", faults),
         dry_run=fields.dry_run,
         rate=rate_of(fields.rate, faults),
-        payload_patch=fields.payload_patch,
-        to_queue=fields.into or "",
+        payload_patch=patch_of(fields.payload_patch, faults),
+        to_queue="" if fields.into in {None, fields.queue} else fields.into or "",
         max_payload=request.app[SETTINGS].max_payload,
         stop_after_failures=_whole(fields.stop_after_failures, "/stop_after_failures", faults, 500),
     )
@@ -145,8 +148,10 @@ async def at_once(request: web.Request, queue: str, plan: Plan) -> web.Response:
     operations = request.app[OPERATIONS]
     operation = await operations.begin(queue, plan)
     # A page that waits, for its jobs or its rate, is not waited for.
-    if plan.rate is None and plan.stop_after_failures is None:
-        operation = await operations.first_page(operation)
+    if plan.dry_run or (plan.rate is None and plan.stop_after_failures is None):
+        # It has begun, and somebody carries it on when the store is back.
+        with contextlib.suppress(StoreUnavailable):
+            operation = await operations.first_page(operation)
     if operation.ended:
         return shown(operation, 200)
     operations.carry_behind(operation)
@@ -173,7 +178,7 @@ def plan_of_dead(
         plan = msgspec.structs.replace(
             plan,
             rate=rate_of(fields.rate, faults),
-            payload_patch=fields.payload_patch,
+            payload_patch=patch_of(fields.payload_patch, faults),
             to_queue="" if fields.queue is None or fields.queue == queue else fields.queue,
             max_payload=request.app[SETTINGS].max_payload,
             stop_after_failures=_whole(fields.stop_after_failures, "/stop_after_failures", faults, 500),
@@ -260,6 +265,12 @@ def keys_of(ids: Sequence[str] | None, queue: str, faults: list[Fault]) -> tuple
     return tuple(dict.fromkeys(keys))
 
 
+def patch_of(said: Raw | UnsetType, faults: list[Fault]) -> Raw | UnsetType:
+    if isinstance(said, Raw) and len(bytes(said)) > MOST_PATCH:
+        faults.append(Fault("/payload_patch", f"at most {MOST_PATCH // 1024} KiB"))
+    return said
+
+
 def rate_of(said: Rate | None, faults: list[Fault]) -> RateLimit | None:
     if said is None:
         return None
@@ -280,11 +291,10 @@ def _whole(value: float | None, path: str, faults: list[Fault], most: int = 2**5
 
 
 def _its_id(request: web.Request) -> tuple[str, str]:
-    text = request.match_info["operation"]
-    found = split_id(text)
-    if found is None:
-        raise NotFound("there is no such operation: an id is written as <queue>:<key>")
-    return found
+    queue, _, its_id = request.match_info["operation"].partition(":")
+    if not QUEUE_NAME.fullmatch(queue) or not _OPERATION_ID.fullmatch(its_id):
+        raise NotFound("there is no such operation: an id is written as <queue>:<id>")
+    return queue, its_id
 
 
 # -- documents -----------------------------------------------------------------------------------------------

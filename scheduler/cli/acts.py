@@ -21,22 +21,23 @@ async def carried(settings: Settings, queue: str, plan: Plan) -> dict[str, Any]:
     """Carries an operation to its end: its document. Cancelled by the user, it cancels the operation."""
     from asyncio import CancelledError  # noqa: PLC0415 - help does without
 
+    from ..job import new_key  # noqa: PLC0415
     from ..operations import Operations, document  # noqa: PLC0415
     from .draw import progress  # noqa: PLC0415
 
     async with connected(settings, queue=queue) as store:
-        operations = Operations(store, f"cli:{os.getpid()}:{os.urandom(4).hex()}")
-        operation = await operations.begin(queue, plan)
+        operations, its_id = Operations(store, f"cli:{os.getpid()}:{os.urandom(4).hex()}"), new_key()
         counts = (await store.census(queue)).counts
         total = sum(counts[state] for state in dict.fromkeys(plan.states))
         most = min(n for n in (total, plan.limit, len(plan.ids) or None) if n is not None)
         try:
+            operation = await operations.begin(queue, plan, its_id=its_id)
             with progress(plan.act, total=most) as bar:
-                async for operation in operations.pages(operation):  # noqa: B020 - the last one counts
+                async for operation in operations.to_its_end(operation):  # noqa: B020 - the last one counts
                     bar.at(operation.matched)
         except CancelledError:
             # Ctrl-C is for the work: nobody is to carry it on.
-            await store.operate("cancel", queue, operation.id)
+            await store.operate("cancel", queue, its_id)
             raise
         return document(operation)
 

@@ -152,12 +152,19 @@ def replay(
     from msgspec.structs import replace  # noqa: PLC0415
 
     from ..limits import parse_rate  # noqa: PLC0415
+    from ..operations import MOST_PATCH  # noqa: PLC0415
     from .jobs import read_payload  # noqa: PLC0415
+
+    def read_patch(text: str) -> bytes:
+        found = read_payload(text, "--patch")
+        if len(found) > MOST_PATCH:
+            raise click.BadParameter(f"at most {MOST_PATCH // 1024} KiB", param_hint="--patch")
+        return found
 
     plan = replace(
         _plan("replay", queue, which),
         rate=said(parse_rate, rate, "--rate"),
-        payload_patch=UNSET if patch is None else Raw(read_payload(patch, "--patch")),
+        payload_patch=UNSET if patch is None else Raw(read_patch(patch)),
         stop_after_failures=stop_after_failures,
         to_queue="" if to_queue in {None, queue} else to_queue or "",
         max_payload=settings.max_payload,

@@ -106,6 +106,7 @@ def test_obliterate_refuses_while_a_job_runs(servers, command):
         (["dlq", "replay", "mail", "other:d1"], "no id of a job of mail"),
         (["dlq", "replay", "mail", "--rate", "fast"], "--rate"),
         (["dlq", "replay", "mail", "--patch", "{"], "--patch"),
+        (["dlq", "replay", "mail", "--patch", '"' + "x" * 65_536 + '"'], "at most 64 KiB"),
         (["dlq", "replay", "mail", "--stop-after-failures", "0"], "--stop-after-failures"),
         (["dlq", "replay", "mail", "--limit", "0"], "--limit"),
         (["dlq", "replay", "mail", "--to", "a b"], "--to"),

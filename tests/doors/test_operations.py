@@ -167,6 +167,24 @@ async def test_replay_repairs_payloads_and_keeps_the_former_ones(api):
     assert ({"to": "ada"}, [{"n": 1}]) == (job["payload"], [edit["payload"] for edit in job["edits"]])
 
 
+async def test_a_patch_over_several_lines(api):
+    await dead(api, 1)
+
+    answer = await api.post(f"{DLQ}/replay", b'{"payload_patch": {\n  "to": "new"\n}}')
+
+    assert (200, 1) == (answer.status, answer.doc["done"])
+    assert {"n": 0, "to": "new"} == (await api.get("/v1/jobs/mail:d0")).doc["payload"]
+
+
+async def test_an_operation_into_the_queue_where_they_are_replays_them_there(api):
+    await dead(api, 2)
+
+    answer = await act(api, "/v1/operations", {"act": "replay", "queue": "mail", "into": "mail"}, status=202)
+
+    assert ("done", 2) == ((now := await ended(api, answer.doc))["state"], now["done"])
+    assert ["ready", "ready"] == [await state(api, key) for key in ("d0", "d1")]
+
+
 async def test_replay_into_another_queue(api):
     await dead(api, 2)
 
@@ -364,7 +382,21 @@ async def test_an_operation_is_cancelled_and_a_finished_one_is_not(api):
     assert (409, "wrong_state") == (answer.status, answer.code)
 
 
-@pytest.mark.parametrize("its_id", ["nothing", "mail:nothing", "a%20b:c", "%7B%7D"])
+@pytest.mark.parametrize(
+    "its_id",
+    [
+        "nothing",
+        "mail:nothing",
+        "a%20b:c",
+        "%7B%7D",
+        "mail:",
+        "mail:a.b",
+        "mail:a%7Cb",
+        "mail:a%0A",
+        "mail:" + 65 * "a",
+        "mail:%00",
+    ],
+)
 async def test_an_operation_that_is_not_there(api, its_id):
     await api.enqueue()
     for method, path in (("GET", ""), ("POST", "/cancel")):
@@ -394,6 +426,7 @@ async def test_an_operation_that_is_not_there(api, its_id):
         ({"act": "cancel", "queue": "mail", "filter": {"fingerprint": "0" * 16}}, "/filter/fingerprint"),
         ({"act": "cancel", "queue": "mail", "rate": "1/s"}, "/rate"),
         ({"act": "run", "queue": "mail", "payload_patch": {}}, "/payload_patch"),
+        ({"act": "replay", "queue": "mail", "payload_patch": {"a": "b" * 65_536}}, "/payload_patch"),
         ({"act": "replay", "queue": "mail", "into": "-"}, "/into"),
         ({"act": "cancel", "queue": "mail", "ids": ["a"], "filter": {"tag": "b"}}, "/filter"),
     ],

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from scheduler.errors import NotFound, Outrun, StoreUnavailable, WrongState
 from scheduler.limits import parse_rate
-from scheduler.operations import WHERE, Operations, Plan
+from scheduler.operations import WHERE, Operations, Plan, document
 from scheduler.outcomes import Ack, Bury
 from scheduler.tasks import cancel_all
 from tests.helpers import (
@@ -24,6 +24,7 @@ from tests.helpers import (
     new,
     on_real_servers,
     race,
+    released,
     states_of,
     take,
 )
@@ -176,6 +177,32 @@ async def test_what_came_after_its_beginning_is_not_touched(store, clock):
     assert (3, [2]) == (operation.done, await counts(store, "dead"))
 
 
+async def test_a_dry_run_counts_each_once_and_waits_for_nothing(store, clock):
+    await dead(store, 700)
+    await in_state(store, "ready", "r")
+    await in_state(store, "scheduled", "s")
+    clock.advance(1)
+    one_a_day = parse_rate("1/d")
+
+    counted = await done(store, plan("replay", dry_run=True, rate=one_a_day, stop_after_failures=1))
+    to_cancel = await done(store, plan("cancel", dry_run=True))
+
+    assert (700, 2, 2) == (counted.matched, counted.page, to_cancel.matched)
+
+
+async def test_a_job_that_snoozes_while_cancel_looks_elsewhere_is_cancelled(store, clock):
+    job = await claimed(store)
+    clock.advance(1)
+    operations = Operations(store, "me")
+    operation = await operations.begin(QUEUE, plan("cancel"))
+
+    async for now in operations.pages(operation):
+        if now.cursor == "3|":  # what is scheduled was looked at, what runs will be
+            await released(store, job, 60_000, "snooze")
+
+    assert ["cancelled"] == await states_of(store, job.key)
+
+
 # -- editing and moving ---------------------------------------------------------------------------------------
 
 
@@ -189,6 +216,14 @@ async def test_a_patch_changes_each_payload_and_the_former_one_is_kept(store, cl
     [job] = await store.inspect(QUEUE, ["d00059"], payload=True)
     assert b'{"n":1,"to":"new","more":[1]}' == job.payload
     assert [b'{"n": 1, "to": "old"}'] == [payload for _, payload in job.edits]
+
+
+async def test_a_patch_may_be_written_over_several_lines(store, clock):
+    await dead(store, 1)
+    clock.advance(1)
+
+    assert 1 == (await done(store, plan("replay", payload_patch=Raw(b'{\n  "to":\r\n "new"\n}\n')))).done
+    assert b'{"n":1,"to":"new"}' == (await look(store, "d00000")).payload
 
 
 async def test_a_payload_that_becomes_too_large_stays_dead(store, clock):
@@ -326,6 +361,61 @@ async def test_a_lost_store_leaves_it_to_whoever_comes_next(store, clock, monkey
     assert ("done", 600) == ((now := await store.operation(QUEUE, operation.id)).state, now.done)
 
 
+async def test_who_began_it_sees_its_end_when_another_has_taken_it_over(store, clock):
+    await dead(store, 1_200)
+    clock.advance(1)
+    mine, other = Operations(store, "mine"), Operations(store, "other")
+    seen = []
+
+    async for now in mine.to_its_end(await mine.begin(QUEUE, plan("replay"))):
+        seen.append(now.done)
+        if len(seen) == 1:
+            clock.advance(16)  # as if this process had been stopped for so long
+            outcome, _ = await store.operate("carry", QUEUE, now.id, carrier="other")
+            assert "carried" == outcome
+            await other.first_page(now)
+            other.carry_behind(await store.operation(QUEUE, now.id))
+            await other.idle()
+
+    assert (500, 1_200, "done") == (seen[0], seen[-1], now.state)
+
+
+async def test_who_began_it_goes_on_when_the_other_has_died(store, clock):
+    await dead(store, 1_200)
+    clock.advance(1)
+    mine = Operations(store, "mine")
+    seen = []
+
+    async for now in mine.to_its_end(await mine.begin(QUEUE, plan("replay", rate=parse_rate("100000/s")))):
+        seen.append(now.done)
+        if len(seen) == 1:
+            clock.advance(16)
+            await store.operate("carry", QUEUE, now.id, carrier="other")
+        clock.advance(8)
+
+    assert ("done", 1_200) == (now.state, now.done)
+
+
+@pytest.mark.parametrize(
+    "record", [b'{"act":"purge","states":["dead"],"only_if":"new"}', b"{", b'{"act":"pause"}']
+)
+async def test_an_operation_that_a_newer_release_began_is_left_to_it_and_shown(store, clock, record):
+    await dead(store, 3)
+    clock.advance(1)
+    await store.tell_operation(QUEUE, "newer")
+    await store.operate("begin", QUEUE, "newer", carrier="newer", value=record)
+    clock.advance(16)
+    operations = Operations(store, "me")
+
+    await operations.duty().do()
+    await operations.idle()
+
+    outcome, operation = await store.operate("carry", QUEUE, "newer", carrier="newer too")
+    assert ("carried", "running", [3]) == (outcome, operation.state, await counts(store, "dead"))
+    assert {(QUEUE, "newer")} == await store.operations_told()
+    assert ("mail:newer", "running") == ((shown := document(operation))["id"], shown["state"])
+
+
 async def test_cancelled_between_two_pages_it_stops(store, clock):
     await dead(store, 1_200)
     clock.advance(1)
@@ -397,6 +487,27 @@ async def test_it_stops_when_too_many_have_failed_again(store, clock):
 
     assert ("failed", True, True) == (operation.state, operation.done < 50, operation.done >= 10)
     assert "failed again" in operation.error
+
+
+async def test_what_fails_again_in_the_queue_it_was_moved_to_counts(store, clock):
+    await dead(store, 50)
+    clock.advance(1)
+
+    async def fail_again():
+        while True:
+            clock.advance(0.001)
+            jobs = (await store.claim("other", worker=WORKER, count=5)).jobs
+            if jobs:
+                await store.bury(
+                    "other", [Bury(job.key, job.token, "Boom", "no") for job in jobs], worker=WORKER
+                )
+            await asyncio.sleep(0.01)
+
+    failing = asyncio.create_task(fail_again())
+    operation = await done(store, plan("replay", stop_after_failures=10, to_queue="other"))
+    failing.cancel()
+
+    assert ("failed", True) == (operation.state, operation.done < 50)
 
 
 async def test_it_goes_on_while_they_succeed(store, clock):

@@ -12,6 +12,7 @@ import pytest
 from scheduler.errors import Permanent, RetryAfter
 from scheduler.job import State
 from scheduler.retry import Retry
+from scheduler.worker import declare_anew
 from tests.running.conftest import QUEUE, Bench
 
 pytestmark = pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
@@ -77,6 +78,26 @@ async def test_the_policy_that_the_code_declares_is_shown(bench: Bench):
     job = await bench.ended(await bench.enqueue("nothing"))
 
     assert (7, 5_000) == (job.max_attempts, job.timeout_ms)
+
+
+async def test_a_queue_that_was_obliterated_hears_anew_what_the_code_declares(bench: Bench):
+    async def nothing(ctx) -> None: ...
+
+    bench.handler("nothing", nothing, retry=Retry(max_attempts=7), timeout="5s")
+    bench.handler("other", nothing)
+    worker = bench.work()
+    await bench.ended(await bench.enqueue("nothing"))
+    await bench.store.obliterate(QUEUE)
+
+    await declare_anew(bench.store, QUEUE, worker.handlers)
+    assert [] == await bench.store.queues()
+    job = await bench.ended(await bench.enqueue("nothing"))
+    await declare_anew(bench.store, QUEUE, worker.handlers)
+
+    assert 7 == (await bench.store.job(QUEUE, job.id.partition(":")[2])).max_attempts
+    version = (await bench.store.census(QUEUE)).version
+    await declare_anew(bench.store, QUEUE, worker.handlers)
+    assert version == (await bench.store.census(QUEUE)).version
 
 
 async def test_a_permanent_error_is_dead_at_once(bench: Bench):

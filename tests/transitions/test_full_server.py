@@ -3,6 +3,7 @@
 import pytest
 
 from scheduler.errors import StoreFull
+from scheduler.operations import Operations, Plan
 from scheduler.outcomes import Bury, Extend, Nack, Note, Release
 from scheduler.store import Store
 from tests.helpers import (
@@ -64,6 +65,29 @@ async def test_a_full_server_refuses_what_brings_new_bytes_and_nothing_changes(f
         with pytest.raises(StoreFull):
             await refused()
     assert before == await snapshot(redis)
+
+
+async def test_a_full_server_is_purged_by_an_operation_and_others_hear_of_it_when_there_is_room(
+    full, clock, redis
+):
+    store, fill = full
+    await in_state(store, "dead", "dead")
+    await enqueued(store, *(f"r{n}" for n in range(499)))
+    await enqueued(store, *(f"s{n}" for n in range(400)))
+    clock.advance(1)
+    await fill()
+    operations = Operations(store, "me")
+
+    operation = await operations.begin(QUEUE, Plan(act="purge", states=("dead", "ready")))
+    assert set() == await store.operations_told()
+    operation = await operations.first_page(operation)
+    await redis.config_set("maxmemory", 0)
+    await operations.duty().do()
+    assert {(QUEUE, operation.id)} == await store.operations_told()
+    await operations.idle()
+
+    assert ("done", 900) == ((now := await store.operation(QUEUE, operation.id)).state, now.done)
+    assert set() == await store.operations_told()
 
 
 async def test_on_a_full_server_every_other_verb_goes_on(full, clock, redis):

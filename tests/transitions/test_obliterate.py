@@ -3,6 +3,7 @@
 import pytest
 
 from scheduler.outcomes import Ack, Extend, Nack
+from scheduler.store import Store
 from tests.helpers import QUEUE, WORKER, claimed, enqueued, in_every_state, race, snapshot, take
 from tests.transitions.cases import world
 
@@ -65,6 +66,30 @@ async def test_the_queue_may_begin_again_at_once(store):
 
     assert [QUEUE] == await store.queues()
     assert 1 == (await store.census(QUEUE)).counts["ready"]
+
+
+async def test_a_queue_that_begins_anew_meanwhile_stays_registered(store, clients, clock, monkeypatch):
+    await enqueued(store, "a")
+    other, real = Store(clients, now=clock), store._read
+
+    async def slow(ask):
+        await enqueued(other, "b")
+        return await real(ask)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_read", slow)
+        assert "gone" == await store.obliterate(QUEUE)
+
+    assert [QUEUE] == await store.queues()
+
+
+async def test_a_queue_that_somebody_else_struck_out_is_found_by_the_scan(store, redis):
+    await enqueued(store, "a")
+    await redis.delete("{scheduler}:queues")
+    assert [] == await store.queues()
+
+    assert (0, [QUEUE]) == await store.stray_queues(0)
+    assert ([QUEUE], (0, [])) == (await store.queues(), await store.stray_queues(0))
 
 
 async def test_of_ten_at_once_one_does_it_and_no_job_is_half_gone(store):
