@@ -47,15 +47,18 @@ def stamp(response: web.StreamResponse, its_id: str | None = None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How slow a caller may be. Seconds, and bytes a second."""
+    """How slow callers may be, in seconds and bytes a second, and how many."""
 
     headers: float = 10.0
     body: float = 10.0
     rate: float = 1024.0
     """How many bytes a second a body must bring on average, once it has taken longer than `body`."""
     idle: float = 75.0
+    """How long a connection may do nothing, and how long an answer may be read at less than `rate`."""
     linger: float = 5.0
     """How long what was refused is still read, so that the caller gets the answer."""
+    connections: int = 10_000
+    """How many there may be at once, where the process may open so many files twice."""
 
 
 class Polls:

@@ -15,6 +15,7 @@ from ..logs import get_logger
 from ..settings import Settings
 from . import problems
 from .auth import check_host
+from .crowd import Crowd, room
 from .parts import DEADLINES, Deadlines, request_id, stamp
 from .problems import Refusal
 
@@ -22,11 +23,23 @@ log = get_logger(__name__)
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, with a deadline for headers, news of who hangs up, and error answers of ours."""
+    """aiohttp's connection, with deadlines for headers and for who reads, news of who hangs up, and error answers of ours."""
 
-    __slots__ = ("_begun", "_clock", "_deadlines", "_held", "_last", "_partial")
+    __slots__ = (
+        "_begun",
+        "_clock",
+        "_crowd",
+        "_deadlines",
+        "_held",
+        "_last",
+        "_partial",
+        "_reader",
+        "_unread",
+    )
 
-    def __init__(self, manager: web.Server, *, deadlines: Deadlines, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, manager: web.Server, *, deadlines: Deadlines, crowd: Crowd, loop: asyncio.AbstractEventLoop
+    ) -> None:
         super().__init__(
             manager,
             loop=loop,
@@ -42,18 +55,63 @@ class Connection(web.RequestHandler):
         self._clock: asyncio.TimerHandle | None = None
         self._last: StreamReader | None = None
         self._held: asyncio.Task[Any] | None = None
+        self._crowd = crowd
+        self._reader: asyncio.TimerHandle | None = None
+        """Looks whether the caller reads, while what was answered has not left."""
+        self._unread = 0
+
+    @property
+    def quiet(self) -> bool:
+        """No request is being answered."""
+        return self._waiter is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._crowd.enter(self)
         self._begun = self._loop.time()
         self._clock = self._loop.call_later(self._deadlines.headers, self._look)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._clock is not None:
             self._clock.cancel()
+        if self._reader is not None:
+            self._reader.cancel()
         if self._held is not None:
             self._held.cancel()
+        self._crowd.leave(self)
         super().connection_lost(exc)
+
+    def force_close(self) -> None:
+        """Closes it. What the caller does not read is dropped a little later, or it would stay for ever."""
+        transport = self.transport
+        super().force_close()
+        if transport is not None and isinstance(transport, asyncio.WriteTransport):
+            self._loop.call_later(self._deadlines.linger, transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._waiting_to_leave()
+        self._reader = self._loop.call_later(self._deadlines.idle, self._look_at_reader)
+
+    def resume_writing(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+        super().resume_writing()
+
+    def _look_at_reader(self) -> None:
+        if self.transport is None:
+            return
+        left, self._unread = self._unread, self._waiting_to_leave()
+        # What was answered since counts as unread: who reads nothing cannot hide it by asking for more.
+        if left - self._unread < self._deadlines.rate * self._deadlines.idle:
+            self.transport.abort()
+        else:
+            self._reader = self._loop.call_later(self._deadlines.idle, self._look_at_reader)
+
+    def _waiting_to_leave(self) -> int:
+        transport = self.transport
+        return transport.get_write_buffer_size() if isinstance(transport, asyncio.WriteTransport) else 0
 
     def data_received(self, data: bytes) -> None:
         requests, body = self._request_count, self._last
@@ -138,6 +196,7 @@ class Connection(web.RequestHandler):
         if isinstance(resp, web.HTTPException):
             resp = problems.answer(resp, request)
             stamp(resp, request_id(request.headers.get("X-Request-Id")))
+        self._crowd.rest(self)
         return await super().finish_response(request, resp, start_time)
 
 
@@ -161,10 +220,12 @@ def hang_up_cancels(request: web.Request) -> Iterator[None]:
 class Site(web.BaseSite):
     """Listens on an address, with our connections."""
 
-    __slots__ = ("_deadlines", "_host", "_port")
+    __slots__ = ("_deadlines", "_host", "_port", "crowd")
 
     def __init__(self, runner: web.AppRunner, host: str, port: int, deadlines: Deadlines) -> None:
-        super().__init__(runner, backlog=1024)
+        self.crowd = Crowd(min(deadlines.connections, room()))
+        # So many are accepted before the first of them is seen here.
+        super().__init__(runner, backlog=min(1024, max(1, self.crowd.most // 2)))
         self._host, self._port, self._deadlines = host, port, deadlines
 
     @property
@@ -182,7 +243,7 @@ class Site(web.BaseSite):
         loop, manager = asyncio.get_running_loop(), self._runner.server
         assert manager is not None
         self._server = await loop.create_server(
-            lambda: Connection(manager, deadlines=self._deadlines, loop=loop),
+            lambda: Connection(manager, deadlines=self._deadlines, crowd=self.crowd, loop=loop),
             self._host,
             self._port,
             backlog=self._backlog,

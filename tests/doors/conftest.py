@@ -20,6 +20,7 @@ from yarl import URL
 
 from scheduler import logs
 from scheduler.api import ROUTES, Deadlines, make_app, serve
+from scheduler.api.crowd import Crowd
 from scheduler.api.openapi import codes_of
 from scheduler.api.parts import POLLS, Polls
 from scheduler.clients import Clients
@@ -71,6 +72,7 @@ class Api:
     """Ends the server, while its callers still wait."""
     doorbell: Doorbell
     polls: Polls
+    crowd: Crowd
 
     @property
     def redis(self) -> Redis:
@@ -209,7 +211,7 @@ async def served(
     try:
         async with ClientSession(connector=TCPConnector(limit=0)) as session, AsyncExitStack() as running:
             site = await running.enter_async_context(serve(app, told, grace=2.0))
-            yield Api(store, site.port, session, told, running.aclose, doorbell, app[POLLS])
+            yield Api(store, site.port, session, told, running.aclose, doorbell, app[POLLS], site.crowd)
     finally:
         await doorbell.close()
         await follower.close()
