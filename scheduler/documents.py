@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -39,6 +39,38 @@ class Paged(Struct, Generic[T]):
 
     items: list[T]
     next_cursor: str | None = None
+
+
+def read(text: bytes | Raw, kind: type[T]) -> T:
+    """A document as what it should be. Where a newer server says more than this release knows, it is as it came.
+
+    That is another word than those that are listed, or a value where there was none. Raises msgspec.MsgspecError.
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError:
+        found: Any = _read_parts(text, kind)
+        if found is None:
+            raise
+        return cast("T", found)
+
+
+def _read_parts(text: bytes | Raw, kind: Any) -> Any:
+    """The same of something that is not wholly so; None where it must be."""
+    origin = get_origin(kind)
+    kind = kind.__origin__ if origin is Annotated else kind
+    if origin is list:
+        [item] = get_args(kind)
+        return [read(one, item) for one in msgspec.json.decode(text, type=list[Raw])]
+    made = origin or kind
+    if isinstance(made, type) and issubclass(made, Struct):
+        given = msgspec.json.decode(text, type=dict[str, Raw])
+        fields = msgspec.structs.fields(kind)
+        if any(field.required and field.encode_name not in given for field in fields):
+            return None
+        known = [field for field in fields if field.encode_name in given]
+        return made(**{field.name: read(given[field.encode_name], field.type) for field in known})
+    return None if kind in {str, int, float, bool} else msgspec.json.decode(text)
 
 
 class _Attempt(Struct):
@@ -95,7 +127,7 @@ class JobDocument(Struct):
             id=self.id,
             queue=self.queue,
             type=self.type,
-            state=State(self.state),
+            state=State.named(self.state, ended=self.finished_at is not None),
             reason=self.reason,
             payload=bytes(self.payload) if isinstance(self.payload, Raw) else None,
             priority=self.priority,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 
 class SchedulerError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package. They can be pickled: a pool of processes breaks by what cannot."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[SchedulerError], args: tuple[Any, ...], state: Mapping[str, Any]) -> SchedulerError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,17 @@ class State(StrEnum):
 
     @property
     def ended(self) -> bool:
-        return self in {State.SUCCEEDED, State.CANCELLED, State.DEAD}
+        return self in {State.SUCCEEDED, State.CANCELLED, State.DEAD} or getattr(self, "_beyond", False)
+
+    @classmethod
+    def named(cls, name: str, *, ended: bool) -> State:
+        """The state of this name. One that this release does not know, of a newer server, is kept as it is called."""
+        try:
+            return cls(name)
+        except ValueError:
+            made = str.__new__(cls, name)
+            made.__dict__.update(_name_=name.upper(), _value_=name, _beyond=ended)
+            return made
 
 
 def new_key() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -18,6 +19,7 @@ from ..documents import (
     NoJson,
     Paged,
     new_document,
+    read,
     read_options,
     to_json,
 )
@@ -44,6 +46,12 @@ T = TypeVar("T")
 Duration = float | int | str
 """Seconds, or text such as "250ms", "30s", "5m", "2h", "7d"."""
 
+LOOK_EVERY = 1.0
+"""Seconds between looks at a job where the server does not wait."""
+
+SOON = 5.0
+"""Seconds that an answer takes at most, beyond the waiting, for who does not want to wait for ever."""
+
 LONGEST_WAIT = 30.0
 """Seconds that one look at a job waits for its end; then the next one does."""
 
@@ -69,6 +77,7 @@ class Client:
     Each try of a call takes `timeout` seconds at most (beyond what it asks the server to wait). What is safe to repeat
     is repeated for `patience` seconds when the service is away, does not answer, or asks for a pause: everything but
     `run`, `replay`, `delete`, and operations. Jobs have their ids before they are sent, so that a repeated one is the same.
+    A client belongs to the event loop that uses it first; many tasks may share it.
 
     Raises Problem, and subclasses that are those of the package too: `NotFound`, `WrongState`, `Duplicate`, `Invalid`,
     `StoreUnavailable`, `StoreFull`.
@@ -135,8 +144,8 @@ class Client:
             error.id = error.id or f"{job.queue}:{job.key}"
             raise
         found = answer.read(JobDocument)
-        # Of an id made here, what stands already is what a former try of this call left.
-        return Handle(self.transport, found.id, duplicate=found.duplicate and id is not None)
+        # What stands after a try that was not answered is that one's work.
+        return Handle(self.transport, found.id, duplicate=found.duplicate and not answer.unsure)
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]) -> Sending:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them, sent as they come.
@@ -212,7 +221,7 @@ class Client:
 
         Options: ids, limit, dry_run, and of a replay rate, payload_patch, stop_after_failures, into.
         """
-        body = {"act": act, "queue": queue, **({"filter": dict(filter)} if filter else {}), **options}
+        body = {"act": act, "queue": queue, **({"filter": as_sent(filter)} if filter else {}), **options}
         return (await self.transport.call("POST", "/v1/operations", body, safe=False)).read(OperationShown)
 
     async def operation(self, id: str) -> OperationShown:
@@ -262,7 +271,7 @@ class Client:
         """Tells what became of leased jobs, in items as the API has them; each is answered for itself, in this order."""
         items = {"ack": list(ack), "nack": list(nack), "release": list(release), "extend": list(extend)}
         found = await HttpLink(self.transport).tell(queue, worker=worker, items=items)
-        return msgspec.convert(found, list[SettledItem])
+        return read(msgspec.json.encode(found), list[SettledItem])
 
     async def work(
         self,
@@ -309,8 +318,10 @@ class Handle:
             raise JobDead(job)
         if job.state is State.CANCELLED:
             raise JobCancelled(job)
-        if job.state is not State.SUCCEEDED:
+        if not job.state.ended:
             raise TimeoutError(f"job {self.id} is {job.state} after {timeout} s")
+        if job.state is not State.SUCCEEDED:
+            raise SchedulerError(f"job {self.id} is {job.state}: what that means a newer release knows")
         return msgspec.json.decode(job.result) if job.result else None
 
     async def ended(self, timeout: float | None = None) -> Job:  # noqa: ASYNC109 - as in result
@@ -321,11 +332,17 @@ class Handle:
             left = LONGEST_WAIT if until is None else until - loop.time()
             wait = min(max(left, 0.0), LONGEST_WAIT)
             patience = None if until is None else min(self._transport.patience, max(left, 0.0) + 1)
+            began = loop.time()
             job = await self._call(
-                "GET", "", query={"wait": f"{wait:.3f}"}, wait=wait, patience=patience, safe=True
-            )
-            if job.state.ended or (until is not None and loop.time() >= until):
+                "GET", "", query={"wait": f"{wait:.3f}"}, wait=wait, patience=patience, safe=True,
+                timeout=None if until is None else SOON,
+            )  # fmt: skip
+            now = loop.time()
+            if job.state.ended or (until is not None and now >= until):
                 return job
+            if now - began < wait / 2:
+                # It stops, or something before it does not let us wait.
+                await asyncio.sleep(min(wait, LOOK_EVERY * random.uniform(0.5, 1.0)))
 
     async def run(self) -> Job:
         """Makes it ready now. Raises WrongState when it is not scheduled or retrying."""
@@ -337,18 +354,15 @@ class Handle:
 
     async def update(self, **changes: Any) -> Job:
         """Changes `payload`, `priority`, `run_at` or `tags` while it waits. Raises WrongState when it does not."""
-        if isinstance(changes.get("run_at"), datetime):
-            changes["run_at"] = changes["run_at"].isoformat()
-        return await self._call("PATCH", "", changes, safe=True)
+        return await self._call("PATCH", "", as_sent(changes), safe=True)
 
     async def copy(self, **changes: Any) -> Handle:
         """A new job like this one, with these fields in place of its own."""
         changes.setdefault("id", new_key())
-        if isinstance(changes.get("run_at"), datetime):
-            changes["run_at"] = changes["run_at"].isoformat()
         path = f"/v1/jobs/{part(self.id)}/copy"
-        found = (await self._transport.call("POST", path, changes, safe=True)).read(JobDocument)
-        return Handle(self._transport, found.id, duplicate=found.duplicate)
+        answer = await self._transport.call("POST", path, as_sent(changes), safe=True)
+        found = answer.read(JobDocument)
+        return Handle(self._transport, found.id, duplicate=found.duplicate and not answer.unsure)
 
     async def delete(self) -> None:
         """Deletes it. Raises WrongState while it runs."""
@@ -363,6 +377,16 @@ class Handle:
     async def _call(self, method: str, path: str, body: Any = None, *, safe: bool, **how: Any) -> Job:
         answer = await self._transport.call(method, f"/v1/jobs/{part(self.id)}{path}", body, safe=safe, **how)
         return answer.read(JobDocument).job()
+
+
+def as_sent(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What somebody says in words of Python, in those of the API: a time, a retry policy."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime)
+        else value.document() if isinstance(value, Retry)
+        else value
+        for name, value in said.items()
+    }  # fmt: skip
 
 
 class Queue:
@@ -403,7 +427,9 @@ class Queue:
 
     async def set_type(self, type: str, **policy: Any) -> TypeShown:
         """Sets `retry` and `timeout` of a type, in place of what was set before."""
-        answer = await self._transport.call("PUT", f"{self._path}/types/{part(type)}", policy, safe=True)
+        answer = await self._transport.call(
+            "PUT", f"{self._path}/types/{part(type)}", as_sent(policy), safe=True
+        )
         return answer.read(TypeShown)
 
     async def dead(
@@ -451,12 +477,8 @@ class Queue:
         await self._transport.call("DELETE", self._path, query=query, safe=False)
 
     async def _operate(self, path: str, which: Mapping[str, Any]) -> OperationShown:
-        body = {
-            name: value.isoformat() if isinstance(value, datetime) else value for name, value in which.items()
-        }
-        return (await self._transport.call("POST", f"{self._path}{path}", body, safe=False)).read(
-            OperationShown
-        )
+        answer = await self._transport.call("POST", f"{self._path}{path}", as_sent(which), safe=False)
+        return answer.read(OperationShown)
 
 
 class Sending:

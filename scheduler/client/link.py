@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,8 +42,7 @@ class HttpLink:
     @asynccontextmanager
     async def again(self, timeout: float) -> AsyncIterator[HttpLink]:  # noqa: ASYNC109 - of each of its calls
         """Another one like this, for another event loop, whose calls take so many seconds at most."""
-        former = self._transport
-        transport = Transport(former.url, former.key, timeout=timeout, patience=0)
+        transport = self._transport.again(timeout=timeout, patience=0)
         try:
             yield HttpLink(transport)
         finally:
@@ -144,7 +143,7 @@ class HttpLink:
         except Problem as error:
             return error
         found = answer.read(JobDocument)
-        state = "exists" if found.duplicate else found.state
+        state = "exists" if found.duplicate and not answer.unsure else "ready"
         return Enqueued(found.id, state, parse_rfc3339(found.created_at), None)
 
     async def send(self, lines: Sequence[Line]) -> list[Outcome]:
@@ -155,15 +154,14 @@ class HttpLink:
         """
         known = {line.number: Outcome(line.number, line.id, error=line.error) for line in lines if line.error}
         left = [line for line in lines if line.number not in known]
-        tried = False
+        unsure: set[int] = set()
 
         async def once() -> None:
-            nonlocal left, tried
-            former, tried = tried, True
-            later = await self._send_once(left, known, repeated=former)
-            if later is not None:
+            nonlocal left
+            try:
+                await self._send_once(left, known, unsure)
+            finally:
                 left = [line for line in left if line.number not in known]
-                raise later
 
         try:
             if left:
@@ -175,37 +173,59 @@ class HttpLink:
                 known.setdefault(line.number, Outcome(line.number, line.id, error=error))
         return [known[line.number] for line in lines]
 
-    async def _send_once(
-        self, lines: Sequence[Line], known: dict[int, Outcome], *, repeated: bool
-    ) -> Problem | None:
-        """Sends lines and reads what is answered. Returns a problem when some of them are to be sent again."""
+    async def _send_once(self, lines: Sequence[Line], known: dict[int, Outcome], unsure: set[int]) -> None:
+        """Sends lines and reads what is answered. Raises a Problem when some of them are to be sent again.
+
+        `unsure`: numbers of those that may have been enqueued by a try that did not say so.
+        """
         named: dict[int, dict[str, Any]] = {}
         done = False
-        async with self._transport.open(
-            "POST", "/v1/jobs/bulk", _chunks(lines), headers={"Content-Type": NDJSON}
-        ) as response:
-            async for text in response.content:
-                answer = msgspec.json.decode(text, type=dict[str, Any])
-                if answer.get("done"):
-                    done = True
-                elif "index" in answer:
-                    named[answer["index"]] = answer
-        if not done:
-            raise Unreachable("the answer broke off before its last line")
+        try:
+            if lines:
+                async with self._transport.open(
+                    "POST", "/v1/jobs/bulk", _chunks(lines), headers={"Content-Type": NDJSON}
+                ) as response:
+                    async for text in response.content:
+                        answer = msgspec.json.decode(text, type=dict[str, Any])
+                        if answer.get("done"):
+                            done = True
+                        elif "index" in answer:
+                            named[answer["index"]] = answer
+                if not done:
+                    raise Unreachable("the answer broke off before its last line")
+        except StoreUnavailable as error:
+            # What is answered is answered, also before the answer broke off.
+            self._note([(line, named.get(n)) for n, line in enumerate(lines)], known, unsure)
+            if error.unknown:
+                unsure.update(line.number for n, line in enumerate(lines) if n not in named)
+            raise
+        created = {"status": 201}
+        later = self._note([(line, named.get(n, created)) for n, line in enumerate(lines)], known, unsure)
+        if later is not None:
+            raise later
+
+    @staticmethod
+    def _note(
+        answered: Iterable[tuple[Line, dict[str, Any] | None]], known: dict[int, Outcome], unsure: set[int]
+    ) -> Problem | None:
+        """Notes what these were answered. Returns the problem of one that is to be sent again."""
         later: Problem | None = None
-        for index, line in enumerate(lines):
-            answer = named.get(index, {"status": 201})
+        for line, answer in answered:
+            if answer is None:
+                continue
             if answer["status"] == 201:
                 known[line.number] = Outcome(line.number, line.id)
             elif answer["status"] == 200:
-                # Where a former try was not answered, it may have been that one.
-                known[line.number] = Outcome(line.number, answer["id"], duplicate=not repeated)
+                duplicate = line.number not in unsure
+                known[line.number] = Outcome(line.number, answer["id"], duplicate=duplicate)
             else:
                 problem = problem_of(answer)
-                if problem.code in LATER:
-                    later = problem
-                else:
+                if problem.code not in LATER:
                     known[line.number] = Outcome(line.number, line.id, error=problem)
+                    continue
+                later = problem
+                if problem.id is not None:  # it may stand all the same
+                    unsure.add(line.number)
         return later
 
 

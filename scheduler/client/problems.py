@@ -18,8 +18,12 @@ class Problem(SchedulerError):
         self.status = int(document.get("status", 0))
         self.code = str(document.get("code", "unknown"))
         self.detail = str(document.get("detail", ""))
+        said = document.get("errors")
+        # What stands before the API may say `errors` of its own, in whatever form.
         self.errors = tuple(
-            Fault(str(one.get("path", "")), str(one.get("message", ""))) for one in document.get("errors", ())
+            Fault(str(one.get("path", "")), str(one.get("message", "")))
+            for one in (said if isinstance(said, list) else ())
+            if isinstance(one, Mapping)
         )
         self.id = document.get("id")
         """The job that the call is about, where it may stand although the call failed."""
@@ -65,7 +69,7 @@ class Invalid(Problem, errors.Invalid):
 
     def __init__(self, document: Mapping[str, Any], *, retry_after: float | None = None) -> None:
         Problem.__init__(self, document, retry_after=retry_after)
-        self.faults = self.errors
+        self.faults = self.errors or (Fault("", self.detail),)
 
 
 class TooMany(Problem):
@@ -105,6 +109,7 @@ KINDS: Mapping[str, type[Problem]] = {
     "stale_lease": LeaseLost,
     "precondition_failed": Changed,
     "validation": Invalid,
+    "too_large": Invalid,
     "idempotency_mismatch": Invalid,
     "queue_full": TooMany,
     "rate_limited": TooMany,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import io
 import os
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +20,8 @@ import msgspec
 from yarl import URL
 
 from .. import __version__
-from ..errors import SchedulerError
+from ..documents import NoJson, read, to_json
+from ..errors import PayloadInvalid, SchedulerError
 from .problems import Problem, StoreFull, StoreUnavailable, TooMany, Unreachable, problem_of
 
 T = TypeVar("T")
@@ -29,23 +33,26 @@ TIMEOUT = 30.0
 PATIENCE = 60.0
 """Seconds for which a call that is safe to repeat is repeated."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+AT_ONCE = 100
+"""Calls under way, beyond those that wait for something: each has a connection, here and at the server."""
 
 
 class Answer:
     """A whole answer: its status, its headers, its bytes."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "headers", "status", "unsure")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
+        self.unsure = False
+        """A former try was not answered: what this one finds may have been its work."""
 
     def read(self, kind: type[T]) -> T:
         """The body as what it should be. Raises SchedulerError for something else."""
         try:
-            found: T = msgspec.json.decode(self.body, type=kind)
+            return read(self.body, kind)
         except msgspec.MsgspecError as error:
             raise SchedulerError(f"the answer is not what this client knows: {error}") from error
-        return found
 
 
 class Transport:
@@ -55,11 +62,31 @@ class Transport:
         """Raises ValueError for what is no http address, or no key."""
         address = URL(url.rstrip("/"))
         if address.scheme not in {"http", "https"} or not address.host or address.query_string:
-            raise ValueError(f"{url!r} is no address of the API: it is written as http://localhost:8080")
-        self.url, self.key = str(address), key_of(key)
+            shown = re.sub(r"//[^/]*@", "//…@", url)
+            raise ValueError(f"{shown!r} is no address of the API: it is written as http://localhost:8080")
+        self.key = key_of(key)
+        self._login = (
+            None if address.user is None else aiohttp.encode_basic_auth(address.user, address.password or "")
+        )
+        if self._login is not None and self.key is not None:
+            raise ValueError("a call carries the key, or the user and password of the address: not both")
+        self.url = str(address.with_user(None))
+        """Without user and password: it stands in errors and logs."""
         self.timeout, self.patience = timeout, patience
+        self._fresh()
+
+    def _fresh(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    def again(self, *, timeout: float, patience: float) -> Transport:
+        """Another one to the same place, for another event loop."""
+        other = copy.copy(self)
+        other.timeout, other.patience = timeout, patience
+        other._fresh()  # noqa: SLF001 - of its own kind
+        return other
 
     def __repr__(self) -> str:
         return f"<{self.url}>"
@@ -69,10 +96,16 @@ class Transport:
         if self._closed:
             # A call that is repeated meanwhile would open what nobody closes any more.
             raise RuntimeError(f"the client of {self.url} is closed")
-        if self._session is None or self._session.closed:
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise RuntimeError(f"the client of {self.url} belongs to the event loop that used it first")
+        if self._session is None:
+            self._loop = loop
             headers = {"User-Agent": f"scheduler-client/{__version__}", "Accept": f"{JSON}, {NDJSON}"}
             if self.key is not None:
                 headers["Authorization"] = f"Bearer {self.key}"
+            elif self._login is not None:
+                headers["Authorization"] = self._login
             self._session = aiohttp.ClientSession(
                 headers=headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -96,17 +129,33 @@ class Transport:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         wait: float = 0,
+        timeout: float | None = None,  # noqa: ASYNC109 - of each try
         safe: bool,
         patience: float | None = None,
     ) -> Answer:
         """One call. `safe`: the same call again changes nothing more, so that it is repeated when it is not answered.
 
-        `wait`: seconds that the server is asked to wait. Raises Problem.
+        `wait`: seconds that the server is asked to wait. `timeout` and `patience` in place of its own. Raises Problem,
+        and PayloadInvalid for a body that is no JSON.
         """
-        sent = None if body is None else msgspec.json.encode(body)
+        try:
+            sent = None if body is None else to_json(body)
+        except NoJson as error:
+            raise PayloadInvalid(f"this cannot be sent: {error}") from error
+        unsure = False
 
         async def once() -> Answer:
-            return await self._once(method, path, sent, query, headers, wait)
+            nonlocal unsure
+            # Who waits for something keeps nobody else from his turn.
+            turn = self._turns if not wait else contextlib.nullcontext()
+            try:
+                async with turn:
+                    answer = await self._once(method, path, sent, query, headers, wait, timeout)
+            except StoreUnavailable as error:
+                unsure = unsure or error.unknown
+                raise
+            answer.unsure = unsure
+            return answer
 
         return await self.repeated(once, safe=safe, patience=patience)
 
@@ -141,13 +190,16 @@ class Transport:
         query: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
         wait: float,
+        timeout: float | None,  # noqa: ASYNC109 - of this try
     ) -> Answer:
         given, data = dict(headers or {}), None
         if sent is not None:
             given["Content-Type"] = JSON
             given["Content-Length"] = str(len(sent))
             data = io.BytesIO(sent)
-        async with self.open(method, path, data, query=query, headers=given, wait=wait) as response:
+        async with self.open(
+            method, path, data, query=query, headers=given, wait=wait, timeout=timeout
+        ) as response:
             return Answer(response.status, response.headers, await response.read())
 
     @asynccontextmanager
@@ -160,9 +212,11 @@ class Transport:
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         wait: float = 0,
+        timeout: float | None = None,  # noqa: ASYNC109 - of this try
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that has begun and is none of refusal. Raises Problem, also for what breaks while it is read."""
-        limit = aiohttp.ClientTimeout(total=self.timeout + wait, sock_connect=min(10.0, self.timeout))
+        timeout = self.timeout if timeout is None else min(timeout, self.timeout)
+        limit = aiohttp.ClientTimeout(total=timeout + wait, sock_connect=min(10.0, timeout))
         try:
             async with self.session().request(
                 method, self._address(path, query), data=sent, headers=headers, timeout=limit, allow_redirects=False
@@ -171,7 +225,7 @@ class Transport:
                     raise _problem(response, await response.read())
                 yield response
         except TimeoutError as error:
-            raise Unreachable(f"{self.url}: no answer within {self.timeout + wait:g} s") from error
+            raise Unreachable(f"{self.url}: no answer within {timeout + wait:g} s") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise Unreachable(f"{self.url}: {str(error) or type(error).__name__}") from error
 

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import datetime as dt
+import pickle
 import socket
 import sqlite3
 import sys
 import threading
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 import orjson
@@ -29,7 +31,10 @@ from scheduler.client import (
     Unreachable,
     WrongState,
 )
+from scheduler.client import client as client_module
 from scheduler.client import lines as client_lines
+from scheduler.client.problems import problem_of
+from scheduler.errors import PayloadInvalid, SchedulerError
 from scheduler.job import Job
 from scheduler.retry import Retry
 from tests.doors.conftest import held, on_valkey, served, until
@@ -276,7 +281,7 @@ async def test_many_are_answered_one_by_one_in_order(api, jobs):
     assert list(range(7)) == [outcome.number for outcome in found]
     assert [True, False, False, False, False, False, True] == [outcome.created for outcome in found]
     assert (found[1].duplicate, found[1].error) == (True, None)
-    kinds: list[type] = [Duplicate, scheduler.Invalid, scheduler.Invalid, Problem]
+    kinds: list[type] = [Duplicate, scheduler.Invalid, scheduler.Invalid, Invalid]
     assert kinds == [type(outcome.error) for outcome in found[2:6]]
     assert "mail:a" == found[0].id
 
@@ -401,6 +406,41 @@ async def test_an_enqueue_whose_answer_is_lost_is_repeated_and_stands_once(api):
 
 
 @on_valkey
+async def test_what_the_unanswered_try_of_a_call_left_is_no_duplicate(api):
+    async with forwarding(api) as (address, faults), Client(address) as jobs:
+        faults["cut_after"] = 1
+        job = await jobs.enqueue("send", queue="mail", id="mine")
+        faults["cut_after"] = 1
+        copied = await job.copy()
+        again = await jobs.enqueue("send", queue="mail", id="mine")
+
+    assert [False, False, True] == [job.duplicate, copied.duplicate, again.duplicate]
+
+
+async def test_of_a_stream_that_breaks_off_what_was_answered_stands():
+    """The first answer says of one that it stood before, of one that it is refused, and breaks off."""
+    first = b"".join(
+        orjson.dumps(line) + b"\n"
+        for line in (
+            {"index": 0, "status": 200, "id": "mail:a", "duplicate": True},
+            {"index": 1, **problem(422, "validation")},
+        )
+    )
+    # The second try has two lines left: one that the first try has enqueued, and a new one.
+    second = b'{"index": 0, "status": 200, "id": "mail:c", "duplicate": true}\n{"done": true}\n'
+    async with answering((200, first, {}), (200, second, {})) as (address, asked), Client(address) as jobs:
+        sent = jobs.enqueue_many({"type": "t", "queue": "mail", "id": key} for key in "abcd")
+        found = [(one.id, one.created, one.duplicate) async for one in sent]
+
+    assert [
+        ("mail:a", False, True),
+        ("mail:b", False, False),
+        ("mail:c", True, False),
+        ("mail:d", True, False),
+    ] == found
+    assert [4, 2] == [body.count(b"\n") for _, _, _, body in asked]
+
+
 async def test_a_store_whose_reply_is_lost_makes_one_job(servers, clients):
     async with Proxy(servers.url("valkey")) as proxy:
         from scheduler.clients import open_clients  # noqa: PLC0415
@@ -504,6 +544,158 @@ async def test_a_redirect_is_not_followed_and_the_key_goes_nowhere_else():
     assert 302 == caught.value.status
     assert "Bearer secret" == asked[0][2]["Authorization"]
     assert "secret" not in repr(jobs)
+
+
+async def test_a_state_of_a_newer_server_is_kept_as_it_is_called():
+    ended = {**SHOWN, "state": "archived", "finished_at": SHOWN["created_at"]}
+    async with answering((200, ended, {})) as (address, asked), Client(address) as jobs:
+        found = await jobs.job("mail:a").ended()
+        assert ("archived", "archived", True) == (found.state, found.state.value, found.state.ended)
+        with pytest.raises(SchedulerError, match="archived"):
+            await jobs.job("mail:a").result()
+    assert 2 == len(asked)
+    async with answering((200, {**SHOWN, "state": "napping"}, {})) as (address, _), Client(address) as jobs:
+        with pytest.raises(TimeoutError, match="napping"):
+            await jobs.job("mail:a").result(0.01)
+
+
+async def test_words_and_values_of_a_newer_server_are_as_they_came():
+    settled = {"items": [{"id": "mail:a", "ok": True, "state": "archived", "more": 1}]}
+    async with answering((200, settled, {})) as (address, _), Client(address) as jobs:
+        [item] = await jobs.settle("mail", worker="w")
+        assert ("mail:a", True, "archived") == (item.id, item.ok, item.state)
+    queue = {"queue": "mail", "counts": {}, "rate": "100/m"}
+    async with answering((200, queue, {})) as (address, _), Client(address) as jobs:
+        with pytest.raises(SchedulerError, match="is not what this client knows"):
+            await jobs.queue("mail").show()
+
+
+async def test_a_limit_that_a_newer_server_knows_is_shown(api, jobs):
+    await jobs.queue("mail").create()
+    shown = (await api.get("/v1/queues/mail")).doc
+    newer = {**shown, "rate": "100/m", "priority_mode": "lottery", "more": {}}
+    async with answering((200, newer, {})) as (address, _), Client(address) as far:
+        found: Any = await far.queue("mail").show()
+    assert ("100/m", "lottery", 0) == (found.rate, found.priority_mode, found.counts.ready)
+
+
+async def test_a_server_that_does_not_let_wait_is_not_asked_without_a_pause():
+    async with answering((200, SHOWN, {})) as (address, asked), Client(address) as jobs:
+        with pytest.raises(TimeoutError):
+            await jobs.job("mail:a").result(0.3)
+    assert len(asked) <= 3
+
+
+async def test_who_waits_for_a_while_only_is_not_held_up_by_a_service_that_hangs(monkeypatch):
+    monkeypatch.setattr(client_module, "SOON", 0.1)
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with server, Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as jobs:
+        async with asyncio.timeout(5):
+            with pytest.raises(Unreachable):
+                await jobs.job("mail:a").result(0.1)
+
+
+@pytest.mark.parametrize("errors", [None, "no", ["no"], [{"reason": 1}]])
+async def test_a_refusal_of_something_before_the_api_is_a_problem_too(errors):
+    document = {"error": "blocked", "code": 17, "errors": errors}
+    async with answering((403, document, {})) as (address, _), Client(address) as jobs:
+        with pytest.raises(Problem) as caught:
+            await jobs.job("mail:a")
+    assert (403, "17") == (caught.value.status, caught.value.code)
+
+
+def test_a_problem_can_be_pickled():
+    made = problem_of(problem(409, "wrong_state", state="dead"), retry_after=2)
+    found = pickle.loads(pickle.dumps(made))
+    assert (WrongState, "wrong_state: no", "dead", 2) == (
+        type(found),
+        str(found),
+        found.state,
+        found.retry_after,
+    )
+
+
+async def test_user_and_password_of_an_address_are_sent_and_never_shown():
+    async with (
+        answering((401, problem(401, "unauthorized"), {})) as (address, asked),
+        Client(address.replace("//", "//me:secret@"), patience=0) as jobs,
+    ):
+        with pytest.raises(Unauthorized):
+            await jobs.job("mail:a")
+        assert "secret" not in repr(jobs)
+    assert asked[0][2]["Authorization"].startswith("Basic ")
+    async with Client("http://me:secret@127.0.0.1:1", patience=0) as jobs:
+        with pytest.raises(Unreachable) as caught:
+            await jobs.job("mail:a")
+        assert "secret" not in str(caught.value)
+    for wrong in ("redis://:secret@localhost", "http://me:secret@localhost?a=1"):
+        with pytest.raises(ValueError, match="is no address") as refused:
+            Client(wrong)
+        assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match="not both"):
+        Client("http://me:secret@localhost", "key")
+
+
+async def test_what_is_no_json_is_sent_by_no_call(jobs):
+    job = await jobs.enqueue("send", {"n": 1}, queue="mail", delay=60)
+    for call in (job.update, job.replay, job.copy):
+        with pytest.raises(PayloadInvalid):
+            await call(payload={"n": float("nan")})
+    with pytest.raises(PayloadInvalid):
+        await jobs.settle("mail", worker="w", ack=[{"id": job.id, "token": 1, "result": float("inf")}])
+    assert b'{"n":1}' == (await job.refresh()).payload
+    changed = await job.copy(
+        payload=None, retry=Retry(max_attempts=3), run_at=dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    )
+    found = await changed.refresh()
+    assert (b"null", 3, "scheduled") == (found.payload, found.max_attempts, found.state)
+
+
+async def test_a_payload_that_is_too_large_is_invalid_as_it_is_beside_the_store(jobs):
+    with pytest.raises(scheduler.Invalid, match="too_large"):
+        await jobs.enqueue("send", "x" * 2_000_000)
+
+
+async def test_a_thousand_calls_at_once_share_a_hundred_connections(api, jobs):
+    before = len(await _sockets())
+    calls = [asyncio.create_task(jobs.enqueue("send", queue="mail")) for _ in range(1_000)]
+    most = 0
+    while not all(call.done() for call in calls):
+        most = max(most, len(await _sockets()) - before)
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*calls)
+    # Both ends are in this process.
+    assert most <= 2 * 100 + 10
+
+
+async def _sockets():
+    return await asyncio.to_thread(lambda: list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_client_belongs_to_one_event_loop_and_is_closed_once():
+    jobs = Client("http://127.0.0.1:1", patience=0)
+
+    async def ask():
+        await jobs.job("mail:a")
+
+    with pytest.raises(Unreachable):
+        asyncio.run(ask())
+    with pytest.raises(RuntimeError, match="event loop"):
+        asyncio.run(ask())
+    asyncio.run(jobs.close())
+
+    async def close():
+        async with Client("http://127.0.0.1:1", patience=0) as other:
+            pass
+        await other.job("mail:a")
+
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run(close())
 
 
 async def test_answers_may_have_more_fields_than_this_client_knows():
