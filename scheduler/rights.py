@@ -37,7 +37,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 OWN: tuple[tuple[str, ...], ...] = (
     ("BLPOP", "k", "w", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "w", "0", "0"), ("XREVRANGE", "k", "+", "-"),
     ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SREM", "s", "m"), ("SMEMBERS", "s"),
-    ("SADD", "hs", "m"), ("SREM", "hs", "m"), ("SMEMBERS", "hs"), ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
+    ("SADD", "hs", "m"), ("SMEMBERS", "hs"), ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
     ("SADD", "ws", "m"), ("SREM", "ws", "m"), ("SMEMBERS", "ws"), ("HSET", "wk", "f", "v"), ("HSETNX", "wk", "f", "v"), ("HGETALL", "wk"),
     ("PTTL", "wk"), ("PEXPIRE", "wk", "1"), ("UNLINK", "wk"), ("TIME",), ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
     ("EVAL", "return 1", "0"), ("INFO",), ("PING",),
