@@ -315,6 +315,8 @@ class Operations:
             try:
                 async for _ in self.pages(operation):
                     pass
+            except NotFound as error:
+                log.info("an operation has ended", operation=":".join(name), error=str(error))
             except SchedulerError as error:
                 log.warning(
                     "an operation was left, to be carried on", operation=":".join(name), error=str(error)

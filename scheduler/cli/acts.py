@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 async def carried(settings: Settings, queue: str, plan: Plan) -> dict[str, Any]:
-    """Carries an operation to its end: its document. Cancelled by the user, it cancels the operation."""
+    """Carries an operation to its end: its document. Cancelled by the user, it cancels the operation.
+
+    Raises StoreUnavailable with what becomes of an operation that has begun.
+    """
     from asyncio import CancelledError  # noqa: PLC0415 - help does without
 
+    from ..errors import StoreUnavailable  # noqa: PLC0415
     from ..job import new_key  # noqa: PLC0415
     from ..operations import Operations, document  # noqa: PLC0415
     from .draw import progress  # noqa: PLC0415
@@ -37,8 +41,13 @@ async def carried(settings: Settings, queue: str, plan: Plan) -> dict[str, Any]:
                     bar.at(operation.matched)
         except CancelledError:
             # Ctrl-C is for the work: nobody is to carry it on.
-            await store.operate("cancel", queue, its_id)
+            _, left = await store.operate("cancel", queue, its_id)
+            if left is not None:
+                click.echo(f"cancelled: {left.done} {_DONE[plan.act]}, the rest is as it was", err=True)
             raise
+        except StoreUnavailable as error:
+            goes_on = "if it has begun, it goes on when the server is back, in a worker or the API"
+            raise StoreUnavailable(f"{error}; operation {queue}:{its_id}: {goes_on}") from error
         return document(operation)
 
 

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from scheduler.errors import StoreUnavailable
 from scheduler.fields import GroupsShown, OperationShown, OperationsShown
 from tests.doors.conftest import held, on_valkey, until
 
@@ -125,6 +126,21 @@ async def test_replay_of_many_goes_on_behind_the_answer(api):
     assert f"/v1/operations/{answer.doc['id']}" == answer.headers["Location"]
     assert 1_300 == (await ended(api, answer.doc))["done"]
     assert 0 == await count(api, "dead")
+
+
+async def test_a_store_that_is_lost_after_the_beginning_is_told_as_an_operation_that_goes_on(
+    api, monkeypatch
+):
+    await dead(api, 3)
+
+    async def away(*_args, **_more):
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(api.store, "replay", away)
+        answer = await act(api, f"{DLQ}/replay", status=202)
+
+    assert ("done", 3) == ((now := await ended(api, answer.doc))["state"], now["done"])
 
 
 async def test_two_replays_at_once_replay_once(api):
