@@ -1,8 +1,9 @@
-"""Secrets planted in the configuration and in requests: they are in nothing that a process writes, answers or stores."""
+"""What is planted in settings and requests: no secret is written, answered or stored, and nothing passes for a line of the log."""
 
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import subprocess
 import sys
@@ -64,6 +65,31 @@ def api_of(folder: Folder, redis_url: str, variables: Mapping[str, str] = SETTIN
     folder.start("api", "--port", str(port))
     folder.until(lambda: "serving" in folder.errors())
     return port
+
+
+FORGED = ["\n", "\r\n", "\x1b[2J", "\x07", "\u2028", "\u202e", "\x00", "\x9b"]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_request_makes_a_line_of_the_log_its_own(folder: Folder, log_format: str) -> None:
+    port = api_of(folder, "memory://", {"SCHEDULER_LOG_FORMAT": log_format, "SCHEDULER_LOG_LEVEL": "debug"})
+    before = folder.errors().count("\n")
+    for text in FORGED:
+        words = f'{text}{{"level": "error", "event": "forged"}}'
+        assert ask(port, "GET", f"/v1/jobs/{quote(words, safe='')}")[0] == 404
+        assert ask(port, "POST", "/v1/jobs", json.dumps({"type": words}))[0] == 422
+        worker = json.dumps(
+            {"worker": "w", "nack": [{"id": words, "token": 1, "error": {"kind": words, "message": words}}]}
+        )
+        assert ask(port, "POST", "/v1/queues/mail/settle", worker)[0] == 200
+    folder.until(lambda: folder.errors().count("\n") == before + 3 * len(FORGED))
+
+    lines = folder.errors().split("\n")[before:-1]
+    assert [] == [line for line in lines if not line.isprintable()]
+    if log_format == "json":
+        assert {("request", "debug")} == {
+            (json.loads(line)["event"], json.loads(line)["level"]) for line in lines
+        }
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
