@@ -68,6 +68,21 @@ async def test_methods_that_an_address_does_not_take(api):
             assert ", ".join(sorted(methods)) == answer.headers["Allow"]
 
 
+@pytest.mark.parametrize("origin", ["null", "https://elsewhere.example", "http://127.0.0.1:8080"])
+async def test_no_page_of_another_site_is_let_in(api, origin):
+    preflight = {"Origin": origin, "Access_Control_Request_Method": "POST"}
+    answers = [
+        await api.call("OPTIONS", "/v1/jobs", **preflight, Access_Control_Request_Headers="content-type"),
+        await api.get("/v1/queues", Origin=origin),
+        await api.get("/openapi.json", Origin=origin),
+        # What a form of another site can send without asking.
+        await api.post("/v1/jobs", DOC, Origin=origin, Content_Type="text/plain"),
+    ]
+
+    assert [405, 200, 200, 415] == [answer.status for answer in answers]
+    assert [] == [name for answer in answers for name in answer.headers if name.lower().startswith("access-")]
+
+
 async def test_head_is_get_without_a_body(api):
     await api.enqueue()
 
