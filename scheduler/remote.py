@@ -10,8 +10,9 @@ import contextlib
 import random
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from msgspec import Raw
 from . import retry as retry_policy
 from .calling import batches
 from .documents import Leased
-from .errors import Invalid, NotFound, SchedulerError, StoreUnavailable, WrongState
+from .errors import Invalid, NotFound, SchedulerError, StoreFull, StoreUnavailable, WrongState
 from .fetcher import Crew, Line
 from .handlers import Handlers
 from .heartbeat import BaseHeartbeat, Heard, Held
@@ -107,8 +108,6 @@ class RemoteLine(Line):
         try:
             while not self.done:
                 self.changed.clear()
-                if self._asked is not None and self._asked.done():
-                    self._answered(self._asked, loop.time())
                 if self.waits and (self.crew.stopping or self._others_starve()):
                     await self._call_off()
                 if self._asked is None and loop.time() >= self._not_before:
@@ -118,9 +117,7 @@ class RemoteLine(Line):
                 elif not self.done:
                     await self._changed(loop)
         finally:
-            if self._asked is not None:
-                await cancel_all([self._asked])
-                self._asked, self._let_go = None, True
+            await self._call_off()
 
     async def _changed(self, loop: asyncio.AbstractEventLoop) -> None:
         timer = None
@@ -155,7 +152,8 @@ class RemoteLine(Line):
                 lease_ms=self.crew.settings.lease_ms, request_id=self._request,
             )
         )  # fmt: skip
-        self._asked.add_done_callback(lambda _: self.changed.set())
+        # Not in a turn of the loop: what was leased is held from the moment it is here, whatever a turn waits for.
+        self._asked.add_done_callback(self._answered)
 
     def _reserve(self) -> bool:
         if self.idling:
@@ -175,16 +173,17 @@ class RemoteLine(Line):
         """Hangs up on a claim that waits. What it may have given is found by its id, and goes back."""
         if self._asked is not None:
             await cancel_all([self._asked])
-        if self._asked is not None and self._asked.cancelled():
-            self._asked, self._let_go = None, True
-            self._not_before = 0.0
 
-    def _answered(self, asked: asyncio.Task[list[Leased]], now: float) -> None:
+    def _answered(self, asked: asyncio.Task[list[Leased]]) -> None:
+        """The claim under way has ended."""
+        now = asked.get_loop().time()
         self._asked = None
+        self.changed.set()
+        late = 0.0 if self._lost_at is None else now - self._lost_at
         try:
-            leased = asked.result()
+            leased = [claimed(one, late) for one in asked.result()]
         except asyncio.CancelledError:
-            self._let_go = True
+            self._let_go, self._not_before = True, 0.0
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the line goes on
             self._failed(error, now)
@@ -194,13 +193,12 @@ class RemoteLine(Line):
         reserved, self.reserved = self.reserved, 0
         if self._let_go:
             # Whoever heard us hang up may have given them back already: then they are others' by now.
-            self.settled += [Release(_key(one.job), one.job.token) for one in leased]
+            self.settled += [Release(one.key, one.token) for one in leased]
             self.crew.give_back(reserved)
         elif leased:
             if self.idling:
                 self.crew.busy(self)
-            late = 0.0 if self._lost_at is None else now - self._lost_at
-            self.begin(Claim([claimed(one, late) for one in leased], 0, sweep=False))
+            self.begin(Claim(leased, 0, sweep=False))
             self.crew.give_back(reserved - len(leased))
         else:
             # Behind a server that stops, or where others want the slot, there is no waiting.
@@ -479,32 +477,42 @@ class RemoteWorker(BaseWorker):
         )
 
     async def declare(self) -> None:
-        """Tells each queue the policies that this code declares, until they are heard; what is refused is said."""
+        """Tells each queue the policies that this code declares, until they are heard; what is refused is said.
+
+        Raises what a worker of these queues is refused with: a key that is wrong now is not said to be trouble of the service.
+        """
+        for queue in self.queues:
+            await self._until_heard(partial(self._link.settle, queue, worker=self.name, items={}))
         left = [(queue, handler) for queue in self.queues for handler in self.handlers]
         left = [
             (queue, handler) for queue, handler in left if handler.retry or handler.timeout_ms is not None
         ]
-        pause = 0.1
-        while left and not self._stop.is_set():
-            queue, handler = left[0]
+        for queue, handler in left:
             policy: dict[str, Any] = {}
             if handler.retry:
                 policy["retry"] = retry_policy.shown(handler.retry)
             if handler.timeout_ms is not None:
                 policy["timeout"] = seconds(handler.timeout_ms)
             try:
-                await self._link.declare(queue, handler.type, policy)
-            except StoreUnavailable as error:
-                self.crew.trouble("", error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, 1.0)
-                continue
+                await self._until_heard(partial(self._link.declare, queue, handler.type, policy))
             except SchedulerError as error:
                 log.warning(
                     "a policy is not taken: others hold", queue=queue, type=handler.type, error=str(error)
                 )
-            left.pop(0)
-            self.crew.well("")
+
+    async def _until_heard(self, call: Callable[[], Awaitable[Any]]) -> None:
+        """Makes a call until it is answered, or the worker is to stop. Raises what it is refused with."""
+        pause = 0.1
+        while not self._stop.is_set():
+            try:
+                await call()
+            except (StoreUnavailable, StoreFull) as error:
+                self.crew.trouble("", error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, 1.0)
+            else:
+                self.crew.well("")
+                return
 
 
 async def work(worker: BaseWorker) -> bool:
@@ -521,6 +529,7 @@ async def work(worker: BaseWorker) -> bool:
                 await asyncio.shield(running)
             except asyncio.CancelledError:
                 if running.done():
+                    cancelled = cancelled or not running.cancelled()
                     break
                 cancelled = True
                 worker.stop()

@@ -47,7 +47,7 @@ def compiled(schema: bytes) -> Draft202012Validator:
         document = orjson.loads(schema)
     except ValueError as error:
         raise SchemaInvalid("", f"this is no JSON: {error}") from None
-    if isinstance(document, dict) and document.get("$schema", DIALECT).rstrip("#") != DIALECT:
+    if isinstance(document, dict) and document.get("$schema", DIALECT) not in (DIALECT, DIALECT + "#"):
         raise SchemaInvalid("/$schema", f"schemas are of {DIALECT}: leave $schema out, or say so")
     try:
         return Draft202012Validator(document, offline=True, validate_formats=True)

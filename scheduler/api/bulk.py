@@ -14,15 +14,17 @@ from msgspec import Raw
 from ..errors import Duplicate, Fault, Invalid, SchedulerError
 from ..fields import BulkDone, BulkFields, BulkLine, BulkShown, NewJobFields, Request
 from ..job import NewJob
+from ..logs import get_logger
 from ..outcomes import Enqueued
 from ..schemas import Schemas
 from .body import decode
 from .jobs import new_job
 from .lines import Answer, Line, read_lines
-from .parts import SCHEMAS, SETTINGS, STORE
+from .parts import REQUEST_ID, SCHEMAS, SETTINGS, STORE
 from .problems import Refusal, document, refusal_of
 from .routes import SMALL, Lines, Param, Table, large, with_payload
 
+log = get_logger(__name__)
 table = Table()
 
 MOST_ITEMS = 500_000
@@ -80,6 +82,14 @@ async def enqueue_lines(request: web.Request) -> web.StreamResponse:
             raise refusal if response is None else ConnectionResetError("the body broke off") from None
         await answer.write(orjson.dumps(document(refusal), option=orjson.OPT_APPEND_NEWLINE))
         return response
+    except ConnectionError:
+        raise  # the caller is gone
+    except Exception as error:
+        if answer.give_up() is None:
+            raise
+        # A second head within an answer that has begun would be read as its lines.
+        log.exception("a stream of jobs failed", request_id=request[REQUEST_ID])
+        raise ConnectionResetError("the answer cannot be completed") from error
     done = {"done": True, "created": tally.created, "duplicates": tally.duplicates, "failed": tally.failed}
     await answer.write(orjson.dumps(done, option=orjson.OPT_APPEND_NEWLINE))
     assert answer.response is not None
@@ -207,8 +217,12 @@ async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> 
     """What is answered for these, in order."""
     schemas = request.app[SCHEMAS]
     queues = {job.queue for job in taken if isinstance(job, NewJob)}
-    if any([await schemas.of(queue) for queue in queues]):
-        taken = [await _fitting(schemas, job) for job in taken]
+    try:
+        if any([await schemas.of(queue) for queue in queues]):
+            taken = [await _fitting(schemas, job) for job in taken]
+    except SchedulerError as error:
+        # What was enqueued before these stands, and its answer may be under way: the trouble is these jobs' own.
+        taken = [one if isinstance(one, Refusal) else _refusal(error) for one in taken]
     jobs = [job for job in taken if isinstance(job, NewJob)]
     outcomes = iter(await request.app[STORE].enqueue_each(jobs) if jobs else ())
     return [document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes)) for one in taken]

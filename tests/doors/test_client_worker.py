@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from scheduler import Permanent, Retry, RetryAfter, Scheduler
-from scheduler.client import Client
+from scheduler.client import Client, Invalid, Unauthorized
 from scheduler.outcomes import Note
 from scheduler.remote import consecutive, note_items
 from scheduler.settings import Settings
 from tests.doors.conftest import on_valkey, served, until
 from tests.doors.test_client import forwarding, url
 from tests.helpers import on_the_fake
-from tests.whole.conftest import ROOT
+from tests.whole.conftest import ROOT, free_port
 
 FAST = Settings(lease_ms=1_500, watchdog_interval_ms=500, grace_ms=1_000)
 
@@ -172,6 +173,10 @@ async def test_a_job_that_is_cancelled_stops_its_handler(jobs, app):
         async with asyncio.timeout(10):
             await stopped.wait()
         assert "cancelled" == (await job.ended(10)).state
+
+
+async def _waited(waits, times):
+    return len(waits) >= times
 
 
 async def _is(job, wanted):
@@ -451,6 +456,77 @@ async def test_lost_answers_make_nothing_run_twice(api):
             assert 1 == await job.result(20)
             assert ["once"] == [line.line async for line in job.log()]
     assert len(runs) == len(set(runs)) == 30
+
+
+@asynccontextmanager
+async def holding(api):
+    """Stands between a worker and the API, and holds outcomes until it is told to let them through."""
+    waits, held, let = list[str](), asyncio.Event(), asyncio.Event()
+
+    async def through(request: web.Request) -> web.Response:
+        body = await request.read()
+        if b'"ack"' in body:
+            held.set()
+            await let.wait()
+        elif b'"wait":20' in body:
+            waits.append(request.path)
+        answer = await api.call(request.method, request.path_qs, body or None)
+        return web.Response(status=answer.status, body=answer.raw, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", through)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}", waits, held, let
+    finally:
+        let.set()
+        await runner.cleanup()
+
+
+@on_valkey
+async def test_what_was_leased_begins_although_outcomes_are_not_heard(api, app):
+    """Else its lease would run out before anybody held it."""
+    go, begun = asyncio.Event(), asyncio.Event()
+
+    @app.job("first", queue="mail")
+    async def first(ctx) -> None:
+        await go.wait()
+
+    @app.job("next", queue="mail")
+    async def following(ctx) -> None:
+        begun.set()
+
+    async with (
+        holding(api) as (address, waits, held, let),
+        Client(address) as far,
+        Client(url(api)) as near,
+        working(far, app, concurrency=3),
+    ):
+        await until(lambda: _waited(waits, 1))
+        one = await near.enqueue("first", queue="mail")
+        await until(lambda: _waited(waits, 2))
+        go.set()
+        await asyncio.wait_for(held.wait(), 5)
+        two = await near.enqueue("next", queue="mail")
+        await asyncio.wait_for(begun.wait(), 3)
+        let.set()
+        assert ["succeeded"] * 2 == [(await job.ended(10)).state for job in (one, two)]
+
+
+@on_the_fake
+@pytest.mark.parametrize(("key", "queue", "error"), [("wrong", "mail", Unauthorized), ("k", "-", Invalid)])
+async def test_a_worker_that_may_not_work_says_so_at_its_start(serving, app, key, queue, error):
+    api = await serving(api_key="k")
+
+    @app.job("work", queue="mail")
+    async def work(ctx) -> None: ...
+
+    async with Client(url(api), key) as jobs, asyncio.timeout(10):
+        with pytest.raises(error):
+            await jobs.work(app, queues=[queue])
 
 
 @on_valkey

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import orjson
 import pytest
+from aiohttp import ClientPayloadError
 
+from scheduler import schemas
 from scheduler.api import Deadlines
 from scheduler.errors import StoreUnavailable
 from scheduler.fields import BulkDone, BulkLine
@@ -259,6 +261,60 @@ async def test_a_store_that_goes_away_in_between_leaves_what_was_answered(api, m
     assert "mail:b" == items[1]["id"]
     assert items[2]["id"].startswith("mail:")
     assert (1, 0, 3) == counts
+
+
+@on_the_fake
+async def test_schemas_that_cannot_be_read_are_the_trouble_of_each_job_that_comes_meanwhile(api, monkeypatch):
+    away = asyncio.Event()
+    real = api.store.queues_with_schemas
+
+    async def queues_with_schemas():
+        if away.is_set():
+            raise StoreUnavailable("gone")
+        return await real()
+
+    monkeypatch.setattr(api.store, "queues_with_schemas", queues_with_schemas)
+    monkeypatch.setattr(schemas, "FRESH", -1.0)
+
+    async def body():
+        yield job(id="a") + b"{}\n"
+        await until(lambda: api.redis.hlen("{scheduler:mail}:jobs"))
+        away.set()
+        yield job(id="b") + b"{}\n"
+
+    items, counts = await lines(api, body())
+    away.clear()
+
+    assert [(1, 422), (2, 503), (3, 422)] == [(item["index"], item["status"]) for item in items]
+    assert (1, 0, 3) == counts
+
+
+@on_the_fake
+async def test_a_fault_in_the_midst_breaks_the_answer_off_and_writes_no_second_head(api, monkeypatch, said):
+    async def broken(jobs):
+        raise ZeroDivisionError
+
+    async def body():
+        yield b"{}\n"
+        await answered.wait()
+        monkeypatch.setattr(api.store, "enqueue_each", broken)
+        yield job()
+
+    answered, read = asyncio.Event(), b""
+
+    async def reading():
+        nonlocal read
+        async with posting(api, body()) as answer:
+            answered.set()
+            async for line in answer.content:
+                read += line
+
+    with pytest.raises(ClientPayloadError):
+        await reading()
+
+    assert 1 == read.count(b"\n")
+    assert b"HTTP/" not in read
+    assert "ZeroDivisionError" in said()
 
 
 @on_the_fake

@@ -145,6 +145,7 @@ async def test_what_stood_before_the_schema_is_left_alone(api):
         ({"pattern": "("}, "/schema/pattern"),
         ({"$ref": "#/$defs/none"}, "/schema"),
         ({"$schema": "http://json-schema.org/draft-07/schema#"}, "/schema/$schema"),
+        ({"$schema": 5}, "/schema/$schema"),
         ({"$ref": "http://127.0.0.1:1/schema"}, "/schema"),
         ({"$ref": "file:///etc/passwd"}, "/schema"),
         ({"properties": {"x": {"$ref": "https://example.org/schema"}}}, "/schema"),
