@@ -126,7 +126,7 @@ async def test_a_user_of_other_keys_is_told_which_are_meant_not_each_command(log
 
 async def test_a_wrong_password_is_refused(servers, backend, redis, clock):
     clients = await servers.open(backend, user="nobody:wrong@")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreRefused, match=r"redis://user:password@host"):
         await Store(clients, now=clock).connect()
     await clients.close()
 
