@@ -217,6 +217,8 @@ class Caller:
         # What is refused while a connection is made arrives wrapped, as a lost connection.
         rights = redis_errors.AuthenticationError | redis_errors.NoPermissionError
         if isinstance(error, rights) or isinstance(error.__cause__, rights):
+            if any(isinstance(found, redis_errors.AuthenticationError) for found in (error, error.__cause__)):
+                where += " (its URL says who comes: redis://user:password@host, or redis://:password@host)"
             return StoreRefused(where)
         if isinstance(error, redis_errors.OutOfMemoryError) or text.startswith("OOM"):
             return StoreFull(where)

@@ -2,7 +2,8 @@
 
 To JSON `3.0` is an integer. So whole numbers are declared as floats here, which carry every number that is
 taken (below 2^53) exactly, and `x-whole` makes integers of them in the document. Ranges, names and times are
-checked where values are made of what was sent; here they are only described.
+checked where values are made of what was sent; here they are only described. What is only answered is integers,
+so that who reads it by the client has integers.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ AgingTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (
 LeaseTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (1, 12 * 3_600)})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Whole = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 2**53 - 1})]
+Counted = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": 2**53 - 1})]
 Count1000 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 1000})]
 UpTo1000 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 1000})]
 Priority = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": -100, "maximum": 100})]
@@ -338,7 +340,7 @@ class FaultShown(Struct, kw_only=True):
 class AttemptShown(Struct, kw_only=True):
     """One line of a job's errors."""
 
-    attempt: Whole
+    attempt: Counted
     kind: str
     message: str
     at: Moment
@@ -365,11 +367,11 @@ class JobShown(Struct, kw_only=True):
     priority: Priority
     group: KeyText | None
     tags: list[KeyText]
-    attempt: Whole
-    max_attempts: Whole
-    crashes: Whole
-    snoozes: Whole
-    token: Whole
+    attempt: Counted
+    max_attempts: Counted
+    crashes: Counted
+    snoozes: Counted
+    token: Counted
     timeout: float
     deadline: Moment | None
     expires_at: Moment | None
@@ -420,7 +422,7 @@ class GroupShown(Struct, kw_only=True):
     type: str
     kind: str
     message: str
-    count: Whole
+    count: Counted
     first_at: Moment
     last_at: Moment
 
@@ -437,9 +439,9 @@ class OperationShown(Struct, kw_only=True):
     act: Literal["cancel", "purge", "run", "replay"]
     queue: Name
     state: OperationState
-    matched: Whole
-    done: Whole
-    failed: Whole
+    matched: Counted
+    done: Counted
+    failed: Counted
     error: str | None
     dry_run: bool
     filter: dict[str, Any]
@@ -465,7 +467,7 @@ class LogShown(Struct, kw_only=True):
 class BulkItem(Struct, kw_only=True):
     """What became of one job: 201, or 200 where it stood before; any other status is a problem, all of it here."""
 
-    status: Whole
+    status: Counted
     id: str | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
     type: str | UnsetType = UNSET
@@ -473,7 +475,7 @@ class BulkItem(Struct, kw_only=True):
     detail: str | UnsetType = UNSET
     code: str | UnsetType = UNSET
     errors: list[FaultShown] | UnsetType = UNSET
-    retry_after: Whole | UnsetType = UNSET
+    retry_after: Counted | UnsetType = UNSET
 
 
 class BulkShown(Struct, kw_only=True):
@@ -483,16 +485,16 @@ class BulkShown(Struct, kw_only=True):
 class BulkLine(BulkItem, kw_only=True):
     """What became of the job of one line. `index`: its place among the lines that are not blank, from 0."""
 
-    index: Whole
+    index: Counted
 
 
 class BulkDone(Struct, kw_only=True):
     """The last line of an answer: without it the answer is incomplete."""
 
     done: Literal[True]
-    created: Whole
-    duplicates: Whole
-    failed: Whole
+    created: Counted
+    duplicates: Counted
+    failed: Counted
 
 
 class LeasedShown(JobShown, kw_only=True):
@@ -524,11 +526,11 @@ class WorkerShown(Struct, kw_only=True):
 
     name: WorkerName
     host: str | None
-    pid: Whole | None
+    pid: Counted | None
     version: str | None
     queues: list[Name]
     types: list[Name]
-    concurrency: Whole | None
+    concurrency: Counted | None
     running: list[str]
     started_at: Moment
     seen_at: Moment
@@ -540,20 +542,20 @@ class WorkersShown(Struct, kw_only=True):
 
 
 class CountsShown(Struct, kw_only=True):
-    scheduled: Whole
-    blocked: Whole
-    ready: Whole
-    running: Whole
-    retrying: Whole
-    succeeded: Whole
-    cancelled: Whole
-    dead: Whole
+    scheduled: Counted
+    blocked: Counted
+    ready: Counted
+    running: Counted
+    retrying: Counted
+    succeeded: Counted
+    cancelled: Counted
+    dead: Counted
 
 
 class KeepShown(Struct, kw_only=True):
     age: float | UnsetType = UNSET
-    count: Whole | UnsetType = UNSET
-    bytes: Whole | UnsetType = UNSET
+    count: Counted | UnsetType = UNSET
+    bytes: Counted | UnsetType = UNSET
 
 
 class RetentionShown(Struct, kw_only=True):
@@ -583,10 +585,10 @@ class QueueShown(Struct, kw_only=True):
     in_force: QueueInForce
     rate: None
     concurrency: None
-    max_length: Whole | None
+    max_length: Counted | None
     max_bytes: None
-    partitions: Whole
-    workers: Whole
+    partitions: Counted
+    workers: Counted
 
 
 class QueuesShown(Struct, kw_only=True):
@@ -595,9 +597,9 @@ class QueuesShown(Struct, kw_only=True):
 
 
 class EndedShown(Struct, kw_only=True):
-    succeeded: Whole
-    cancelled: Whole
-    dead: Whole
+    succeeded: Counted
+    cancelled: Counted
+    dead: Counted
 
 
 class EndedInShown(Struct, kw_only=True, rename={"minute": "1m", "minutes": "5m", "hour": "1h"}):
@@ -619,7 +621,7 @@ class RatesShown(Struct, kw_only=True, rename={"minute": "1m", "minutes": "5m", 
 class SampleShown(Struct, kw_only=True):
     """How many of the newest ended jobs were looked at, and when the oldest of them ended."""
 
-    jobs: Whole
+    jobs: Counted
     since: Moment | None
 
 
@@ -635,7 +637,7 @@ class TypeStats(Struct, kw_only=True):
     """A type within the sample. `rate`: per second, since the oldest job of the sample ended."""
 
     type: str
-    jobs: Whole
+    jobs: Counted
     rate: float
     wait: PercentilesShown | None
     run: PercentilesShown | None
@@ -661,14 +663,14 @@ class StatsShown(Struct, kw_only=True):
 
 
 class RetryShown(Struct, kw_only=True):
-    max_attempts: Whole | UnsetType = UNSET
-    immediate: Whole | UnsetType = UNSET
+    max_attempts: Counted | UnsetType = UNSET
+    immediate: Counted | UnsetType = UNSET
     base: float | UnsetType = UNSET
     factor: float | UnsetType = UNSET
     max_delay: float | UnsetType = UNSET
     jitter: float | UnsetType = UNSET
     non_retryable: list[str] | UnsetType = UNSET
-    max_crashes: Whole | UnsetType = UNSET
+    max_crashes: Counted | UnsetType = UNSET
 
 
 class TypeInForce(Struct, kw_only=True):
@@ -704,7 +706,7 @@ class ServerShown(Struct, kw_only=True):
 class ReadyShown(Struct, kw_only=True):
     status: Literal["ready"]
     redis: ServerShown
-    layout: Whole
+    layout: Counted
 
 
 class Problem(Struct, kw_only=True):
@@ -712,11 +714,11 @@ class Problem(Struct, kw_only=True):
 
     type: str
     title: str
-    status: Whole
+    status: Counted
     detail: str
     code: str
     errors: list[FaultShown] | UnsetType = UNSET
     id: str | UnsetType = UNSET
     state: ProblemState | UnsetType = UNSET
-    retry_after: Whole | UnsetType = UNSET
+    retry_after: Counted | UnsetType = UNSET
     """Seconds, of a 429: as the header says, for an item of a bulk."""

@@ -97,7 +97,20 @@ async def check_rights(client: aioredis.Redis, keys: Keys) -> None:
             return
         raise
     if refused:
-        raise StoreRefused(f"the Redis user lacks rights: {', '.join(_readable(refused))}")
+        named = ", ".join(_without_lost_keys(_readable(refused), asked, keys.namespace))
+        raise StoreRefused(f"the Redis user lacks rights: {named}")
+
+
+def _without_lost_keys(refused: list[str], asked: Iterable[tuple[str, ...]], namespace: str) -> list[str]:
+    """What is refused; where that is every command on a key of the namespace, one word for all of them."""
+    start = f"{{{namespace}"
+    on_keys = {" ".join(form[:2]) for form in asked if len(form) > 1 and form[1].startswith(start)}
+    if not on_keys <= set(refused):
+        return refused
+    return [
+        f"every command on its keys, those like {start}*",
+        *(name for name in refused if name not in on_keys),
+    ]
 
 
 def _readable(refused: Iterable[bytes]) -> list[str]:

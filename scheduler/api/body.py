@@ -127,7 +127,7 @@ def decode(body: bytes, kind: type[T], *, deep: bool = False) -> T:
         _check_syntax(body)
         raise Invalid([_fault(str(error))]) from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _no_json(error) from None
+        raise _no_json(error) if body.strip() else Refusal("invalid_json", "the body is empty") from None
     return decoded
 
 

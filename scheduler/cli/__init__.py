@@ -7,6 +7,7 @@ answer at once, and help and completion most of all.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -20,6 +21,9 @@ from .. import __version__
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What writing to stdout fails with where its disk is full or gone."""
 
 COMMANDS = {
     "dev": ("run", "one process with server, API, a worker and the watchdog"),
@@ -107,8 +111,11 @@ def _status() -> int:
             raise error.__cause__ from None
         print("scheduler: nothing was done", file=sys.stderr)
         return 1
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        print(f"scheduler: {error.format_message()}", file=sys.stderr)
         return error.exit_code
     except SettingsError as error:
         for problem in error.problems:
@@ -130,5 +137,16 @@ def _ended_quietly() -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGINT)
     except BrokenPipeError:
         # Nobody reads on, as after `| head -1`: nothing else is to be written at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _write_no_more()
+        print(f"scheduler: the output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _write_no_more() -> None:
+    """What is still to be written to stdout goes nowhere, so that the end does not fail over it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

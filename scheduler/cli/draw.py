@@ -68,6 +68,7 @@ def table(
         if sum(least[n] + 2 for n in shown) - 2 <= console.width:
             break
         shown.remove(columns.index(name))
+    given = _cut(widths, least, shown, console.width)
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for n in shown:
         drawn.add_column(
@@ -75,12 +76,27 @@ def table(
             justify="right" if columns[n] in right else "left",
             overflow="fold" if n < whole else "ellipsis",
             no_wrap=n >= whole,
-            min_width=min(widths[n], console.width) if n < whole else None,
+            width=min(given[n], console.width),
         )
     for row in cells:
         # As Text: what stands in a job is no markup.
         drawn.add_row(*(Text(row[n], style=STYLES.get(row[n], "")) for n in shown))
     console.print(drawn)
+
+
+def _cut(widths: Sequence[int], least: Sequence[int], shown: Sequence[int], room: int) -> list[int]:
+    """The widths with which these columns fit: the widest gives way first, none below its least.
+
+    Left to itself, rich takes all that is too much from the columns that may wrap, which are those of the ids, and leaves
+    one out that has nothing left.
+    """
+    given = list(widths)
+    for _ in range(sum(given[n] + 2 for n in shown) - 2 - room):
+        able = [n for n in shown if given[n] > least[n]]
+        if not able:
+            break
+        given[max(able, key=given.__getitem__)] -= 1
+    return given
 
 
 def _columns(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:

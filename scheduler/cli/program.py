@@ -93,6 +93,11 @@ def find_app(name: str | None, settings: Settings) -> Scheduler:
         raise click.BadParameter(
             f"{name!r}: write it as module:attribute, such as shop.jobs:app", param_hint="APP"
         )
+    if "/" in module_name or module_name.startswith("."):
+        meant = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise click.BadParameter(
+            f"{name!r}: a module is named, not its file; did you mean {meant}:{attribute}?", param_hint="APP"
+        )
     found: Any = _imported(module_name)
     for part in attribute.split("."):
         found = getattr(found, part, None)

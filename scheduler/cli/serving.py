@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -221,7 +222,7 @@ async def serve(
                 raise SchedulerError(
                     f"port {settings.port} is taken: set SCHEDULER_PORT (or --port) to another one"
                 ) from error
-            if error.errno in {errno.EACCES, errno.EADDRNOTAVAIL}:
+            if isinstance(error, socket.gaierror) or error.errno in {errno.EACCES, errno.EADDRNOTAVAIL}:
                 raise SchedulerError(
                     f"cannot bind {settings.host}:{settings.port}: {error.strerror}; see SCHEDULER_HOST and SCHEDULER_PORT"
                 ) from error

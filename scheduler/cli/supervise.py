@@ -16,6 +16,9 @@ log = get_logger(__name__)
 MOST_FAILURES = 3
 """Starts in a row that may fail in each place before the whole gives up."""
 
+_STOPPED = frozenset({-signal.SIGINT, -signal.SIGTERM})
+"""How a process ends that our signal reaches before it listens for it. It held no job, so that is no failure."""
+
 LONGEST_PAUSE = 30.0
 """Seconds between two starts that fail in a place, at most."""
 
@@ -57,6 +60,8 @@ class _Supervisor:
         while not self._stopping.is_set():
             began = asyncio.get_running_loop().time()
             status = await self._one(place)
+            if self._stopping.is_set() and status in _STOPPED:
+                return 0
             if self._stopping.is_set() or status == 2:
                 return status
             failed = self._failures[place]

@@ -231,6 +231,7 @@ async def test_queues_types_workers_stats_and_dead_letters(api, jobs):
     assert ("mail:a", 16) == (letter.job.id, len(letter.fingerprint))
     assert [letter.fingerprint] == [group.fingerprint async for group in mail.dead_groups()]
     assert ("done", 1) == ((done := await mail.replay_dead(kind="Boom")).state, done.done)
+    assert "1 of 1" == f"{done.done} of {done.matched}"
     assert "ready" == (await jobs.job("mail:a")).state
     assert ["mail"] == [queue.queue async for queue in jobs.queues()]
     assert ["mail"] == [stats.queue async for stats in jobs.stats()]

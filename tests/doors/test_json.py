@@ -36,6 +36,11 @@ async def test_what_is_no_json_is_refused_before_anything_else(api, body):
 
 
 @on_the_fake
+async def test_an_empty_body_is_called_empty(api):
+    assert "the body is empty" == (await api.post("/v1/jobs", b"")).doc["detail"]
+
+
+@on_the_fake
 @pytest.mark.parametrize(
     "body",
     [

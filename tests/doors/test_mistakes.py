@@ -76,6 +76,8 @@ def test_a_name_that_leads_to_no_app_says_what_there_is(module):
         f"{shop}:app": f"'app' is not there in {shop} .*; there is {shop}:jobs",
         f"{shop}:other": f"'other' is no Scheduler .*; there is {shop}:jobs",
         f"{shop}.py:jobs": f"there is no module .*; did you mean {shop}:…",
+        f"./{shop}.py:jobs": f"a module is named, not its file; did you mean {shop}:jobs",
+        "shops/mail:jobs": r"a module is named, not its file; did you mean shops\.mail:jobs",
         "shop_not_there:app": "there is no module 'shop_not_there' in",
     }.items():
         with pytest.raises(click.BadParameter, match=told) as caught:
@@ -206,6 +208,27 @@ def test_a_closed_pipe_ends_a_command_quietly(tmp_path):
     assert 1 == process.returncode
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")
+def test_an_output_that_cannot_be_written_is_told_in_a_line(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        process = started(tmp_path, "scripts", "manifest", stdout=full)
+
+    assert (
+        "scheduler: the output cannot be written: No space left on device\n"
+        == process.communicate(timeout=60)[1]
+    )
+    assert 1 == process.returncode
+
+
+def test_a_host_that_has_no_address_is_told_in_a_line(tmp_path):
+    process = started(tmp_path, "api", "--host", "nowhere.invalid", "--api-key", "k" * 32)
+    said = process.communicate(timeout=60)[1]
+
+    assert "scheduler: cannot bind nowhere.invalid:8080: " in said
+    assert "Traceback" not in said
+    assert 1 == process.returncode
+
+
 def test_ctrl_c_ends_a_command_as_the_signal_does_and_quietly(tmp_path):
     os.mkfifo(tmp_path / "payload")
     process = started(tmp_path, "enqueue", "x", "--payload", "@payload")
@@ -254,3 +277,27 @@ def test_a_table_on_a_terminal_has_heads_and_cuts_no_id(tmp_path):
     assert [f"default:{key}", "ready"] == row.split()
     assert len(row) <= 80
     assert "\x1b" not in printed
+
+
+def test_a_long_cell_gives_way_before_the_name_of_its_row(monkeypatch):
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(theirs, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        for length in (20, 60, 80, 400):
+            draw.table(
+                ["worker", "queues", "running", "version", "types"],
+                [("host:12345:1e2f5c13", "default", "0/100", "0.1.0.dev0", "t" * length)],
+                right=("running",),
+                spare=("types", "version"),
+            )
+        stdout.flush()
+        printed = os.read(ours, 65_536).decode()
+    os.close(ours)
+
+    heads, rows = printed.splitlines()[::2], printed.splitlines()[1::2]
+    assert [["worker", "queues", "running", "version", "types"]] * 4 == [head.split() for head in heads]
+    assert ["host:12345:1e2f5c13"] * 4 == [row.split()[0] for row in rows]
+    assert all("default" in row and len(row) <= 80 for row in rows)

@@ -8,7 +8,7 @@ from scheduler.clients import Clients
 from scheduler.errors import StoreRefused
 from scheduler.keys import LAYOUT, QUEUE_KEYS, Keys
 from scheduler.presence import Presence
-from scheduler.rights import wanted
+from scheduler.rights import check_rights, wanted
 from scheduler.store import Store
 from tests.helpers import QUEUE, faults, look, on_real_servers, raw, snapshot
 from tests.transitions.cases import CASES, world
@@ -115,9 +115,18 @@ async def test_everything_that_is_missing_is_named_at_once(login):
     ]
 
 
+async def test_a_user_of_other_keys_is_told_which_are_meant_not_each_command(login):
+    user = await login()
+    with pytest.raises(StoreRefused) as raised:
+        await check_rights(user.clients.commands, Keys("elsewhere", QUEUE))
+
+    assert "every command on its keys, those like {elsewhere*" in str(raised.value)
+    assert "HGET" not in str(raised.value)
+
+
 async def test_a_wrong_password_is_refused(servers, backend, redis, clock):
     clients = await servers.open(backend, user="nobody:wrong@")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreRefused, match=r"redis://user:password@host"):
         await Store(clients, now=clock).connect()
     await clients.close()
 
