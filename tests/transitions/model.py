@@ -42,6 +42,8 @@ class ModelJob:
     unhandled: int = 0
     since: int = 0
     reason: str | None = None
+    died_of: str = ""
+    """The kind of its last error."""
     progress: bytes | None = None
     settled: tuple[int, str, str] | None = None
     """By which token and verb its last run ended, and where that led."""
@@ -162,24 +164,26 @@ class Model:
         self._end(job, "succeeded", None)
         return "succeeded"
 
-    def nack(self, key: str, token: int, retry_in: int | None) -> str:
-        return self._refused(key, token, "nack") or self._fail(self.jobs[key], "nack", retry_in)
+    def nack(self, key: str, token: int, kind: str, retry_in: int | None) -> str:
+        return self._refused(key, token, "nack") or self._fail(self.jobs[key], "nack", kind, retry_in)
 
-    def bury(self, key: str, token: int) -> str:
+    def bury(self, key: str, token: int, kind: str) -> str:
         return self._refused(key, token, "bury") or self._fail(
-            self.jobs[key], "bury", None, reason="permanent"
+            self.jobs[key], "bury", kind, None, reason="permanent"
         )
 
     def _fail(
         self,
         job: ModelJob,
         verb: str,
+        kind: str,
         retry_in: int | None,
         *,
         reason: str | None = None,
         crash: bool = False,
     ) -> str:
         job.attempt, job.errors, job.unhandled, job.since = job.held, job.errors + 1, 0, 0
+        job.died_of = kind
         job.crashes = job.crashes + 1 if crash else 0
         state, why = self._after_failure(job, retry_in, reason, crash)
         job.settled = (job.token, verb, state)
@@ -224,7 +228,7 @@ class Model:
         job = self.jobs[key]
         since = job.since if job.unhandled else self.now
         if why == "no_handler" and self.now - since >= patience and not job.asked:
-            return self._fail(job, "release", None, reason="no_handler")
+            return self._fail(job, "release", "NoHandler", None, reason="no_handler")
         if why == "no_handler":
             delay = min(60_000, 1000 * 2 ** min(job.unhandled, 6))
             job.unhandled, job.since = job.unhandled + 1, since
@@ -277,7 +281,8 @@ class Model:
             upto = last
         overdue = [self.jobs[key] for lease_end, key in running if lease_end <= upto]
         for job in overdue:
-            self._fail(job, "reclaim", None, crash=job.lease_end < job.timeout_end)
+            crash = job.lease_end < job.timeout_end
+            self._fail(job, "reclaim", "LeaseExpired" if crash else "TimeoutError", None, crash=crash)
         return len(overdue)
 
     # -- acting on jobs
@@ -333,6 +338,27 @@ class Model:
         self.jobs.pop(key, None)
         self.tombs.pop(key, None)
         return "gone"
+
+    def groups(self) -> dict[str, int]:
+        """How many dead jobs died of each kind."""
+        kinds = [job.died_of for job in self.jobs.values() if job.state == "dead"]
+        return {kind: kinds.count(kind) for kind in kinds}
+
+    def over_all(self, act: str, state: str) -> tuple[int, int]:
+        """An operation over all jobs (of a state): how many matched, and on how many it acted."""
+        looks = {"cancel": (*UNSTARTED, "running"), "run": WAITING, "replay": ("dead",), "purge": (state,)}
+        matched = done = 0
+        for look in looks[act]:
+            found = [job for job in self.jobs.values() if job.state == look]
+            if look in ENDED:
+                found.sort(key=lambda job: (job.ended_at, job.key), reverse=True)
+            else:
+                found.sort(key=lambda job: (job.score, job.key))
+            matched += len(found)
+            for job in found:
+                done += not job.asked
+                getattr(self, act)(job.key)
+        return matched, done
 
     def expire(self) -> None:
         for key in [key for key, tomb in self.tombs.items() if tomb.at + 60_000 <= self.now]:

@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 
 from scheduler.clients import Clients
 from scheduler.keys import STATES
-from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release
+from scheduler.operations import WHERE, Operations, Plan
+from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Operation, Release
 from scheduler.store import Store
 from tests.helpers import QUEUE, Clock, faults, new, snapshot
 from tests.helpers import keys as queue_keys
@@ -39,6 +40,8 @@ priorities = some.sampled_from([-100, -1, 0, 0, 0, 1, 100])
 delays = some.sampled_from([0, 0, 0, 1, 1000, 1000, 5000, 90_000])
 delays_or_none = some.none() | delays
 leases = some.sampled_from([1000, 30_000, 30_000, 600_000])
+kinds = some.sampled_from(["E", "F", "G"])
+CHECKED = ("jobs", "leases", "known", "dead_index", "dead_groups")
 again = some.booleans()
 which = some.integers(0, 99)
 """Which of those that there are: most steps should be about a job that exists."""
@@ -171,23 +174,23 @@ class Queue(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.claims)
-    @rule(which=which, retry_in=delays_or_none, again=again)
-    def nack(self, which: int, retry_in: int | None, again: bool) -> None:
+    @rule(which=which, kind=kinds, retry_in=delays_or_none, again=again)
+    def nack(self, which: int, kind: str, retry_in: int | None, again: bool) -> None:
         key, token = self.claimed(which)
-        failure = Nack(key, token, "E", "m", retry_in_ms=retry_in)
+        failure = Nack(key, token, kind, f"run {token} failed", retry_in_ms=retry_in)
         self.same(
-            [self.model.nack(key, token, retry_in)],
+            [self.model.nack(key, token, kind, retry_in)],
             lambda: self.store.nack(QUEUE, [failure], worker="w"),
             again,
         )
 
     @precondition(lambda self: self.claims)
-    @rule(which=which, again=again)
-    def bury(self, which: int, again: bool) -> None:
+    @rule(which=which, kind=kinds, again=again)
+    def bury(self, which: int, kind: str, again: bool) -> None:
         key, token = self.claimed(which)
         self.same(
-            [self.model.bury(key, token)],
-            lambda: self.store.bury(QUEUE, [Bury(key, token, "E", "m")], worker="w"),
+            [self.model.bury(key, token, kind)],
+            lambda: self.store.bury(QUEUE, [Bury(key, token, kind, f"run {token} failed")], worker="w"),
             again,
         )
 
@@ -282,6 +285,28 @@ class Queue(RuleBasedStateMachine):
         assert [self.model.purge(key)] == self.wait(self.store.purge(QUEUE, [key]))
 
     @precondition(lambda self: self.model.created)
+    @rule(
+        act=some.sampled_from(["replay", "replay", "purge", "purge", "cancel", "run"]),
+        state=some.sampled_from([*ENDED, "dead", "ready"]),
+        size=some.integers(1, 3),
+        died=again,
+    )
+    def over_all(self, act: Any, state: str, size: int, died: bool) -> None:
+        """An operation over all that match, in pages of a few. Who carries it may die after its first page."""
+        states = (state,) if act == "purge" else WHERE[act]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("scheduler.operations.PAGE", size)
+            first, second = Operations(self.store, "first"), Operations(self.store, "second")
+            operation = self.wait(first.begin(QUEUE, Plan(act=act, states=states)))
+            expected = self.model.over_all(act, state)
+            if died:
+                operation = self.wait(first.first_page(operation))
+            self.wait(to_its_end(second, operation))
+        found = self.wait(self.store.operation(QUEUE, operation.id))
+        assert ("done", *expected) == (found.state, found.matched, found.done)
+        assert set() == self.wait(self.store.operations_told())
+
+    @precondition(lambda self: self.model.created)
     @rule(paused=some.booleans())
     def pause(self, paused: bool) -> None:
         self.model.paused = paused
@@ -309,9 +334,30 @@ class Queue(RuleBasedStateMachine):
         assert {state: mine.count(state) for state in STATES} == self.wait(self.store.census(QUEUE)).counts
 
         async def found() -> list[Any]:
-            return [fault async for fault in self.store.verify(QUEUE, structures=("jobs", "leases", "known"))]
+            return [fault async for fault in self.store.verify(QUEUE, structures=CHECKED)]
 
         assert [] == self.wait(found())
+
+    @invariant()
+    def dead_jobs_are_in_the_groups_of_what_they_died_of(self) -> None:
+        if not self.model.created:
+            return
+        groups, rest = self.wait(self.store.groups(QUEUE))
+        assert (sorted(self.model.groups().items()), "") == (sorted((g.kind, g.count) for g in groups), rest)
+        for group in groups:
+            alike, _ = self.wait(self.store.list(QUEUE, "dead", fingerprint=group.fingerprint))
+            died = [
+                job for job in self.model.jobs.values() if job.state == "dead" and job.died_of == group.kind
+            ]
+            assert sorted(job.key for job in died) == sorted(alike)
+            assert group.last_at == max(job.ended_at for job in died)
+            assert group.first_at == min(job.ended_at for job in died)
+
+
+async def to_its_end(operations: Operations, operation: Operation) -> None:
+    if not operation.ended:
+        async for _ in operations.pages(operation):
+            pass
 
 
 def expected_of(job: ModelJob) -> dict[str, Any]:
