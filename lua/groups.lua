@@ -4,7 +4,8 @@
 -- last page answered as its cursor.
 --
 -- Returns the cursor ("" at the end), then for each group: its fingerprint, how many jobs, when the first and the last of
--- them died (ms), the type, and the last error of the last one (a line of JSON, "" for none).
+-- them died (ms), the type, and the last error of the last one (a line of JSON; of a damaged record, which ran no more,
+-- one that says so).
 -- @flags no-writes
 local jobs, dead_index, dead_groups, attempts = unpack(KEYS)
 local after, limit = unpack(ARGV)
@@ -34,7 +35,8 @@ while offset < 100000 do
       reply[n + 1], reply[n + 2] = alike, redis.call("ZLEXCOUNT", dead_index, from, to)
       reply[n + 3], reply[n + 4] = string.sub(oldest, 17, 31), string.sub(newest, 17, 31)
       reply[n + 5] = string.match(redis.call("HGET", jobs, id) or "", "^([^|\n]*)|") or ""
-      reply[n + 6] = string.match(redis.call("HGET", attempts, id) or "", "\n([^\n]*)$") or ""
+      reply[n + 6] = alike == "0000000000000000" and '{"kind":"corrupt","message":"the record is damaged"}'
+        or string.match(redis.call("HGET", attempts, id) or "", "\n([^\n]*)$") or ""
       bytes, shown, grown = bytes + #reply[n + 6], shown + 1, tonumber(grew)
     end
   end

@@ -52,7 +52,7 @@ def read_lease(text: bytes) -> Lease | None:
 def read_group(
     fingerprint: bytes, count: Any, first: bytes, last: bytes, kind: bytes, error: bytes
 ) -> DeadGroup:
-    """A group of dead jobs. What has no error died of its reason, which its job tells."""
+    """A group of dead jobs. An error that cannot be read is shown as an empty one."""
     try:
         said = orjson.loads(error.decode(errors="replace")) if error else {}
     except ValueError:

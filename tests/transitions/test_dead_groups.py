@@ -135,6 +135,15 @@ async def test_whatever_leads_to_dead_leads_into_a_group(store, clock):
     }
 
 
+async def test_damaged_records_are_a_group_that_says_so(store):
+    await nacked(store, await claimed(store, "corrupt", retry={"max_attempts": 5}))
+    await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
+    assert [] == await take(store)
+
+    [group] = (await store.groups(QUEUE))[0]
+    assert ("corrupt", "the record is damaged", 1) == (group.kind, group.message, group.count)
+
+
 async def test_whoever_leaves_dead_leaves_the_group_and_the_last_one_ends_it(store, clock):
     [alike] = {await died(store, key, f"job {key}1") for key in ("a", "b", "c", "d")}
     other = await died(store, "e", "another")
