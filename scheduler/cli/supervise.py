@@ -51,6 +51,12 @@ class _Supervisor:
     def _pass_on(self, number: int) -> None:
         self._stopping.set()
         for process in self._running.values():
+            self._send(number, process)
+
+    @staticmethod
+    def _send(number: int, process: asyncio.subprocess.Process | None) -> None:
+        """Sends a signal to a process that may have ended."""
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
@@ -95,6 +101,9 @@ class _Supervisor:
                 was_ready = bool(os.read(ready, 1))
             if was_ready:
                 self._failures[place] = 0
+            if was_ready and self._stopping.is_set():
+                # It is at work although it was told to stop: what was sent before it listened may be lost.
+                self._send(signal.SIGTERM, self._running.get(place))
 
         try:
             try:
@@ -107,7 +116,7 @@ class _Supervisor:
             loop.add_reader(ready, hear)
             self._running[place] = process
             if self._stopping.is_set():
-                process.send_signal(signal.SIGTERM)
+                self._send(signal.SIGTERM, process)
             status = await process.wait()
             del self._running[place]
             if loop.remove_reader(ready):  # its end came before its word was read

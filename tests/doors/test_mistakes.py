@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,35 @@ def test_processes_that_never_get_ready_are_not_restarted_for_ever(tmp_path, bod
     assert said.count("a lifespan failed when it opened") in {5, 6}
     assert "in the lifespan pool" in said
     assert "Traceback" not in said
+
+
+DEAF = """
+import signal, sys, time
+from pathlib import Path
+
+if "--parent" in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: Path("asked").touch())
+    Path("began").touch()
+    while not Path("asked").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_a_process_that_missed_the_signal_as_it_started_is_told_again(tmp_path):
+    (tmp_path / "shop.py").write_text(BEGIN + DEAF)
+
+    process = started(tmp_path, "worker", "shop:app", "--processes", "1")
+    while not (tmp_path / "began").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+
+    assert 0 == process.returncode, said
+    assert "worker stopped" in said
 
 
 def test_a_table_on_a_terminal_has_heads_and_cuts_no_id(tmp_path):
