@@ -60,12 +60,13 @@ class LoopThread:
                 "an event loop runs in this thread: await the call that is not for code without one"
             )
         call = _Call(coroutine)
-        if not self._tell(call.begin):
-            coroutine.close()
-            raise RuntimeError(
-                "its event loop is closed, or belongs to the process that this one was forked from"
-            )
+        # Its beginning too: a Ctrl-C may come as soon as the loop has heard of it.
         try:
+            if not self._tell(call.begin):
+                coroutine.close()
+                raise RuntimeError(
+                    "its event loop is closed, or belongs to the process that this one was forked from"
+                )
             return call.ended.result()
         except CancelledError:
             if self._stopped:
@@ -90,8 +91,11 @@ class LoopThread:
 
     def _cancel(self, call: _Call[Any], *, finish: bool) -> None:
         again = finish
-        while self._tell(call.cancel) and finish:
+        while True:
+            # All of it: the next Ctrl-C may come as soon as the loop has heard of this one.
             try:
+                if not self._tell(call.cancel) or not finish:
+                    return
                 # Not result(): what it ends with by now is not what is raised.
                 call.ended.exception()
             except CancelledError:

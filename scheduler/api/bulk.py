@@ -214,7 +214,7 @@ def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
 
 
 async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> list[dict[str, Any]]:
-    """What is answered for these, in order."""
+    """What is answered for these, in order. Trouble of the store is each job's own."""
     schemas = request.app[SCHEMAS]
     queues = {job.queue for job in taken if isinstance(job, NewJob)}
     try:

@@ -99,7 +99,7 @@ async def _groups(request: web.Request) -> web.Response:
 
 @table.add(
     "POST", "/v1/queues/{queue}/dlq/replay", {200: OperationShown, 202: OperationShown},
-    body=ReplayDeadFields, optional=True, limit=with_payload, codes=("not_found", "wrong_state", "store_full"), headers=("Location",),
+    body=ReplayDeadFields, optional=True, limit=with_payload, codes=("not_found", "wrong_state"), headers=("Location",),
 )  # fmt: skip
 async def replay_dead(request: web.Request, fields: ReplayDeadFields) -> web.Response:
     """Run dead jobs again: by ids, or all that match. 200 when one page sufficed, else 202, and it goes on.

@@ -193,7 +193,6 @@ async def while_the_store_is_full(api: Api, route: Route) -> Answer:
     await (api.dead() if "replay" in name_of(route) else api.enqueue(delay=600))
     edits = {
         "replay": {"payload": 1},
-        "replay_dead": {"payload_patch": {"a": 1}},
         "operate": {"act": "cancel", "queue": "mail"},
     }
     await api.redis.config_set("maxmemory", "1")

@@ -123,7 +123,7 @@ CALLS: list[tuple[str, list[object], str]] = [
     ("operate", ["begin", "", "", "{}"], "operation"),
     ("operate", ["turn", "", "", ""], "operation"),
     ("operate", ["begin", "op", "a|b", "{}"], "carrier or value"),
-    ("operate", ["begin", "op", "", "a\nb"], "carrier or value"),
+    ("operate", ["fail", "op", "", "a\nb"], "carrier or value"),
     ("operate", ["stop", "op", "", ""], "verb"),
     ("list", ["dead", "", "", "", "", "", "", "", "", "0123", ""], "fingerprint"),
     ("list", ["ready", "", "", "", "", "", "", "", "", "0" * 16, ""], "fingerprint"),
