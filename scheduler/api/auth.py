@@ -10,6 +10,7 @@ import socket
 from aiohttp import hdrs, web
 
 from ..settings import Settings, SettingsError
+from .parts import SETTINGS
 from .problems import Refusal
 from .reference import FILES
 
@@ -34,6 +35,23 @@ class Gate:
                 "send the key as Authorization: Bearer <key>",
                 headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="scheduler"'},
             )
+
+
+def check_site(request: web.Request) -> None:
+    """Raises Refusal, where there is no key, for what a page of another site would change.
+
+    A browser on this machine reaches loopback, whatever page it shows, and a form without fields needs no leave to be
+    sent. A key is nothing that a browser adds by itself.
+    """
+    if request.app[SETTINGS].api_key is None and _from_another_site(request):
+        raise Refusal("forbidden", "without a key, pages of other sites may not change anything")
+
+
+def _from_another_site(request: web.Request) -> bool:
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get(hdrs.ORIGIN)
+    if site is not None:
+        return site not in {"same-origin", "none"}
+    return origin is not None and origin.partition("://")[2] != request.headers.get(hdrs.HOST)
 
 
 def check_host(settings: Settings) -> None:

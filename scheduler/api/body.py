@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from ..errors import Fault, Invalid
 from .parts import DEADLINES, Deadlines
 from .problems import Refusal
+from .server import awaiting_body
 
 T = TypeVar("T")
 
@@ -78,11 +79,12 @@ async def _receive_slowly(request: web.Request, limit: int, deadlines: Deadlines
     loop, body = asyncio.get_running_loop(), bytearray()
     began = loop.time()
     try:
-        while not request.content.at_eof():
-            async with asyncio.timeout_at(began + max(deadlines.body, len(body) / deadlines.rate)):
-                body += await request.content.readany()
-            if len(body) > limit:
-                raise _too_large(limit)
+        with awaiting_body(request):
+            while not request.content.at_eof():
+                async with asyncio.timeout_at(began + max(deadlines.body, len(body) / deadlines.rate)):
+                    body += await request.content.readany()
+                if len(body) > limit:
+                    raise _too_large(limit)
     except TimeoutError:
         detail = (
             f"a body that takes longer than {deadlines.body:g} s must bring {deadlines.rate:g} bytes a second"

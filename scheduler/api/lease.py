@@ -18,7 +18,7 @@ from ..joining import Call
 from ..logs import get_logger
 from ..outcomes import Bury, Claim, Release, TypePolicy
 from ..store import Store
-from ..times import duration_ms
+from ..times import duration_ms, seconds
 from ..upkeep import sweep
 from .parts import BEHIND, DOORBELL, POLLS, PRESENCE, REQUEST_ID, SETTINGS, STORE, stamp
 from .routes import Table, json_answer, queue_name
@@ -101,7 +101,7 @@ def within(value: float | str, path: str, least: int, most: int, faults: list[Fa
         faults.append(Fault(path, str(error)))
         return 0
     if not least <= found <= most:
-        faults.append(Fault(path, f"from {least / 1000:g} to {most / 1000:g} s"))
+        faults.append(Fault(path, f"from {seconds(least)} to {seconds(most)} s"))
     return found
 
 

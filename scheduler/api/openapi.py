@@ -200,6 +200,7 @@ def codes_of(route: Route, *, key: bool) -> list[str]:
     codes = list(route.codes)
     if not route.open:
         codes += [code for code in _EVERY if code != "unauthorized" or key]
+        codes += ["forbidden"] if route.method != "GET" and not key else []
     if route.lines is not None:
         # Of many jobs each is answered for itself: that the store is away is said at their places.
         codes.remove("store_unavailable")

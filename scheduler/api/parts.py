@@ -43,6 +43,7 @@ def stamp(response: web.StreamResponse, its_id: str | None = None) -> None:
     """Puts on what every answer has."""
     response.headers["X-Request-Id"] = its_id or request_id(None)
     response.headers["Server"] = "scheduler"
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ..job import split_id
 from ..keys import QUEUE_NAME
 from ..settings import Settings
 from ..times import typed_duration_ms
+from .auth import check_site
 from .body import decode, read
 from .lines import is_ndjson
 from .parts import SETTINGS
@@ -95,11 +96,19 @@ class Route:
         if request.query_string:
             self._check_query(request)
         if self.body is None:
+            self._check_site(request)
             return await self.handler(request, None)
         if self.lines is not None and is_ndjson(request):
+            self._check_site(request)
             return await self.lines.handler(request)
         body = await read(request, self.limit(request.app[SETTINGS]), optional=self.optional)
+        self._check_site(request)
         return await self.handler(request, body if self.raw else decode(body, self.body))
+
+    def _check_site(self, request: web.Request) -> None:
+        # After the body was read: a form that is no JSON is told so.
+        if self.method != hdrs.METH_GET:
+            check_site(request)
 
     def _check_query(self, request: web.Request) -> None:
         # By items: the keys of a multidict come once, however often they were given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 import orjson
@@ -34,6 +34,7 @@ class Connection(web.RequestHandler):
         "_last",
         "_partial",
         "_reader",
+        "_receiving",
         "_unread",
     )
 
@@ -56,14 +57,16 @@ class Connection(web.RequestHandler):
         self._last: StreamReader | None = None
         self._held: asyncio.Task[Any] | None = None
         self._crowd = crowd
+        self._receiving = False
         self._reader: asyncio.TimerHandle | None = None
         """Looks whether the caller reads, while what was answered has not left."""
         self._unread = 0
 
     @property
     def quiet(self) -> bool:
-        """No request is being answered."""
-        return self._waiter is not None
+        """It is its caller's turn: a request, or the rest of a body, is still to come."""
+        # Done: one has come, and the next turn of the loop answers it.
+        return self._receiving or (self._waiter is not None and not self._waiter.done())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -151,6 +154,15 @@ class Connection(web.RequestHandler):
         self._clock = self._loop.call_later(self._deadlines.linger, self.force_close)
 
     @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """The rest of a body is waited for meanwhile."""
+        self._receiving = True
+        try:
+            yield
+        finally:
+            self._receiving = False
+
+    @contextmanager
     def holding(self) -> Iterator[None]:
         """Cancels the handler while it stands in this, when the caller hangs up."""
         if self.transport is None:
@@ -205,6 +217,11 @@ def _bare(refusal: Refusal) -> bytes:
     head = f"HTTP/1.1 {refusal.status} Request Timeout\r\nContent-Type: {problems.PROBLEM_JSON}\r\n"
     rest = f"X-Request-Id: {request_id(None)}\r\nServer: scheduler\r\nConnection: close\r\n\r\n"
     return f"{head}Content-Length: {len(body)}\r\n{rest}".encode() + body
+
+
+def awaiting_body(request: web.Request) -> AbstractContextManager[None]:
+    """Around the reading of a body that has not come whole: its connection may have to make room for another."""
+    return request.protocol.receiving() if isinstance(request.protocol, Connection) else nullcontext()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import pytest
 
 from scheduler.api import ROUTES
 from scheduler.api.auth import check_host
+from scheduler.api.openapi import codes_of
 from scheduler.settings import Settings, SettingsError
 
 
@@ -90,3 +91,43 @@ async def test_the_server_does_not_bind_what_it_must_not(serving):
     with pytest.raises(SettingsError):
         await serving(host="0.0.0.0")
     assert 200 == (await (await serving(host="0.0.0.0", api_key=KEY)).get("/livez")).status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({"Sec_Fetch_Site": "cross-site"}, 403), ({"Sec_Fetch_Site": "same-site"}, 403), ({"Origin": "https://evil.example"}, 403),
+     ({"Origin": "null"}, 403), ({"Sec_Fetch_Site": "same-origin"}, 200), ({"Sec_Fetch_Site": "none"}, 200), ({}, 200)],
+)  # fmt: skip
+async def test_without_a_key_pages_of_other_sites_change_nothing(serving, headers, status):
+    api = await serving()
+    await api.enqueue()
+
+    paused = await api.post("/v1/queues/mail/pause", **headers)
+
+    assert status == paused.status
+    assert (status == 200) == (await api.get("/v1/queues/mail")).doc["paused"]
+    assert 200 == (await api.get("/v1/queues/mail", **headers)).status
+    assert "Access-Control-Allow-Origin" not in paused.headers
+
+
+async def test_what_it_must_not_change_is_every_call_that_changes_something(serving):
+    api = await serving()
+    for route in ROUTES:
+        path = route.path.format(id="mail:a", queue="mail", type="send", operation="mail:op")
+        body: dict[str, str] | None = {} if route.body is not None else None
+        answer = await api.call(route.method, path, body, Sec_Fetch_Site="cross-site")
+        assert ("forbidden" in codes_of(route, key=False)) == (answer.status == 403), path
+
+
+async def test_a_page_of_the_api_itself_may_post(serving):
+    api = await serving()
+
+    assert 201 == (await api.post("/v1/jobs", {"type": "t"}, Origin=f"http://127.0.0.1:{api.port}")).status
+
+
+async def test_whoever_has_the_key_is_asked_for_no_origin(closed):
+    answer = await closed.post(
+        "/v1/jobs", {"type": "t"}, Origin="https://else.example", Authorization=f"Bearer {KEY}"
+    )
+
+    assert 201 == answer.status

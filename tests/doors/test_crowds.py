@@ -62,6 +62,18 @@ async def test_beyond_the_most_the_longest_quiet_connection_goes_and_no_busy_one
     assert "cancelled" == (await polling).doc["state"]
 
 
+async def test_half_a_body_makes_room_too_and_is_no_fault_of_ours(serving: Any, said: Any) -> None:
+    api = await serving(deadlines=Deadlines(connections=20))
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+    )
+    async with callers(api, 60, head) as half_sent:
+        assert 200 == (await api.get("/livez")).status
+        assert [b""] * 40 == [await heard(one) for one in half_sent[:40]]
+
+    assert "" == said()
+
+
 async def test_where_all_are_busy_the_new_one_is_turned_away(serving: Any) -> None:
     api = await serving(deadlines=Deadlines(connections=3))
     await api.enqueue(delay=600)
