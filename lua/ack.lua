@@ -38,7 +38,7 @@ for i, id in ipairs(ids) do
     local record = attempt .. "|0|0|" .. token .. "|ack|succeeded|" .. started .. "|" .. by .. "||0|0\n" .. result
     local score = now
     if flags ~= "" then
-      local kept = tonumber(string.match(flags, "r(%d+)"))
+      local kept = tonumber(string.match(flags, "^r(%d+)"))
       if kept then
         score = -now
         own[#own + 1] = string.format("%.0f", now + kept)

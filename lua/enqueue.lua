@@ -3,7 +3,8 @@
 -- Takes in new jobs. An id that stands already, or ended less than 60 s ago, is not taken again: it is
 -- the same job when its fingerprint is the same (without one: its type and payload), else a conflict.
 -- A job that is due later than now waits in scheduled; ties of one millisecond keep their order. Where the queue has a
--- `max_length` and as many jobs stand in ready and scheduled, no more are taken in.
+-- `max_length` and as many jobs stand in ready and scheduled, no more are taken in. `rules` is what else decides when the
+-- job runs, "" for nothing: `group:<name>` and `cost:<1..1000>`, with a space between.
 --
 -- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready",
 -- "scheduled", "exists", "conflict", "full") and when it is due in ms ("" unless scheduled).
@@ -13,10 +14,10 @@
 -- @include lib/refusal
 -- @include lib/announce
 local jobs, ready, scheduled, known, expiries, counters, config, events, bell = unpack(KEYS)
-local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, fingerprint, crc, header
+local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header
 
 local level, created, step, longest = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length"))
-local refused = refusal(level, count, 2, 11)
+local refused = refusal(level, count, 2, 12)
 if refused then return refused end
 count = tonumber(count)
 step = tonumber(step) or 60000000
@@ -32,7 +33,7 @@ redis.call("XLEN", events)
 local rung = redis.call("LLEN", bell)
 
 local ids = {}
-for i = 1, count do ids[i] = item(2, 11, i) end
+for i = 1, count do ids[i] = item(2, 12, i) end
 local standing = redis.call("HMGET", jobs, unpack(ids))
 local tombs = {}
 if redis.call("HLEN", known) > 0 then
@@ -48,11 +49,27 @@ local function whole(text, least, most, default)
   return nil
 end
 
+-- What stands in a record's flags of a job's rules; nil for a rule that is none.
+local function flagged(rules)
+  local flags = ""
+  for rule in string.gmatch(rules, "%S+") do
+    local name, value = string.match(rule, "^(%a+):(.+)$")
+    if name == "group" and #value <= 128 and string.find(value, "^[%w._-]+$") then
+      flags = flags .. " g:" .. value
+    elseif name == "cost" and whole(value, 1, 1000) then
+      if value ~= "1" then flags = flags .. " c:" .. string.format("%.0f", value) end
+    else
+      return nil
+    end
+  end
+  return flags
+end
+
 local reply = { created and 0 or 1, string.format("%.0f", now) }
 local records, runnable, waiting, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}
 local soonest
 for i = 1, count do
-  local id, kind, payload, priority, delay, run_at, timeout, retention, fingerprint, crc, header = item(2, 11, i)
+  local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = item(2, 12, i)
   if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
   if #kind > 64 or not string.find(kind, "^%w[%w._-]*$") then return redis.error_reply("INVALID type of item " .. i) end
   local rank = whole(priority, -100, 100, 0)
@@ -62,6 +79,8 @@ for i = 1, count do
   if not rank then return redis.error_reply("INVALID priority of item " .. i) end
   if not later or not at or at > now + 315576000000 then return redis.error_reply("INVALID time of item " .. i) end
   if not limit or not kept then return redis.error_reply("INVALID timeout or retention of item " .. i) end
+  local flags = rules == "" and "" or flagged(rules)
+  if not flags then return redis.error_reply("INVALID rules of item " .. i) end
   if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then
     return redis.error_reply("INVALID header of item " .. i)
   end
@@ -84,7 +103,8 @@ for i = 1, count do
     reply[#reply + 1] = "full"
     reply[#reply + 1] = ""
   else
-    record = table.concat({ kind, limit, kept ~= "" and "r" .. string.format("%.0f", kept) or "",
+    if kept ~= "" then flags = "r" .. string.format("%.0f", kept) .. flags end
+    record = table.concat({ kind, limit, flags,
       string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|") .. "\n" .. header .. "\n" .. payload
     seen[id] = record
     fresh[#fresh + 1] = id

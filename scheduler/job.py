@@ -86,8 +86,20 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     retry: Mapping[str, Any] | None = None
     """As stored: durations in ms."""
     retention_ms: int | None = None
+    cost: int = 1
+    """How much of a rate its start uses."""
     traceparent: str | None = None
     copied_from: str | None = None
+
+    def rules(self) -> str:
+        """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
+        if not self.group and self.cost == 1:
+            return ""
+        return " ".join(
+            f"{name}:{value}"
+            for name, value in (("group", self.group), ("cost", self.cost if self.cost != 1 else None))
+            if value
+        )
 
     def header(self) -> bytes:
         """What differs from the defaults and no hot script reads, as JSON; empty for nothing."""
@@ -105,12 +117,14 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             and self.run_at_ms is None
             and not (self.group or self.tags or self.retry or self.timeout_ms or self.copied_from)
             and self.retention_ms is None
+            and self.cost == 1
         ):
             rest = b"%d" % self.priority
         else:
             rest = repr((
                 self.priority, self.delay_ms, self.run_at_ms, self.group, tuple(self.tags), self.timeout_ms,
                 sorted(self.retry.items()) if self.retry else None, self.retention_ms, self.copied_from,
+                *(() if self.cost == 1 else ("cost", self.cost)),
             )).encode()  # fmt: skip
         digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])
         digest.update(b"\0" + self.payload)
@@ -142,8 +156,13 @@ class Record(Struct, frozen=True, gc=False):
 
     @property
     def retention_ms(self) -> int | None:
-        found = re.search(r"r(\d+)", self.flags)
+        found = re.match(r"r(\d+)", self.flags)
         return int(found[1]) if found else None
+
+    def rule(self, letter: str) -> str | None:
+        """A rule of the job that stands in its flags, such as "c" (cost), or None."""
+        found = re.search(rf"(?:^| ){letter}:(\S+)", self.flags)
+        return found[1] if found else None
 
 
 def parse_record(text: bytes) -> Record | None:

@@ -87,6 +87,7 @@ class Store(Caller):
                 "" if job.run_at_ms is None else max(0, job.run_at_ms),
                 "" if job.timeout_ms is None else job.timeout_ms,
                 "" if job.retention_ms is None else job.retention_ms,
+                job.rules(),
                 job.fingerprint(),
                 checksum(job.payload),
                 job.header(),

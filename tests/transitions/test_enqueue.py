@@ -194,7 +194,7 @@ async def test_the_id_of_a_deleted_job_is_free_at_once(store):
 
 async def test_without_a_fingerprint_type_and_payload_make_a_request(store):
     async def outcome(kind: str, payload: str):
-        [_, _, outcome, _] = await raw(store, "enqueue", 1, "a", kind, payload, *[""] * 8)
+        [_, _, outcome, _] = await raw(store, "enqueue", 1, "a", kind, payload, *[""] * 9)
         return outcome.decode()
 
     assert "ready" == await outcome("send", "[1]")
@@ -204,7 +204,7 @@ async def test_without_a_fingerprint_type_and_payload_make_a_request(store):
 
 
 async def test_an_empty_payload_is_an_empty_object(store):
-    await raw(store, "enqueue", 1, "a", "send", "", *[""] * 8)
+    await raw(store, "enqueue", 1, "a", "send", "", *[""] * 9)
 
     assert b"{}" == (await look(store)).payload
 

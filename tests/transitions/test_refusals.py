@@ -101,6 +101,9 @@ NEW_JOBS: list[tuple[dict[str, object], str]] = [
     ({"retention_ms": -1}, "timeout or retention"),
     ({"retention_ms": "x"}, "timeout or retention"),
     ({"fingerprint": "a|b"}, "header"),
+    ({"rules": "group:a b"}, "rules"),
+    ({"rules": "cost:0"}, "rules"),
+    ({"rules": "colour:red"}, "rules"),
     ({"crc": "a\nb"}, "header"),
     ({"header": "{}\n{}"}, "header"),
 ]
