@@ -8,11 +8,11 @@
 -- refuses ("succeeded", "dead"), or "missing" when the id is not known.
 -- @flags allow-oom
 -- @include lib/refusal
--- @include lib/state_of
 -- @include lib/retire
 -- @include lib/lease_text
 -- @include lib/turn_page
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, operations, config, counters, bell, events = unpack(KEYS)
+-- @include lib/leave_line
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, count = unpack(ARGV) -- then `count` times: id
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 3, 1)
@@ -20,7 +20,8 @@ if refused then return refused end
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts,
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, operations = operations,
-  config = config, counters = counters, bell = bell, events = events }
+  config = config, counters = counters, bell = bell, events = events, lanes = lanes, heads = heads, turns = turns,
+  parked = parked, lines = lines }
 local page, outrun
 now, page, outrun = begin_page(keys, now, operation)
 if outrun then return outrun end
@@ -48,7 +49,8 @@ for i = 1, tonumber(count) do
     local flags = string.match(record, "^[^|\n]*|[^|\n]*|([^|\n]*)|") or ""
     local course = course_of(redis.call("HGET", attempts, id))
     course.reason = "asked"
-    leaving[#leaving + 1] = { id = id, from = state, flags = flags, bytes = #record, course = course_text(course) }
+    leaving[#leaving + 1] = { id = id, from = state, flags = flags, bytes = #record, course = course_text(course),
+      head = string.match(record, "^[^\n]*") }
     reply[i] = "cancelled"
   end
   done[id] = reply[i]
@@ -57,6 +59,7 @@ end
 local ids = {}
 for i, job in ipairs(leaving) do
   ids[i] = job.id
+  if keys.laned and job.from == "ready" then leave_line(keys, job.id, job.head) end
   redis.call("ZREM", keys[job.from], job.id)
   redis.call("HSET", attempts, job.id, job.course)
 end

@@ -13,15 +13,15 @@
 -- @flags allow-oom
 -- @include lib/clock
 -- @include lib/refusal
--- @include lib/report
 -- @include lib/ring
 -- @include lib/raise
-local jobs, ready, scheduled, retrying, running, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, config, counters, bell, events = unpack(KEYS)
-local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms = unpack(ARGV)
+-- @include lib/draw
+local jobs, ready, scheduled, retrying, running, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
+local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms, only = unpack(ARGV)
 
-local level, created, paused, step = unpack(redis.call("HMGET", config, "level", "created", "paused", "step"))
+local level, created, paused, step, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "paused", "step", "lanes"))
 if count == "" then count = "1" end
-local refused = refusal(level, count, 8, 0)
+local refused = refusal(level, count, 9, 0)
 if refused then return refused end
 count = tonumber(count)
 lease_ms, period_ms = lease_ms == "" and 30000 or tonumber(lease_ms), period_ms == "" and 10000 or tonumber(period_ms)
@@ -43,7 +43,14 @@ local first, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros)
 -- several may be under way in one name.
 local name = (turn == "" or tonumber(turn)) and worker or worker .. "/" .. turn
 local receipt = redis.call("HGET", receipts, name)
+if #only > 6500 or string.find(only, "[^%w._ -]") then return redis.error_reply("INVALID only") end
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, counters = counters, bell = bell }
+if in_lanes or only ~= "" then
+  keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
+  keys.waits, keys.slots, keys.meters, keys.groups, keys.types = waits, slots, meters, groups, types
+  keys.running, keys.leases, keys.config = running, leases, config
+  laned(keys, true)
+end
 keys.rung = redis.call("LLEN", bell)
 redis.call("ZCARD", running)
 redis.call("HLEN", leases)
@@ -93,9 +100,16 @@ if soonest <= now then
   report(events, "promote", worker, now, promoted)
 end
 local waiting = redis.call("ZCARD", ready)
-local line = paused and {} or redis.call("ZRANGE", ready, 0, count - 1, "WITHSCORES")
-local ids, scores = {}, {}
-for i = 1, #line, 2 do ids[#ids + 1], scores[#scores + 1] = line[i], line[i + 1] end
+local ids, scores, drawn = {}, {}, nil
+if paused then
+  waiting = 0
+elseif keys.laned then
+  drawn = draw(keys, now, micros, count, only)
+  ids, scores, waiting = drawn.ids, drawn.scores, 0
+else
+  local line = redis.call("ZRANGE", ready, 0, count - 1, "WITHSCORES")
+  for i = 1, #line, 2 do ids[#ids + 1], scores[#scores + 1] = line[i], line[i + 1] end
+end
 
 -- Records are read a few at a time, then more, so that large ones end the batch and not the server's memory.
 local records, histories, bytes, from, size = {}, {}, 0, 1, 4
@@ -111,13 +125,17 @@ for _ = 1, #ids do
   end
   from, size = last_id + 1, math.min(2 * size, 100)
 end
+local void = {}
 local limits, given, tokens, lease_texts, ends_of, corrupt = {}, {}, {}, {}, {}, {}
 local token, from_now = first, "|" .. worker .. "|" .. int(now) .. "|"
 for i, record in ipairs(records) do
   local kind, own, flags = string.match(record or "", "^([^|\n]+)|(%d*)|([^|\n]*)|%d+|%-?%d*|[^|\n]*|[^|\n]*\n[^\n]*\n.")
   local id = ids[i]
-  if not kind then
+  if drawn and drawn.gone[id] then
+    void[id] = true
+  elseif not kind then
     corrupt[#corrupt + 1] = id
+    void[id] = true
   else
     local timeout = tonumber(own) or limits[kind]
     if not timeout then
@@ -127,6 +145,7 @@ for i, record in ipairs(records) do
     end
     local ends, mine, history = int(now + timeout), int(token), histories[i] or ""
     local until_ms = int(math.min(now + lease_ms, now + timeout + 5000))
+    if drawn then flags = flags .. " t:" .. kind end
     local attempt = (tonumber(string.match(history, "^(%d+)|")) or 0) + 1
     token = token + 1
     local nth = #given + 1
@@ -148,7 +167,11 @@ end
 
 -- From here on everything is written.
 local told, left = {}, waiting - #records
-if #records > 0 then
+if drawn then
+  if #records > 0 then redis.call("ZREM", ready, unpack(ids, 1, #records)) end
+  local more, frees = drawn.take(#records, void)
+  left, soonest = more and 1 or 0, math.min(soonest, frees)
+elseif #records > 0 then
   redis.call("ZREMRANGEBYRANK", ready, 0, #records - 1)
 else
   redis.call("HDEL", counters, "") -- a server that knows no flags lets HSET through after it

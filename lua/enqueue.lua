@@ -13,10 +13,12 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/announce
-local jobs, ready, scheduled, known, expiries, counters, config, events, bell = unpack(KEYS)
+-- @include lib/laned
+-- @include lib/line_up
+local jobs, ready, scheduled, known, expiries, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header
 
-local level, created, step, longest = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length"))
+local level, created, step, longest, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length", "lanes"))
 local refused = refusal(level, count, 2, 12)
 if refused then return refused end
 count = tonumber(count)
@@ -28,7 +30,7 @@ local place, due_ms, due_score, total = unpack(redis.call("HMGET", counters, "pl
 place, due_ms, due_score = tonumber(place) or 0, tonumber(due_ms), tonumber(due_score)
 local room = math.huge
 if longest then room = tonumber(longest) - redis.call("ZCARD", ready) - redis.call("ZCARD", scheduled) end
-redis.call("ZCARD", ready)
+local before = redis.call("ZCARD", ready)
 redis.call("XLEN", events)
 local rung = redis.call("LLEN", bell)
 
@@ -67,7 +69,7 @@ end
 
 local reply = { created and 0 or 1, string.format("%.0f", now) }
 local records, runnable, waiting, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}
-local soonest
+local soonest, grouped
 for i = 1, count do
   local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = item(2, 12, i)
   if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
@@ -108,6 +110,7 @@ for i = 1, count do
       string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|") .. "\n" .. header .. "\n" .. payload
     seen[id] = record
     fresh[#fresh + 1] = id
+    grouped = grouped or string.find(flags, " g:", 1, true)
     records[#records + 1] = id
     records[#records + 1] = record
     local due = math.max(at, now + later)
@@ -136,9 +139,25 @@ if #fresh == 0 then
   reply[1] = 0
   return reply
 end
+local keys = { bell = bell, counters = counters, events = events, rung = rung }
+if in_lanes or grouped then
+  keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
+  laned(keys, true)
+end
 
 redis.call("HSET", jobs, unpack(records))
 if #runnable > 0 then redis.call("ZADD", ready, unpack(runnable)) end
+if keys.laned then
+  -- The first job with a group gives the queue lanes; what stood there before is filed by the claims to come.
+  if not in_lanes then
+    redis.call("HSET", config, "lanes", "1")
+    redis.call("HDEL", counters, "filed", "counted")
+    if before == 0 then redis.call("HSET", counters, "filed", "all") end
+  end
+  local list = {}
+  for i = 1, #runnable, 2 do list[#list + 1] = { id = runnable[i + 1], score = runnable[i], record = seen[runnable[i + 1]] } end
+  line_up(keys, list)
+end
 if #waiting > 0 then redis.call("ZADD", scheduled, unpack(waiting)) end
 if #forgotten > 0 then
   redis.call("HDEL", known, unpack(forgotten))
@@ -148,6 +167,5 @@ total = (tonumber(total) or 0) + #fresh
 redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", total),
   "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")
 if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
-local keys = { bell = bell, counters = counters, events = events, rung = rung }
 announce(keys, "enqueue", "", now, { ids = fresh, runnable = #runnable > 0, due = soonest })
 return reply

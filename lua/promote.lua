@@ -8,11 +8,10 @@
 -- before, the state that refused it, or "missing".
 -- @flags allow-oom
 -- @include lib/refusal
--- @include lib/state_of
 -- @include lib/raise
 -- @include lib/announce
 -- @include lib/turn_page
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, counters, operations, config, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, counters, operations, lanes, heads, turns, parked, lines, config, bell, events = unpack(KEYS)
 local now, operation, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
@@ -22,7 +21,8 @@ local named = tonumber(count) or 0
 limit, step = tonumber(limit) or 100, tonumber(step) or 60000000
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, operations = operations,
-  counters = counters, bell = bell, events = events }
+  counters = counters, bell = bell, events = events, config = config, lanes = lanes, heads = heads, turns = turns,
+  parked = parked, lines = lines }
 local sent = now
 local of, outrun
 now, of, outrun = begin_page(keys, now, operation)
@@ -36,7 +36,7 @@ if named == 0 then
 end
 
 local place, micros = tonumber(redis.call("HGET", counters, "place")) or 0, select(2, clock(sent))
-local reply, ids, scores, from, done = { 0, 0 }, {}, {}, { scheduled = {}, retrying = {} }, {}
+local reply, ids, list, from, done = { 0, 0 }, {}, {}, { scheduled = {}, retrying = {} }, {}
 for i = 1, named do
   local id = item(4, 1, i)
   local state, _, ended = state_of(keys, id)
@@ -47,7 +47,7 @@ for i = 1, named do
     place = math.max(place + 1, micros)
     ids[#ids + 1] = id
     table.insert(from[state], id)
-    scores[#scores + 1], scores[#scores + 2] = int(place - rank * step), id
+    list[#list + 1] = { id = id, score = int(place - rank * step), record = string.match(record, "^[^\n]*") }
     reply[#reply + 1] = "ready"
   else
     reply[#reply + 1] = done[id] and "ready" or state == "ready" and "already" or state or ended or "missing"
@@ -60,7 +60,7 @@ end
 
 reply[1] = #ids
 for state, members in pairs(from) do if #members > 0 then redis.call("ZREM", keys[state], unpack(members)) end end
-redis.call("ZADD", ready, unpack(scores))
+to_ready(keys, list)
 redis.call("HSET", counters, "place", int(place))
 turn_page(operations, of, #ids, now)
 announce(keys, "promote", "", now, { ids = ids, runnable = true })

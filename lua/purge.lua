@@ -10,10 +10,10 @@
 -- or one that is not `state`), or "missing".
 -- @flags allow-oom
 -- @include lib/refusal
--- @include lib/state_of
 -- @include lib/expire
 -- @include lib/turn_page
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, operations, config, counters, bell, events = unpack(KEYS)
+-- @include lib/leave_line
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, state, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
@@ -24,7 +24,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, receipts = receipts, notes = notes, logs = logs, operations = operations, config = config,
-  counters = counters, bell = bell, events = events }
+  counters = counters, bell = bell, events = events, lanes = lanes, heads = heads, turns = turns, parked = parked,
+  lines = lines }
 local of, outrun
 now, of, outrun = begin_page(keys, now, operation)
 redis.call("HLEN", receipts)
@@ -80,6 +81,9 @@ for its, list in pairs(leaving) do
     redis.call("HDEL", known, unpack(list))
     redis.call("ZREM", expiries, unpack(list))
   else
+    if its == "ready" and keys.laned then
+      for _, id in ipairs(list) do leave_line(keys, id, redis.call("HGET", jobs, id)) end
+    end
     drop(keys, its, list, now, true)
   end
   for _, id in ipairs(list) do ids[#ids + 1] = id end

@@ -9,10 +9,9 @@
 -- ready before, the state that refuses it, or "missing".
 -- @flags allow-oom
 -- @include lib/refusal
--- @include lib/state_of
 -- @include lib/revive
 -- @include lib/turn_page
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, operations, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
@@ -22,7 +21,8 @@ local named = tonumber(count) or 0
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, attempts = attempts, known = known, expiries = expiries, notes = notes,
-  operations = operations, config = config, counters = counters, bell = bell, events = events }
+  operations = operations, config = config, counters = counters, bell = bell, events = events, lanes = lanes,
+  heads = heads, turns = turns, parked = parked, lines = lines }
 local sent = now
 local of, outrun
 now, of, outrun = begin_page(keys, now, operation)
@@ -71,6 +71,7 @@ for _, job in ipairs(chosen) do
   local record = redis.call("HGET", jobs, job.id) or ""
   job.bytes = #record
   job.rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
+  job.head = string.match(record, "^[^\n]*")
   if job.payload ~= "" then job.record, job.edits = record, redis.call("HGET", notes, job.id .. ":edits") end
 end
 if #chosen > 0 then revive(keys, chosen, tonumber(step) or 60000000, now, micros) end

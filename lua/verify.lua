@@ -3,7 +3,7 @@
 -- Looks at about `limit` (1..500) members of one structure from `cursor` on ("0" first), each against all others
 -- in this same call, so that a finding is exact while jobs move. With `repair` what is found is put right at once:
 -- a job in no set becomes ready, of several sets the one that its records speak for stays, a running job without
--- a lease is run out, a dead one joins its group, what belongs to no job goes.
+-- a lease is run out, a dead one joins its group, a ready one its lane, what belongs to no job goes.
 --
 -- Returns the next cursor ("0" at the end), how many were looked at, then for each finding: the id, what is wrong
 -- with it, and "repaired" or "".
@@ -11,7 +11,8 @@
 -- @include lib/begin
 -- @include lib/faults
 -- @include lib/mend
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, counters, config, bell, events = unpack(KEYS)
+-- @include lib/lane_fault
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, lanes, heads, turns, parked, lines, waits, slots, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
 
 local level = redis.call("HGET", config, "level")
@@ -21,11 +22,13 @@ if not (limit and limit >= 1 and limit <= 500) then return redis.error_reply("BA
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
-  expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events }
+  expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events,
+  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots }
 local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true }
 local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
   cancelled = true, dead = true, dead_index = true, dead_groups = true }
-if not hashes[structure] and not sorted[structure] then return redis.error_reply("INVALID structure") end
+local filed = { lanes = true, heads = true, turns = true, parked = true, lines = true, slots = true }
+if not hashes[structure] and not sorted[structure] and not filed[structure] then return redis.error_reply("INVALID structure") end
 now = begin(keys, now)
 
 local page = redis.call(hashes[structure] and "HSCAN" or "ZSCAN", keys[structure], cursor, "COUNT", limit)
@@ -35,7 +38,10 @@ local function tell(what, sentence, mended)
 end
 for i = 1, #members, 2 do
   local member = members[i]
-  if structure == "dead_index" then
+  if filed[structure] then
+    local fault = lane_fault(keys, structure, member, repair == "1")
+    if fault then tell(member, fault, repair == "1" and "repaired" or "") end
+  elseif structure == "dead_index" then
     if grouped(keys, string.sub(member, 32)) ~= member then
       tell(string.sub(member, 32), "is in a group of dead jobs but not dead", repair == "1" and "repaired" or "")
       if repair == "1" then redis.call("ZREM", dead_index, member) end

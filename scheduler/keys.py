@@ -68,6 +68,35 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "types", "hash", "type -> timeout, policy and schema as set; :type -> as a worker's code declared it"
     ),
     Key(
+        "lanes",
+        "zset",
+        "type group rank id[ cost] -> 0: ready jobs by lane, best first; in a queue that has lanes",
+    ),
+    Key("heads", "zset", "group rank type -> 0: the first job of every lane that is not held"),
+    Key("turns", "zset", "group -> its virtual time; the lowest is served next"),
+    Key("parked", "zset", "group, or type and group -> its virtual time: held groups and lanes"),
+    Key(
+        "lines",
+        "zset",
+        "type tag group -> 0: the lanes that wait for a limit of their type; * group: held groups",
+    ),
+    Key(
+        "waits",
+        "zset",
+        "what limits hold -> when to look again, ms: q for the queue, t<type>, g<group>, * for all groups",
+    ),
+    Key("slots", "zset", "t<type> id, g<group> id -> 0: who runs, counted by lexicographic range"),
+    Key(
+        "meters",
+        "hash",
+        "q, t<type>, g<group> -> of its rate: when the next start is due, us|between two, us; hold <scope>; after <type>",
+    ),
+    Key(
+        "groups",
+        "hash",
+        "group -> weight|concurrency|limit|per ms|burst|paused, where it has a policy of its own",
+    ),
+    Key(
         "operations",
         "hash",
         "operation -> state|page|began|updated|carrier|until|matched|done|cursor, error, plan",

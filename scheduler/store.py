@@ -56,7 +56,22 @@ DRAINED_MS = 60_000
 LONGEST_PAUSE = 60
 """Seconds after which it is worth to ask a full queue again, however slowly it drains."""
 
-VERIFIED = ("jobs", *STATES, "leases", "attempts", "results", "known", "dead_index", "dead_groups")
+VERIFIED = (
+    "jobs",
+    *STATES,
+    "leases",
+    "attempts",
+    "results",
+    "known",
+    "dead_index",
+    "dead_groups",
+    "lanes",
+    "heads",
+    "turns",
+    "parked",
+    "lines",
+    "slots",
+)
 """The structures that verify looks at."""
 
 
@@ -263,8 +278,12 @@ class Store(Caller):
         key_id: str = "",
         period_ms: int = 10_000,
         patience_ms: int | None = None,
+        types: Sequence[str] = (),
     ) -> Call[Claim]:
-        """ready -> running under a lease, at most `count` (1..500). `patience_ms`: how long the caller may wait then."""
+        """ready -> running under a lease, at most `count` (1..500), `types` only if it names any.
+
+        `patience_ms`: how long the caller may wait then.
+        """
 
         def read(reply: list[Any]) -> Claim:
             now = int(reply[2])
@@ -283,16 +302,24 @@ class Store(Caller):
                 key_id,
                 period_ms,
                 "" if patience_ms is None else patience_ms,
+                " ".join(types),
             ],
             read,
         )
 
     async def claim(
-        self, queue: str, *, worker: str, turn: int | str = "", count: int = 1, lease_ms: int = 30_000
+        self,
+        queue: str,
+        *,
+        worker: str,
+        turn: int | str = "",
+        count: int = 1,
+        lease_ms: int = 30_000,
+        types: Sequence[str] = (),
     ) -> Claim:
         """ready -> running under a lease. The same `turn` again gives the same jobs, those whose lease still stands."""
         return await self.run(
-            self.claim_call(queue, worker=worker, turn=turn, count=count, lease_ms=lease_ms)
+            self.claim_call(queue, worker=worker, turn=turn, count=count, lease_ms=lease_ms, types=types)
         )
 
     def ack_call(self, queue: str, done: Sequence[Ack], *, worker: str) -> Call[list[str]]:

@@ -96,6 +96,7 @@ async def in_state(store: Store, state: str, key: str = "a", **fields: Any) -> i
         if state == "blocked":  # no script leads there yet
             await store.clients.commands.zrem(keys().at("ready"), key)
             await store.clients.commands.zadd(keys().at("blocked"), {key: store._now() if store._now else 0})
+            _ = [fault async for fault in store.verify(QUEUE, repair=True, structures=["lanes"])]
         return 0
     retry = {"retry": {"immediate": 0}} if state == "retrying" else {}
     job = await claimed(store, key, **{**retry, **fields})

@@ -1,4 +1,5 @@
 -- @include lib/clock
+-- @include lib/laned
 -- Reads the time and every key that a transition may write, so that nothing can fail after the first write.
 local function begin(keys, now)
   local sorted = { "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs",
@@ -12,5 +13,6 @@ local function begin(keys, now)
   end
   keys.rung = redis.call("LLEN", keys.bell)
   redis.call("XLEN", keys.events)
+  if keys.lanes or keys.slots then laned(keys, redis.call("HGET", keys.config, "lanes")) end
   return (clock(now))
 end

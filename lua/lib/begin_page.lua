@@ -1,3 +1,4 @@
+-- @include lib/state_of
 -- @include lib/begin
 -- @include lib/next_page
 -- Begins a call that may be a page of an operation, "" for none: the time, the operation, and an error reply when the page

@@ -1,5 +1,8 @@
 -- @include lib/standing
 -- @include lib/grouped
+-- @include lib/lane_of
+-- @include lib/lane_member
+-- @include lib/slot_of
 -- What is wrong with one id, as a list of sentences.
 local function faults(keys, id)
   local sets, found = standing(keys, id), {}
@@ -14,10 +17,26 @@ local function faults(keys, id)
   if lease and not running then found[#found + 1] = "has a lease but does not run" end
   if running and not lease then found[#found + 1] = "runs without a lease" end
   if run and not redis.call("ZSCORE", keys.succeeded, id) then found[#found + 1] = "has a result but did not succeed" end
-  local member = grouped(keys, id)
-  local listed = member and redis.call("ZSCORE", keys.dead_groups, string.sub(member, 1, 16))
-  if member and not (listed and redis.call("ZSCORE", keys.dead_index, member)) then
+  local dead = grouped(keys, id)
+  local listed = dead and redis.call("ZSCORE", keys.dead_groups, string.sub(dead, 1, 16))
+  if dead and not (listed and redis.call("ZSCORE", keys.dead_index, dead)) then
     found[#found + 1] = "is dead but in no group of those that died alike"
+  end
+  if not keys.laned then return found end
+  local filed, counted = unpack(redis.call("HMGET", keys.counters, "filed", "counted"))
+  local score = tonumber(redis.call("ZSCORE", keys.ready, id) or nil)
+  if score and filed == "all" then
+    local type, group, cost = lane_of(redis.call("HGET", keys.jobs, id))
+    if type ~= "-" and not redis.call("ZSCORE", keys.lanes, lane_member(type, group, score, id, cost)) then
+      found[#found + 1] = "is ready but in no lane"
+    end
+  end
+  if running and lease and counted == "all" then
+    local members = {}
+    slot_of(keys, id, "", members)
+    for _, member in ipairs(members) do
+      if not redis.call("ZSCORE", keys.slots, member) then found[#found + 1] = "runs without a slot" end
+    end
   end
   return found
 end

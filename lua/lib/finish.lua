@@ -6,8 +6,9 @@
 -- counts, rings and reports. `begin` has read every key, so that nothing here can fail.
 local function finish(keys, verb, worker, moves, now)
   if #moves == 0 then return end
-  for state, list in pairs(settle(keys, moves)) do retire(keys, state, list, now) end
-  local ids, tokens, states, runnable, due = {}, {}, {}, false, nil
+  local ended, freed = settle(keys, moves)
+  for state, list in pairs(ended) do retire(keys, state, list, now) end
+  local ids, tokens, states, runnable, due = {}, {}, {}, freed, nil
   for i, move in ipairs(moves) do
     ids[i], tokens[i], states[i] = move.id, move.token, move.state
     runnable = runnable or move.state == "ready"

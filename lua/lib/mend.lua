@@ -1,6 +1,8 @@
 -- @include lib/standing
 -- @include lib/ungroup
 -- @include lib/regroup
+-- @include lib/to_ready
+-- @include lib/slot_of
 -- Puts one id right. The caller has read every key, so that nothing here can fail.
 local function mend(keys, id, now)
   local sets = standing(keys, id)
@@ -33,5 +35,13 @@ local function mend(keys, id, now)
   if run and keep ~= "succeeded" then redis.call("HDEL", keys.results, id) end
   if redis.call("HDEL", keys.known, id) == 1 then redis.call("ZREM", keys.expiries, id) end
   if keep == "dead" then regroup(keys, id) end
+  if keys.laned and keep == "ready" then
+    local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*")
+    to_ready(keys, { { id = id, score = redis.call("ZSCORE", keys.ready, id), record = head } })
+  elseif keys.laned and keep == "running" then
+    local members = {}
+    slot_of(keys, id, "", members)
+    for _, member in ipairs(members) do redis.call("ZADD", keys.slots, 0, member) end
+  end
   return "repaired"
 end

@@ -1,7 +1,7 @@
 -- @include lib/course_of
 -- @include lib/course_text
 -- @include lib/fingerprint
--- @include lib/group
+-- @include lib/join_group
 -- Notes down a dead job that stands in no group. What it died of is read out of its last error as text: a damaged one
 -- must not stop a repair. The caller has read every key, so that nothing here can fail.
 local function regroup(keys, id)
@@ -15,5 +15,5 @@ local function regroup(keys, id)
     course.alike = fingerprint(type, plain(kind), plain(message))
     redis.call("HSET", keys.attempts, id, course_text(course))
   end
-  group(keys, { { id = id, fingerprint = course.alike } }, died)
+  join_group(keys, { { id = id, fingerprint = course.alike } }, died)
 end

@@ -1,4 +1,4 @@
--- @include lib/group
+-- @include lib/join_group
 -- @include lib/excess
 -- @include lib/trim
 -- @include lib/ended_score
@@ -16,7 +16,7 @@ local function retire(keys, state, list, now)
     if expiry and expiry <= now then gone[#gone + 1] = job.id end
     if not expiry then bytes = bytes + job.bytes end
   end
-  if state == "dead" then group(keys, list, now) end
+  if state == "dead" then join_group(keys, list, now) end
   tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes })
   drop(keys, state, gone, now)
   local field = "keep_" .. state .. "_"

@@ -1,10 +1,13 @@
 -- @include lib/edited
 -- @include lib/announce
+-- @include lib/leave_line
+-- @include lib/to_ready
 -- The write phase of update. The caller has read every key, so that nothing here can fail.
 local function revise(keys, changes, place, now)
   local ids, runnable, soonest = {}, false, nil
   for i, change in ipairs(changes) do
     ids[i] = change.id
+    if keys.laned and change.from == "ready" then leave_line(keys, change.id, change.record) end
     if change.payload ~= "" then
       local record, edits = edited(change.record, change.payload, change.crc, change.edits, now)
       redis.call("HSET", keys.jobs, change.id, record)
@@ -13,7 +16,12 @@ local function revise(keys, changes, place, now)
       redis.call("HSET", keys.jobs, change.id, change.record)
     end
     if change.from ~= change.to then redis.call("ZREM", keys[change.from], change.id) end
-    redis.call("ZADD", keys[change.to], string.format("%.0f", change.score), change.id)
+    local score = string.format("%.0f", change.score)
+    if change.to == "ready" then
+      to_ready(keys, { { id = change.id, score = score, record = string.match(change.record, "^[^\n]*") } })
+    else
+      redis.call("ZADD", keys[change.to], score, change.id)
+    end
     runnable = runnable or change.to == "ready"
     if change.due then soonest = math.min(soonest or change.due, change.due) end
   end

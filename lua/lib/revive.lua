@@ -3,15 +3,17 @@
 -- @include lib/course_of
 -- @include lib/course_text
 -- @include lib/tally
+-- @include lib/to_ready
 -- @include lib/announce
--- The write phase of replay: dead jobs become ready, placed now. Each has id, bytes, rank and payload ("": as it
--- is), and with one also crc, record and edits. The caller has read every key, so that nothing here can fail.
-local function revive(keys, list, step, now, micros)
+-- The write phase of replay: dead jobs become ready, placed now. Each has id, bytes, head (its record's
+-- first line), rank and payload ("": as it is), and with one also crc, record and edits. The caller has read every key, so
+-- that nothing here can fail.
+local function revive(keys, jobs, step, now, micros)
   local place = tonumber(redis.call("HGET", keys.counters, "place")) or 0
-  local ids, bytes = {}, 0
-  for i, job in ipairs(list) do ids[i] = job.id end
+  local ids, list, bytes = {}, {}, 0
+  for i, job in ipairs(jobs) do ids[i] = job.id end
   ungroup(keys, ids)
-  for _, job in ipairs(list) do
+  for i, job in ipairs(jobs) do
     if tonumber(redis.call("ZSCORE", keys.dead, job.id)) >= 0 then bytes = bytes + job.bytes end
     redis.call("ZREM", keys.dead, job.id)
     redis.call("ZREM", keys.expiries, job.id)
@@ -24,9 +26,10 @@ local function revive(keys, list, step, now, micros)
     course.attempt, course.crashes, course.unhandled, course.since, course.reason, course.alike = 0, 0, 0, 0, "", ""
     redis.call("HSET", keys.attempts, job.id, course_text(course))
     place = math.max(place + 1, micros)
-    redis.call("ZADD", keys.ready, string.format("%.0f", place - job.rank * step), job.id)
+    list[i] = { id = job.id, score = string.format("%.0f", place - job.rank * step), record = job.head }
   end
+  to_ready(keys, list)
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
-  tally(keys.counters, { replay = #list, bytes_dead = -bytes })
+  tally(keys.counters, { replay = #jobs, bytes_dead = -bytes })
   announce(keys, "replay", "", now, { ids = ids, runnable = true })
 end

@@ -34,6 +34,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     have ended, `known` too but its time is over. Every lease has run out, and the queue was swept.
     """
     await store.configure_type(QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}))
+    await store.clients.commands.hset(keys().at("config"), "lanes", "1")
     await store.configure_type(QUEUE, "send", TypePolicy(50_000, {"jitter": 0}), declared=True)
     await acked(store, await claimed(store, "known", retention_ms=0))
     clock.advance(61)
@@ -87,8 +88,8 @@ async def operation(store: Store) -> None:
 
 
 def enqueue(tokens: Tokens) -> list[object]:
-    rest: list[object] = [""] * 8
-    later: list[object] = ["", 5000, *[""] * 6]
+    rest: list[object] = [""] * 9
+    later: list[object] = ["", 5000, *[""] * 7]
     items: list[tuple[str, list[object]]] = [
         ("new", rest),
         ("later", later),
@@ -100,6 +101,7 @@ def enqueue(tokens: Tokens) -> list[object]:
 
 
 DEAD = ("dead_index", "dead_groups")
+LANES = ("lanes", "heads", "turns", "parked", "lines")
 
 
 def page(number: int) -> str:
@@ -140,7 +142,7 @@ def touched(case: Case) -> set[str]:
 
 CASES = [
     Case("enqueue", "enqueue", enqueue),
-    Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000, ""]),
+    Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000, "", ""]),
     Case("ack", "ack", lambda t: [WORKER, *settlements(t, "1")]),
     Case("nack", "nack", lambda t: [WORKER, 1, *settlements(t, "ValueError", "boom", "", "")]),
     Case("bury", "bury", lambda t: [WORKER, *settlements(t, "ValueError", "boom", "", "")]),
@@ -150,20 +152,20 @@ CASES = [
     Case("reclaim", "reclaim", lambda t: [WORKER, 1, 100, 30_000, 10_000, ""]),
     Case(
         "promote", "promote", lambda t: ["", 100, 0],
-        frozenset({"jobs", "ready", "scheduled", "retrying", "counters", "config", "bell", "events"}),
+        frozenset({"jobs", "ready", "scheduled", "retrying", "counters", "config", "bell", "events", *LANES}),
     ),
     Case("promote ids", "promote", lambda t: [page(1), "", *ids("scheduled", "retrying", "missing")]),
     Case("cancel", "cancel", lambda t: [page(1), *ids("ready", "running", "missing", "blocked")]),
     Case("replay", "replay", lambda t: [page(1), "", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
     Case(
         "replay page", "replay", lambda t: ["", "", 100, 0],
-        frozenset({"jobs", "ready", "dead", *DEAD, "attempts", "expiries", "notes", "config", "counters", "bell", "events"}),
+        frozenset({"jobs", "ready", "dead", *DEAD, "attempts", "expiries", "notes", "config", "counters", "bell", "events", *LANES}),
     ),
     Case("update", "update", lambda t: [2, "ready", 5, 1000, "", "[1]", "ff", "", "", "missing", *[""] * 7]),
     Case("purge", "purge", lambda t: [page(1), "", "", "", *ids("dead", "succeeded", "ready", "gone", "missing")]),
     Case(
         "purge page", "purge", lambda t: ["", "dead", "", 100, 0],
-        frozenset({"jobs", "dead", *DEAD, "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known"}),
+        frozenset({"jobs", "dead", *DEAD, "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known", *LANES}),
     ),
     Case("purge expired", "purge", lambda t: ["", "expired", "", 100, 0]),
     Case("configure", "configure", lambda t: ["", "", "", 2, "paused", "1", "keep_dead_count", "5"]),

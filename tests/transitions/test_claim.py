@@ -284,7 +284,7 @@ async def test_a_claim_reports_its_jobs_with_their_tokens(store, redis):
 
 async def test_the_key_that_took_a_lease_stands_in_it(store, redis):
     await enqueued(store, "a")
-    await raw(store, "claim", "w", "", 1, "", "key-7", "", "")
+    await raw(store, "claim", "w", "", 1, "", "key-7", "", "", "")
 
     assert (await redis.hget(keys().at("leases"), "a")).endswith(b"|key-7")
     await store.cancel(QUEUE, ["a"])

@@ -1,6 +1,6 @@
 -- Notes down jobs that have entered `dead`, each with id and fingerprint, under those that died alike. The caller has
 -- read both keys, so that nothing here can fail.
-local function group(keys, list, now)
+local function join_group(keys, list, now)
   local members, groups, grown = {}, {}, {}
   for _, job in ipairs(list) do
     members[#members + 1] = 0

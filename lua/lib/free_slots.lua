@@ -1,0 +1,20 @@
+-- @include lib/laned
+-- @include lib/slot_of
+-- Gives back the slots of jobs whose run has ended; each has id and flags (of its lease). What waits for one of them is
+-- looked at again: then true, and the caller rings. The caller has read every key (lib/laned).
+local function free_slots(keys, list)
+  if not keys.laned or #list == 0 then return false end
+  local members, again, named = {}, { 0, "q" }, { q = true }
+  for _, job in ipairs(list) do
+    for _, scope in ipairs({ slot_of(keys, job.id, job.flags, members) }) do
+      if scope and not named[scope] then
+        named[scope] = true
+        again[#again + 1], again[#again + 2] = 0, scope
+      end
+    end
+  end
+  for from = 1, #members, 1000 do
+    redis.call("ZREM", keys.slots, unpack(members, from, math.min(from + 999, #members)))
+  end
+  return redis.call("ZADD", keys.waits, "XX", "CH", unpack(again)) > 0
+end

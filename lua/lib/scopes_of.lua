@@ -1,0 +1,118 @@
+-- What the limits of a queue let start: of the queue as a whole ("q"), of a type ("t<type>"), of a group ("g<group>").
+--
+-- A rate is GCRA, the leaky bucket as a meter: `tat` is the theoretical arrival time, in us, of the next start; one
+-- may come `slack` (burst x every) before it, and moves it on by `every` x its cost. The meter keeps the `every` it was
+-- written with: another rate since then takes over the share of
+-- an interval that is left when it is first looked at.
+local function scopes_of(keys, now, micros)
+  local never, known = 9007199254740991, {}
+  local queue_rate, queue_slots, group_rate, group_slots =
+    unpack(redis.call("HMGET", keys.config, "rate", "concurrency", "group_rate", "group_concurrency"))
+  local metered, ruled = redis.call("HLEN", keys.meters) > 0, redis.call("HLEN", keys.groups) > 0
+  local all = { grouped = group_rate or group_slots or ruled }
+
+  -- A policy's field: what is set, else the default; "-" is none.
+  local function field(set, default)
+    if set and set ~= "" then return set ~= "-" and set or nil end
+    return default and default ~= "" and default ~= "-" and default or nil
+  end
+
+  local function scope(name, slots, rate, paused)
+    local its = { name = name, left = math.huge, until_ms = 0, limited = (slots or rate) and true or false }
+    if paused == "1" then its.until_ms = never end
+    local held = metered and tonumber(redis.call("HGET", keys.meters, "hold " .. name))
+    if held then its.until_ms = math.max(its.until_ms, math.min(held, now + 604800000)) end
+    if slots then
+      local used = name == "q" and redis.call("ZCARD", keys.running)
+        or redis.call("ZLEXCOUNT", keys.slots, "[" .. name .. " ", "(" .. name .. "!")
+      its.left = tonumber(slots) - used
+    end
+    local limit, per_ms, burst = string.match(rate or "", "^(%d+)|(%d+)|(%d+)$")
+    if limit then
+      its.every = math.ceil(tonumber(per_ms) * 1000 / tonumber(limit))
+      its.slack = tonumber(burst) * its.every
+      local tat, every = string.match(metered and redis.call("HGET", keys.meters, name) or "", "^(%d+)|(%d+)$")
+      local ahead = tat and (tonumber(tat) - micros) / tonumber(every) * its.every or 0
+      its.tat = micros + math.ceil(math.max(-its.every, math.min(ahead, its.slack + 1000 * its.every)))
+      its.begun, its.moved = its.tat, tat and tonumber(every) ~= its.every
+    end
+    its.had = its.left
+    return its
+  end
+
+  function all.queue()
+    if not known.q then known.q = scope("q", queue_slots, queue_rate) end
+    return known.q
+  end
+
+  function all.type(type)
+    local its = known["t" .. type]
+    if its then return its end
+    local pattern, found = "^(%d*)|([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)", {}
+    for i, record in ipairs(redis.call("HMGET", keys.types, type, ":" .. type)) do
+      local timeout, slots, limit, per_ms, burst, paused, breaker = string.match(record or "", pattern)
+      local rate = limit and limit ~= "" and (limit == "-" and "-" or limit .. "|" .. per_ms .. "|" .. burst)
+      found[i] = { timeout = timeout ~= "" and timeout, slots = slots, rate = rate, paused = paused, breaker = breaker }
+    end
+    local set, declared = found[1], found[2]
+    its = scope("t" .. type, field(set.slots, declared.slots), field(set.rate, declared.rate), set.paused)
+    its.timeout = tonumber(set.timeout or declared.timeout or nil)
+    its.breaker = field(set.breaker, declared.breaker)
+    known["t" .. type] = its
+    return its
+  end
+
+  -- Of a group, with its weight; nil for what no limit concerns.
+  function all.group(group)
+    if group == "" or not all.grouped then return nil, 1 end
+    local its = known["g" .. group]
+    if its then return its, its.weight end
+    local weight, slots, limit, per_ms, burst, paused = string.match(
+      ruled and redis.call("HGET", keys.groups, group) or "", "^(%d*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)")
+    local rate = limit and limit ~= "" and (limit == "-" and "-" or limit .. "|" .. per_ms .. "|" .. burst)
+    its = scope("g" .. group, field(slots, group_slots), field(rate, group_rate), paused)
+    its.weight = tonumber(weight) or 1
+    known["g" .. group] = its
+    return its, its.weight
+  end
+
+  -- How many jobs of cost 1 may start now.
+  function all.room(its)
+    if not its then return math.huge end
+    if its.until_ms > now or its.left <= 0 then return 0 end
+    if not its.every then return its.left end
+    local ahead = math.max(its.tat, micros) - micros
+    if ahead > its.slack then return 0 end
+    return math.min(its.left, math.floor((its.slack - ahead) / its.every) + 1)
+  end
+
+  -- When to look again at one that has no room, ms: what waits for a slot is told when one comes back.
+  function all.again(its)
+    if its.left <= 0 then return never end
+    if its.until_ms > now then return its.until_ms end
+    return its.every and math.max(now + 1, math.ceil((its.tat - its.slack) / 1000)) or now
+  end
+
+  function all.use(its, cost)
+    if not its then return end
+    its.left = its.left - 1
+    if its.every then its.tat = math.max(its.tat, micros) + its.every * cost end
+  end
+
+  -- Takes all that was used back: the caller uses again what came of it.
+  function all.forget()
+    for _, its in pairs(known) do
+      its.left, its.tat = its.had, its.begun
+    end
+  end
+
+  -- Writes down the meters that moved.
+  function all.write()
+    for name, its in pairs(known) do
+      if its.every and (its.moved or its.tat ~= its.begun) then
+        redis.call("HSET", keys.meters, name, string.format("%.0f|%.0f", its.tat, its.every))
+      end
+    end
+  end
+  return all
+end
