@@ -14,7 +14,7 @@ from . import __version__
 from .keys import LAYOUT, QUEUE_KEYS, SUFFIXES
 
 _HERE = Path(__file__).resolve().parent
-_INCLUDE = re.compile(r"^-- @include (lib/[a-z_]+)$")
+_INCLUDE = re.compile(r"^( *)-- @include (lib/[a-z_]+)$")
 _KEYS = re.compile(r"^local ([a-z_, ]+) = unpack\(KEYS\)", re.MULTILINE)
 _ARGS = re.compile(
     r"^local ([a-z_, ]+) = unpack\(ARGV\)(?: -- then `count` times: ([a-z_, ]+))?$", re.MULTILINE
@@ -100,13 +100,19 @@ def _add(name: str, lines: list[str], done: set[str], above: tuple[str, ...]) ->
     path = folder() / f"{name}.lua"
     if not path.is_file():
         raise ScriptError(f"{above[0] if above else name}: {name}.lua does not exist")
+    inside: set[str] = set()
     for line in path.read_text().splitlines():
         include = _INCLUDE.match(line)
         if include is None:
             lines.append(line)
-        elif include[1] not in done:
-            done.add(include[1])
-            _add(include[1], lines, done, (*above, name))
+            continue
+        # What is included inside a function is that function's own, made when it runs: else it costs nothing.
+        if include[1]:
+            inside |= done
+        there = inside if include[1] else done
+        if include[2] not in there:
+            there.add(include[2])
+            _add(include[2], lines, there, (*above, name))
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -1,15 +1,15 @@
 -- @include lib/laned
--- @include lib/catch_up
--- @include lib/scopes_of
--- @include lib/look_again
--- @include lib/choose
--- @include lib/choose_of
--- @include lib/take
 -- The next jobs of a queue that has lanes, `only` of some types ("": of all): their ids and scores, and what `gone` names stands
 -- in a lane but not in `ready`. The caller takes out of `ready` as many as it wants, from the first on, and calls `take` then
 -- with their number and those that are void; it answers whether more may run now, and when the next limit frees (ms). The
 -- caller has read every key (lib/laned).
 local function draw(keys, now, micros, count, only)
+  -- @include lib/catch_up
+  -- @include lib/scopes_of
+  -- @include lib/look_again
+  -- @include lib/choose
+  -- @include lib/choose_of
+  -- @include lib/take
   redis.call("HDEL", keys.counters, "") -- a server that knows no flags lets ZADD and HSET through after it
   if redis.call("HSETNX", keys.config, "lanes", "1") == 1 then redis.call("HDEL", keys.counters, "filed", "counted") end
   local filed, counted = catch_up(keys)

@@ -1,8 +1,8 @@
 -- @include lib/laned
--- @include lib/slot_of
 -- Gives back the slots of jobs whose run has ended; each has id and flags (of its lease). What waits for one of them is
 -- looked at again: then true, and the caller rings. The caller has read every key (lib/laned).
 local function free_slots(keys, list)
+  -- @include lib/slot_of
   if not keys.laned or #list == 0 then return false end
   local members, again, named = {}, { 0, "q" }, { q = true }
   for _, job in ipairs(list) do

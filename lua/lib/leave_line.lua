@@ -1,7 +1,7 @@
--- @include lib/lane_of
--- @include lib/lane_member
 -- Takes a job that is about to leave `ready` otherwise than by a claim out of its lane. The caller has read every key.
 local function leave_line(keys, id, record)
+  -- @include lib/lane_of
+  -- @include lib/lane_member
   local score = tonumber(redis.call("ZSCORE", keys.ready, id) or nil)
   if not score then return end
   local type, group, cost = lane_of(record)

@@ -1,8 +1,8 @@
--- @include lib/lane_of
--- @include lib/lane_member
 -- Files jobs of `ready` into their lanes; each has id, score and record (its first line is enough). Again for one that is
 -- filed changes nothing. A lane that is held stays so, and a group that is held. The caller has read every key (lib/laned).
 local function line_up(keys, list)
+  -- @include lib/lane_of
+  -- @include lib/lane_member
   local lanes = {}
   for _, job in ipairs(list) do
     local type, group, cost = lane_of(job.record)

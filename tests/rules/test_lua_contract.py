@@ -39,7 +39,7 @@ def code(name: str) -> str:
 
 
 def included(name: str) -> list[str]:
-    return re.findall(r"^-- @include lib/(\w+)$", text(name), re.MULTILINE)
+    return re.findall(r"^ *-- @include lib/(\w+)$", text(name), re.MULTILINE)
 
 
 @cache
