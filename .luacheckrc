@@ -3,5 +3,7 @@
 std = "lua51"
 read_globals = { "redis", "cjson", "KEYS", "ARGV" }
 max_line_length = false -- of the source files, which lint_lua.py looks at
-ignore = { "211/item" } -- comes with lib/refusal, and a script without items does not call it
-ignore = { "432" } -- what is included inside a function names its arguments as it likes
+ignore = {
+  "211/item", -- comes with lib/refusal, and a script without items does not call it
+  "432", -- what is included inside a function names its arguments as it likes
+}

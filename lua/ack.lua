@@ -14,7 +14,7 @@
 local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, waits, slots, config, counters, bell, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, result
 
-local level, in_lanes, age, most, bytes = unpack(redis.call("HMGET", config, "level", "lanes", "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
+local level, in_lanes, counting, age, most, bytes = unpack(redis.call("HMGET", config, "level", "lanes", "slots", "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
 local refused = refusal(level, count, 3, 3)
 if refused then return refused end
 now = clock(now)
@@ -29,7 +29,7 @@ redis.call("HLEN", results)
 redis.call("HLEN", counters)
 redis.call("XLEN", events)
 
-if laned(keys, in_lanes) then keys.rung = redis.call("LLEN", bell) end
+if laned(keys, in_lanes, counting) then keys.rung = redis.call("LLEN", bell) end
 local reply, mine, tokens, scores, records, own, gone, ended, weight, done = {}, {}, {}, {}, {}, {}, {}, {}, 0, {}
 for i, id in ipairs(ids) do
   local _, token, result = item(3, 3, i)

@@ -19,7 +19,7 @@
 local jobs, ready, scheduled, retrying, running, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
 local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms, only = unpack(ARGV)
 
-local level, created, paused, step, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "paused", "step", "lanes"))
+local level, created, paused, step, in_lanes, counting = unpack(redis.call("HMGET", config, "level", "created", "paused", "step", "lanes", "slots"))
 if count == "" then count = "1" end
 local refused = refusal(level, count, 9, 0)
 if refused then return refused end
@@ -37,7 +37,7 @@ now, micros = clock(now)
 local reply = { 4000 + micros % 2001, 0, int(now) }
 if not created then return reply end
 
-local marks = redis.call("HMGET", counters, "token", "keeper", "keeper_at", "swept_at", "sweep_told")
+local marks = redis.call("HMGET", counters, "token", "keeper", "keeper_at", "swept_at", "sweep_told", "filed", "counted")
 local first, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros), marks[2], tonumber(marks[3])
 -- A turn that is a number is a worker's own, its next one follows; any other has a receipt of its own, since
 -- several may be under way in one name.
@@ -49,7 +49,7 @@ if in_lanes or only ~= "" then
   keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
   keys.waits, keys.slots, keys.meters, keys.groups, keys.types = waits, slots, meters, groups, types
   keys.running, keys.leases, keys.config = running, leases, config
-  laned(keys, true)
+  laned(keys, only ~= "" and "2" or in_lanes, counting)
 end
 keys.rung = redis.call("LLEN", bell)
 redis.call("ZCARD", running)
@@ -104,7 +104,7 @@ local ids, scores, drawn = {}, {}, nil
 if paused then
   waiting = 0
 elseif keys.laned then
-  drawn = draw(keys, now, micros, count, only)
+  drawn = draw(keys, now, micros, count, only, in_lanes, marks[6], marks[7])
   ids, scores, waiting = drawn.ids, drawn.scores, 0
 else
   local line = redis.call("ZRANGE", ready, 0, count - 1, "WITHSCORES")
@@ -145,7 +145,7 @@ for i, record in ipairs(records) do
     end
     local ends, mine, history = int(now + timeout), int(token), histories[i] or ""
     local until_ms = int(math.min(now + lease_ms, now + timeout + 5000))
-    if drawn then flags = flags .. " t:" .. kind end
+    if keys.counting then flags = flags .. " t:" .. kind end
     local attempt = (tonumber(string.match(history, "^(%d+)|")) or 0) + 1
     token = token + 1
     local nth = #given + 1
@@ -169,7 +169,8 @@ end
 local told, left = {}, waiting - #records
 if drawn then
   if #records > 0 then redis.call("ZREM", ready, unpack(ids, 1, #records)) end
-  local more, frees = drawn.take(#records, void)
+  local more, frees, served = drawn.take(#records, void)
+  told = served and { "turn", served } or {}
   left, soonest = more and 1 or 0, math.min(soonest, frees)
 elseif #records > 0 then
   redis.call("ZREMRANGEBYRANK", ready, 0, #records - 1)
@@ -179,13 +180,13 @@ end
 if #given > 0 then
   redis.call("ZADD", running, unpack(ends_of))
   redis.call("HSET", leases, unpack(lease_texts))
-  told = { "token", int(token - 1) }
+  told[#told + 1], told[#told + 2] = "token", int(token - 1)
   reply[1] = 0
 elseif left > 0 and not paused then
   reply[1] = 1
 elseif not paused and soonest <= now + math.min(patience, 6000) then
   if keeper == worker or not keeper_at or keeper_at <= now - 500 or keeper_at > math.max(soonest, now) then
-    told = { "keeper", worker, "keeper_at", int(soonest) }
+    told[#told + 1], told[#told + 2], told[#told + 3], told[#told + 4] = "keeper", worker, "keeper_at", int(soonest)
     reply[1] = math.max(1, math.min(reply[1], soonest - now))
   end
 end

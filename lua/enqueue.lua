@@ -142,7 +142,7 @@ end
 local keys = { bell = bell, counters = counters, events = events, rung = rung }
 if in_lanes or grouped then
   keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
-  laned(keys, true)
+  laned(keys, in_lanes or "1", false)
 end
 
 redis.call("HSET", jobs, unpack(records))
@@ -152,8 +152,8 @@ if keys.laned then
   if not in_lanes then
     redis.call("HSET", config, "lanes", "1")
     redis.call("HDEL", counters, "filed", "counted")
-    if before == 0 then redis.call("HSET", counters, "filed", "all") end
   end
+  if before == 0 then redis.call("HSET", counters, "filed", "all") end
   local list = {}
   for i = 1, #runnable, 2 do list[#list + 1] = { id = runnable[i + 1], score = runnable[i], record = seen[runnable[i + 1]] } end
   line_up(keys, list)

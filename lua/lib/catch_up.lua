@@ -4,7 +4,7 @@
 -- is filed, and whether all is counted: until then no slot is known to be free. The caller has read every key.
 local function catch_up(keys)
   local filed, counted = unpack(redis.call("HMGET", keys.counters, "filed", "counted"))
-  if counted ~= "all" then
+  if keys.counting and counted ~= "all" then
     local page, members = redis.call("HSCAN", keys.leases, counted or "0", "COUNT", 100), {}
     for i = 1, #page[2], 2 do
       local flags = string.match(page[2][i + 1], "^%d+|[^|]*|%d+|%d+|[^|]*|%d+|([^|]*)|")
@@ -34,5 +34,5 @@ local function catch_up(keys)
     filed = #list < 500 and 2 * #list == #page and "all" or last.score .. " " .. last.id
     redis.call("HSET", keys.counters, "filed", filed)
   end
-  return filed == "all", counted == "all"
+  return filed == "all", not keys.counting or counted == "all"
 end

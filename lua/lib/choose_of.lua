@@ -2,8 +2,8 @@
 -- Groups take turns in order of their names, each type going on after the group that it served last; of the types the one
 -- whose next job has the best score comes first.
 local function choose_of(keys, scopes, count, wanted)
-  local plan = { picks = {}, groups = {}, more = false, marks = {} }
-  local picks, queue, looked = plan.picks, scopes.queue(), 0
+  local plan = { members = {}, lanes = {}, ids = {}, scores = {}, costs = {}, tags = {}, groups = {}, more = false, marks = {} }
+  local queue, looked, n = scopes.queue(), 0, 0
   local groups, lanes, lines = {}, {}, {}
 
   local function group_of(name)
@@ -21,7 +21,7 @@ local function choose_of(keys, scopes, count, wanted)
     local lane = lanes[name]
     if not lane then
       lane = { name = name, type = type, group = group_of(group), head = rank, rank = rank, jobs = {}, at = 1,
-        scope = scopes.type(type), aside = tonumber(redis.call("ZSCORE", keys.parked, name) or nil) }
+        taken = 0, scope = scopes.type(type), aside = tonumber(redis.call("ZSCORE", keys.parked, name) or nil) }
       lanes[name] = lane
     end
     return lane
@@ -71,7 +71,7 @@ local function choose_of(keys, scopes, count, wanted)
       plan.marks[#plan.marks + 1] = type
     end
   end
-  while #picks < count and scopes.room(queue) > 0 do
+  while n < count and scopes.room(queue) > 0 do
     local best
     for _, its in ipairs(lines) do
       if its.lane and (not best or its.lane.rank < best.lane.rank) then best = its end
@@ -83,16 +83,17 @@ local function choose_of(keys, scopes, count, wanted)
       if not group.noted then plan.groups[#plan.groups + 1] = group end
       group.noted = true
     end
-    for _ = 1, math.min(group.weight, count - #picks) do
+    for _ = 1, math.min(group.weight, count - n) do
       if scopes.room(queue) == 0 or scopes.room(lane.scope) == 0 or scopes.room(group.scope) == 0 then break end
-      fill(lane, math.min(count - #picks, 100))
+      fill(lane, math.min(count - n, 100))
       local member = lane.jobs[lane.at]
       if not member then break end
-      local rank, id, cost = string.match(member, "^%S+ %S* (%S+) (%S+) ?(%d*)$")
+      local rank, id, text = string.match(member, "^%S+ %S* (%S+) (%S+) ?(%d*)$")
       local score = tonumber(string.sub(rank, 2)) - (string.sub(rank, 1, 1) == "0" and 9007199254740991 or 0)
-      cost = tonumber(cost) or 1
-      picks[#picks + 1] = { id = id, score = string.format("%.0f", score), member = member, lane = lane, cost = cost,
-        tag = group.first + group.taken / group.weight }
+      local cost = tonumber(text) or 1
+      n = n + 1
+      plan.members[n], plan.lanes[n], plan.ids[n], plan.costs[n] = member, lane, id, cost
+      plan.scores[n], plan.tags[n] = string.format("%.0f", score), group.first + group.taken / group.weight
       group.taken, lane.at = group.taken + 1, lane.at + 1
       for _, scope in ipairs({ queue, lane.scope, group.scope }) do scopes.use(scope, cost) end
       fill(lane, 1)

@@ -1,9 +1,10 @@
 -- @include lib/laned
 -- The next jobs of a queue that has lanes, `only` of some types ("": of all): their ids and scores, and what `gone` names stands
 -- in a lane but not in `ready`. The caller takes out of `ready` as many as it wants, from the first on, and calls `take` then
--- with their number and those that are void; it answers whether more may run now, and when the next limit frees (ms). The
+-- with their number and those that are void; it answers whether more may run now, when the next limit frees (ms), and the
+-- turn now, a field of `counters` (nil: as it is). The
 -- caller has read every key (lib/laned).
-local function draw(keys, now, micros, count, only)
+local function draw(keys, now, micros, count, only, in_lanes, filed, counted)
   -- @include lib/catch_up
   -- @include lib/scopes_of
   -- @include lib/look_again
@@ -11,27 +12,37 @@ local function draw(keys, now, micros, count, only)
   -- @include lib/choose_of
   -- @include lib/take
   redis.call("HDEL", keys.counters, "") -- a server that knows no flags lets ZADD and HSET through after it
-  if redis.call("HSETNX", keys.config, "lanes", "1") == 1 then redis.call("HDEL", keys.counters, "filed", "counted") end
-  local filed, counted = catch_up(keys)
+  if not in_lanes then
+    redis.call("HSET", keys.config, "lanes", "2")
+    redis.call("HDEL", keys.counters, "filed", "counted")
+  end
+  if in_lanes and filed == "all" and (counted == "all" or not keys.counting) then
+    filed, counted = true, true
+  else
+    filed, counted = catch_up(keys)
+  end
   local scopes = scopes_of(keys, now, micros)
-  local plan, types, waiting = { picks = {}, groups = {} }, {}, false
+  local plan, types, waiting = { ids = {}, scores = {}, groups = {} }, {}, false
   if not counted then
     waiting = true
   elseif scopes.room(scopes.queue()) > 0 then
-    types, waiting = look_again(keys, scopes, now, count)
+    if keys.limited then types, waiting = look_again(keys, scopes, now, count) end
     plan = only == "" and choose(keys, scopes, count) or choose_of(keys, scopes, count, only)
   end
-  local drawn = { ids = {}, scores = {}, gone = {} }
-  for i, pick in ipairs(plan.picks) do drawn.ids[i], drawn.scores[i] = pick.id, pick.score end
-  for i, score in ipairs(#drawn.ids > 0 and redis.call("ZMSCORE", keys.ready, unpack(drawn.ids)) or {}) do
-    if not score then drawn.gone[drawn.ids[i]] = true end
+  local drawn = { ids = plan.ids, scores = plan.scores, gone = {} }
+  -- Every job of a lane is ready: only where the numbers differ it is asked of each.
+  if #plan.ids > 0 and redis.call("ZCARD", keys.lanes) ~= redis.call("ZCARD", keys.ready) then
+    for i, score in ipairs(redis.call("ZMSCORE", keys.ready, unpack(plan.ids))) do
+      if not score then drawn.gone[plan.ids[i]] = true end
+    end
   end
   function drawn.take(upto, void)
-    take(keys, scopes, plan, upto, void, types)
+    local turn = take(keys, scopes, plan, upto, void, types)
     local queue = scopes.queue()
-    if scopes.room(queue) == 0 then return false, scopes.again(queue) end
+    if scopes.room(queue) == 0 then return false, scopes.again(queue), turn end
+    if not keys.limited then return not filed or upto < #plan.ids or plan.more, math.huge, turn end
     local next = tonumber(redis.call("ZRANGE", keys.waits, 0, 0, "WITHSCORES")[2] or nil) or math.huge
-    return not filed or waiting or upto < #plan.picks or plan.more or next <= now, next
+    return not filed or waiting or upto < #plan.ids or plan.more or next <= now, next, turn
   end
   return drawn
 end

@@ -31,7 +31,7 @@ local function faults(keys, id)
       found[#found + 1] = "is ready but in no lane"
     end
   end
-  if running and lease and counted == "all" then
+  if running and lease and keys.counting and counted == "all" then
     local members = {}
     slot_of(keys, id, "", members)
     for _, member in ipairs(members) do

@@ -3,11 +3,12 @@
 -- looked at again: then true, and the caller rings. The caller has read every key (lib/laned).
 local function free_slots(keys, list)
   -- @include lib/slot_of
-  if not keys.laned or #list == 0 then return false end
+  if not keys.limited or #list == 0 then return false end
   local members, again, named = {}, { 0, "q" }, { q = true }
   for _, job in ipairs(list) do
+    if not keys.counting then break end
     for _, scope in ipairs({ slot_of(keys, job.id, job.flags, members) }) do
-      if scope and not named[scope] then
+      if not named[scope] then
         named[scope] = true
         again[#again + 1], again[#again + 2] = 0, scope
       end

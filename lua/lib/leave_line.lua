@@ -10,7 +10,7 @@ local function leave_line(keys, id, record)
   local first, member = head(), lane_member(type, group, score, id, cost)
   redis.call("ZREM", keys.lanes, member)
   if first ~= member then return end
-  local second, tag = head(), redis.call("ZSCORE", keys.parked, name)
+  local second, tag = head(), keys.limited and redis.call("ZSCORE", keys.parked, name)
   local start, at = group .. " ", #name + 2
   if not tag then
     redis.call("ZREM", keys.heads, start .. string.sub(first, at, at + 16) .. " " .. type)

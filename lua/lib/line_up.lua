@@ -13,20 +13,26 @@ local function line_up(keys, list)
       lanes[name] = lane
     end
     lane.best = math.min(lane.best, score)
-    lane.members[#lane.members + 1] = 0
     lane.members[#lane.members + 1] = lane_member(type, group, score, job.id, cost)
   end
+  local members, heads, out, turns = {}, {}, {}, {}
   local turn = redis.call("HGET", keys.counters, "turn") or "0"
   for name, lane in pairs(lanes) do
     local head = redis.call("ZRANGEBYLEX", keys.lanes, "[" .. name .. " ", "(" .. name .. "!", "LIMIT", 0, 1)[1]
-    redis.call("ZADD", keys.lanes, unpack(lane.members))
-    if not redis.call("ZSCORE", keys.parked, name) then
+    for _, member in ipairs(lane.members) do members[#members + 1], members[#members + 2] = 0, member end
+    if not keys.limited or not redis.call("ZSCORE", keys.parked, name) then
       local former, best = head and string.sub(head, #name + 2, #name + 18), rank_text(lane.best)
       if not former or best < former then
-        if former then redis.call("ZREM", keys.heads, lane.group .. " " .. former .. " " .. lane.type) end
-        redis.call("ZADD", keys.heads, 0, lane.group .. " " .. best .. " " .. lane.type)
+        if former then out[#out + 1] = lane.group .. " " .. former .. " " .. lane.type end
+        heads[#heads + 1], heads[#heads + 2] = 0, lane.group .. " " .. best .. " " .. lane.type
       end
-      if not redis.call("ZSCORE", keys.parked, lane.group) then redis.call("ZADD", keys.turns, "NX", turn, lane.group) end
+      if not keys.limited or not redis.call("ZSCORE", keys.parked, lane.group) then
+        turns[#turns + 1], turns[#turns + 2] = turn, lane.group
+      end
     end
   end
+  if #members > 0 then redis.call("ZADD", keys.lanes, unpack(members)) end
+  if #out > 0 then redis.call("ZREM", keys.heads, unpack(out)) end
+  if #heads > 0 then redis.call("ZADD", keys.heads, unpack(heads)) end
+  if #turns > 0 then redis.call("ZADD", keys.turns, "NX", unpack(turns)) end
 end

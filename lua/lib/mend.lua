@@ -38,7 +38,7 @@ local function mend(keys, id, now)
   if keys.laned and keep == "ready" then
     local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*")
     to_ready(keys, { { id = id, score = redis.call("ZSCORE", keys.ready, id), record = head } })
-  elseif keys.laned and keep == "running" then
+  elseif keys.counting and keep == "running" then
     local members = {}
     slot_of(keys, id, "", members)
     for _, member in ipairs(members) do redis.call("ZADD", keys.slots, 0, member) end

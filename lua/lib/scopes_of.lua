@@ -5,11 +5,20 @@
 -- written with: another rate since then takes over the share of
 -- an interval that is left when it is first looked at.
 local function scopes_of(keys, now, micros)
+  if not keys.limited then
+    local free = { limited = false }
+    local function unlimited() return free, 1 end
+    local function nothing() end
+    local function endless() return math.huge end
+    return { queue = unlimited, type = unlimited, group = function() return nil, 1 end, room = endless, again = nothing,
+      use = nothing, forget = nothing, write = nothing, counting = false }
+  end
   local never, known = 9007199254740991, {}
   local queue_rate, queue_slots, group_rate, group_slots =
     unpack(redis.call("HMGET", keys.config, "rate", "concurrency", "group_rate", "group_concurrency"))
-  local metered, ruled = redis.call("HLEN", keys.meters) > 0, redis.call("HLEN", keys.groups) > 0
-  local all = { grouped = group_rate or group_slots or ruled }
+  local metered, ruled = keys.meters_size > 0, keys.groups_size > 0
+  local grouped = group_rate or group_slots or ruled or metered
+  local all = { counting = keys.counting }
 
   -- A policy's field: what is set, else the default; "-" is none.
   local function field(set, default)
@@ -18,7 +27,7 @@ local function scopes_of(keys, now, micros)
   end
 
   local function scope(name, slots, rate, paused)
-    local its = { name = name, left = math.huge, until_ms = 0, limited = (slots or rate) and true or false }
+    local its = { name = name, left = math.huge, until_ms = 0 }
     if paused == "1" then its.until_ms = never end
     local held = metered and tonumber(redis.call("HGET", keys.meters, "hold " .. name))
     if held then its.until_ms = math.max(its.until_ms, math.min(held, now + 604800000)) end
@@ -36,7 +45,7 @@ local function scopes_of(keys, now, micros)
       its.tat = micros + math.ceil(math.max(-its.every, math.min(ahead, its.slack + 1000 * its.every)))
       its.begun, its.moved = its.tat, tat and tonumber(every) ~= its.every
     end
-    its.had = its.left
+    its.had, its.limited = its.left, its.left ~= math.huge or its.until_ms > 0 or its.every ~= nil
     return its
   end
 
@@ -64,7 +73,7 @@ local function scopes_of(keys, now, micros)
 
   -- Of a group, with its weight; nil for what no limit concerns.
   function all.group(group)
-    if group == "" or not all.grouped then return nil, 1 end
+    if group == "" or not grouped then return nil, 1 end
     local its = known["g" .. group]
     if its then return its, its.weight end
     local weight, slots, limit, per_ms, burst, paused = string.match(
@@ -78,7 +87,7 @@ local function scopes_of(keys, now, micros)
 
   -- How many jobs of cost 1 may start now.
   function all.room(its)
-    if not its then return math.huge end
+    if not its or not its.limited then return math.huge end
     if its.until_ms > now or its.left <= 0 then return 0 end
     if not its.every then return its.left end
     local ahead = math.max(its.tat, micros) - micros
@@ -94,7 +103,7 @@ local function scopes_of(keys, now, micros)
   end
 
   function all.use(its, cost)
-    if not its then return end
+    if not its or not its.limited then return end
     its.left = its.left - 1
     if its.every then its.tat = math.max(its.tat, micros) + its.every * cost end
   end

@@ -1,92 +1,91 @@
 -- @include lib/int
 -- The write phase of `choose`: the first `upto` of its jobs leave their lanes; those in `void` turned out to be none, and use no
--- limit. The caller has taken them out of `ready`, and has read every key.
+-- limit. Answers the turn of the last of them, a field of `counters`. The caller has taken them out of `ready`, and has read
+-- every key.
 local function take(keys, scopes, plan, upto, void, types)
-  local changed = { lanes = {}, heads_out = {}, heads_in = {}, turns_out = {}, turns = {}, parked = {}, lines = {}, waits = {},
-    slots = {}, parked_out = {}, lines_out = {} }
-  local function note(list, ...)
-    for _, value in ipairs({ ... }) do list[#list + 1] = value end
-  end
-  local whole = upto == #plan.picks and next(void) == nil
+  local heads_out, heads_in, turns_out, turns_in, parked_out, lines_out = {}, {}, {}, {}, {}, {}
+  local parked, lines, waits, slots, turn = {}, {}, {}, {}, nil
+  local room, lanes, ids, whole = scopes.room, plan.lanes, plan.ids, upto == #plan.ids and next(void) == nil
+  local counting = scopes.counting
   if not whole then scopes.forget() end
-  local turn
-  for _, group in ipairs(plan.groups) do
-    group.taken = 0
-    for _, lane in ipairs(group.lanes) do lane.taken = 0 end
-  end
+  for _, group in ipairs(plan.groups) do group.taken = 0 end
   for i = 1, upto do
-    local pick = plan.picks[i]
-    local lane, group = pick.lane, pick.lane.group
+    local lane, id = lanes[i], ids[i]
+    local group = lane.group
     lane.taken, group.taken = lane.taken + 1, group.taken + 1
-    turn = math.max(turn or pick.tag, pick.tag)
-    note(changed.lanes, pick.member)
-    if not void[pick.id] then
-      note(changed.slots, 0, "t" .. lane.type .. " " .. pick.id)
-      if group.name ~= "" then note(changed.slots, 0, "g" .. group.name .. " " .. pick.id) end
+    if not turn or plan.tags[i] > turn then turn = plan.tags[i] end
+    if (counting or not whole) and not void[id] then
+      if counting then
+        slots[#slots + 1], slots[#slots + 2] = 0, "t" .. lane.type .. " " .. id
+        if group.name ~= "" then slots[#slots + 1], slots[#slots + 2] = 0, "g" .. group.name .. " " .. id end
+      end
       if not whole then
-        for _, scope in ipairs({ scopes.queue(), lane.scope, group.scope }) do scopes.use(scope, pick.cost) end
+        scopes.use(scopes.queue(), plan.costs[i])
+        scopes.use(lane.scope, plan.costs[i])
+        scopes.use(group.scope, plan.costs[i])
       end
     end
   end
 
   for _, group in ipairs(plan.groups) do
-    local tag = group.first + group.taken / group.weight
-    local text = string.format("%.17g", tag)
-    local held, open = scopes.room(group.scope) == 0, false
+    local name, open, taken = group.name, false, group.taken
+    local tag = group.first + taken / group.weight
     for _, lane in ipairs(group.lanes) do
       local rest = lane.jobs[lane.taken + 1]
       local rank = rest and string.sub(rest, #lane.name + 2, #lane.name + 18) or #lane.jobs == 0 and lane.head
-      local parked = rank and not lane.aside and scopes.room(lane.scope) == 0
-      open = open or rank and not parked and not lane.aside
-      if lane.aside then
-        -- It waited for its type already, and goes on to where anything of it is left.
+      local aside = lane.aside
+      local hold = rank and not aside and room(lane.scope) == 0
+      open = open or rank and not hold and not aside
+      if aside then
+        -- It waited for its type already, and goes on to as long as anything of it is left.
         if not rank then
-          note(changed.parked_out, lane.name)
-          note(changed.lines_out, string.format("%s %020.6f %s", lane.type, lane.aside, group.name))
+          parked_out[#parked_out + 1] = lane.name
+          lines_out[#lines_out + 1] = string.format("%s %020.6f %s", lane.type, aside, name)
         end
-      elseif lane.taken > 0 or parked then
-        note(changed.heads_out, group.name .. " " .. lane.head .. " " .. lane.type)
+      elseif lane.taken > 0 or hold then
+        heads_out[#heads_out + 1] = name .. " " .. lane.head .. " " .. lane.type
+        if rank and not hold then
+          heads_in[#heads_in + 1], heads_in[#heads_in + 2] = 0, name .. " " .. rank .. " " .. lane.type
+        end
       end
-      if parked then
-        note(changed.parked, text, lane.name)
-        note(changed.lines, 0, string.format("%s %020.6f %s", lane.type, tag, group.name))
-        note(changed.waits, int(scopes.again(lane.scope)), lane.scope.name)
-      elseif rank and lane.taken > 0 and not lane.aside then
-        note(changed.heads_in, 0, group.name .. " " .. rank .. " " .. lane.type)
+      if hold then
+        parked[#parked + 1], parked[#parked + 2] = string.format("%.17g", tag), lane.name
+        lines[#lines + 1], lines[#lines + 2] = 0, string.format("%s %020.6f %s", lane.type, tag, name)
+        waits[#waits + 1], waits[#waits + 2] = int(scopes.again(lane.scope)), lane.scope.name
       end
     end
-    if held then
-      note(changed.turns_out, group.name)
-      note(changed.parked, text, group.name)
-      note(changed.lines, 0, "* " .. group.name)
-      note(changed.waits, int(scopes.again(group.scope)), group.scope.name)
-    elseif group.taken > 0 and not group.absent then
-      note(changed.turns, text, group.name)
+    if group.scope and room(group.scope) == 0 then
+      turns_out[#turns_out + 1] = name
+      parked[#parked + 1], parked[#parked + 2] = string.format("%.17g", tag), name
+      lines[#lines + 1], lines[#lines + 2] = 0, "* " .. name
+      waits[#waits + 1], waits[#waits + 2] = int(scopes.again(group.scope)), group.scope.name
+    elseif taken > 0 and not group.absent then
+      turns_in[#turns_in + 1], turns_in[#turns_in + 2] = string.format("%.17g", tag), name
     elseif group.idle and not open then
-      note(changed.turns_out, group.name)
+      turns_out[#turns_out + 1] = name
     end
   end
   local queue = scopes.queue()
-  if scopes.room(queue) == 0 then note(changed.waits, int(scopes.again(queue)), "q") end
+  if room(queue) == 0 then waits[#waits + 1], waits[#waits + 2] = int(scopes.again(queue)), "q" end
   for _, type in ipairs(types) do
     local scope = scopes.type(type)
-    if scopes.room(scope) == 0 then note(changed.waits, int(scopes.again(scope)), scope.name) end
+    if room(scope) == 0 then waits[#waits + 1], waits[#waits + 2] = int(scopes.again(scope)), scope.name end
   end
 
   local function write(command, key, list)
     for from = 1, #list, 1000 do redis.call(command, key, unpack(list, from, math.min(from + 999, #list))) end
   end
-  write("ZREM", keys.lanes, changed.lanes)
-  write("ZREM", keys.heads, changed.heads_out)
-  write("ZREM", keys.turns, changed.turns_out)
-  write("ZREM", keys.parked, changed.parked_out)
-  write("ZREM", keys.lines, changed.lines_out)
-  write("ZADD", keys.heads, changed.heads_in)
-  write("ZADD", keys.turns, changed.turns)
-  write("ZADD", keys.parked, changed.parked)
-  write("ZADD", keys.lines, changed.lines)
-  write("ZADD", keys.waits, changed.waits)
-  write("ZADD", keys.slots, changed.slots)
+  if upto > 0 then redis.call("ZREM", keys.lanes, unpack(plan.members, 1, upto)) end
+  write("ZREM", keys.heads, heads_out)
+  write("ZREM", keys.turns, turns_out)
+  write("ZREM", keys.parked, parked_out)
+  write("ZREM", keys.lines, lines_out)
+  write("ZADD", keys.heads, heads_in)
+  write("ZADD", keys.turns, turns_in)
+  write("ZADD", keys.parked, parked)
+  write("ZADD", keys.lines, lines)
+  write("ZADD", keys.waits, waits)
+  write("ZADD", keys.slots, slots)
   if plan.after then
     for type, group in pairs(plan.after) do redis.call("HSET", keys.meters, "after " .. type, group) end
   end
@@ -94,6 +93,6 @@ local function take(keys, scopes, plan, upto, void, types)
     local scope = scopes.type(type)
     redis.call("ZADD", keys.waits, "NX", int(scopes.again(scope)), scope.name)
   end
-  if turn and not plan.marks then redis.call("HSET", keys.counters, "turn", string.format("%.17g", turn)) end
   scopes.write()
+  return turn and not plan.marks and string.format("%.17g", turn) or nil
 end

@@ -34,7 +34,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     have ended, `known` too but its time is over. Every lease has run out, and the queue was swept.
     """
     await store.configure_type(QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}))
-    await store.clients.commands.hset(keys().at("config"), "lanes", "1")
+    await store.clients.commands.hset(keys().at("config"), mapping={"lanes": "2", "slots": "1"})
     await store.configure_type(QUEUE, "send", TypePolicy(50_000, {"jitter": 0}), declared=True)
     await acked(store, await claimed(store, "known", retention_ms=0))
     clock.advance(61)

@@ -17,7 +17,7 @@ from tests.helpers import (
 
 async def limit(redis, *, queue=None, types=None, groups=None):
     """Policies as `configure` writes them."""
-    await redis.hset(keys().at("config"), mapping={"lanes": "1", **(queue or {})})
+    await redis.hset(keys().at("config"), mapping={"lanes": "2", "slots": "1", **(queue or {})})
     for name, line in (types or {}).items():
         await redis.hset(keys().at("types"), name, line + "\n")
     for name, line in (groups or {}).items():
