@@ -62,9 +62,11 @@ local function choose(keys, scopes, count)
   end
 
   local function fill(lane, want)
+    if lane.spent then return end
     local jobs, name = lane.jobs, lane.name
     local first = #jobs > 0 and "(" .. jobs[#jobs] or "[" .. name .. " "
     local page = call("ZRANGEBYLEX", lanes_key, first, "(" .. name .. "!", "LIMIT", 0, want + 1)
+    lane.spent = #page <= want
     if #jobs == 0 then
       lane.jobs = page
     else
