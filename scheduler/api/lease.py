@@ -121,6 +121,7 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
     """What there is for this worker, at the latest when its time is over."""
     loop, polls, doorbell = asyncio.get_running_loop(), request.app[POLLS], request.app[DOORBELL]
     until = loop.time() + asked.wait
+    rung = False
     while True:
         try:
             claim = await _claim_once(request, asked, max(0.0, until - loop.time()))
@@ -129,6 +130,9 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
             raise
         pause = TAKEN_OVER if claim.jobs else max(0.02, claim.wait_ms / 1000)
         doorbell.remind(asked.queue, pause, asked.worker)
+        if rung and asked.types and not claim.jobs:
+            # What became runnable is of another type, for others who wait.
+            doorbell.hand_on(asked.queue)
         # No time to wait and no job: that request was answered before, and nothing of it stands.
         answered = not claim.jobs and claim.wait_ms == 0
         left = until - loop.time()
@@ -145,7 +149,7 @@ async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
     store, settings = request.app[STORE], request.app[SETTINGS]
     call = store.claim_call(
         asked.queue, worker=asked.worker, turn=asked.turn, count=asked.count, lease_ms=asked.lease_ms,
-        period_ms=settings.watchdog_interval_ms, patience_ms=round(left * 1000),
+        period_ms=settings.watchdog_interval_ms, patience_ms=round(left * 1000), types=asked.types,
     )  # fmt: skip
     running = asyncio.ensure_future(_run(request, asked, call))
     try:
