@@ -11,7 +11,8 @@ import pytest
 from scheduler.fields import GroupPolicyShown, QueueShown, TypeShown
 from scheduler.limits import UNLIMITED, Rate
 from scheduler.outcomes import TypePolicy
-from tests.doors.conftest import held
+from tests.doors.conftest import held, until
+from tests.doors.test_waiting import waiting_of
 from tests.helpers import keys, on_the_fake
 
 MAIL = "/v1/queues/mail"
@@ -325,3 +326,48 @@ async def test_a_job_has_a_cost(api):
     ).doc["items"]
     assert ([201, 422], "/cost") == ([item["status"] for item in bulk], bulk[1]["errors"][0]["path"])
     assert 3 == (await api.get("/v1/jobs/default:c")).doc["cost"]
+
+
+# -- they hold -------------------------------------------------------------------------------------------------
+
+HELD: list[tuple[str, str, dict[str, Any]]] = [
+    ("PATCH", MAIL, {"concurrency": 2}),
+    ("PATCH", MAIL, {"rate": {"limit": 1, "per": "1h", "burst": 1}}),
+    ("PATCH", MAIL, {"group_concurrency": 2}),
+    ("PATCH", MAIL, {"group_rate": {"limit": 1, "per": "1h", "burst": 1}}),
+    ("PUT", SEND, {"concurrency": 2}),
+    ("PUT", SEND, {"rate": {"limit": 1, "per": "1h", "burst": 1}}),
+    ("PATCH", ACME, {"concurrency": 2}),
+    ("PATCH", ACME, {"rate": {"limit": 1, "per": "1h", "burst": 1}}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "limit"), HELD, ids=str)
+async def test_a_limit_holds_until_it_is_lifted(api, method, path, limit):
+    await api.put(MAIL, {})
+    await api.call(method, path, limit)
+    for n in range(4):
+        await api.enqueue(f"k{n}", group="acme")
+
+    assert 2 == len(await api.lease(max=4))
+    waiting = asyncio.create_task(api.lease(max=4, wait=30))
+    await until(lambda: _waits(api))
+    await api.patch(path, dict.fromkeys(limit))
+    assert ["mail:k2", "mail:k3"] == [job["id"] for job in await waiting]
+
+
+@pytest.mark.parametrize("path", [SEND, ACME])
+async def test_what_is_paused_is_not_given_until_it_is_resumed(api, path):
+    await api.enqueue(group="acme")
+    await api.post(f"{path}/pause")
+    await api.enqueue("other", type="other")
+
+    assert ["mail:other"] == [job["id"] for job in await api.lease(max=4)]
+    waiting = asyncio.create_task(api.lease(wait=30))
+    await until(lambda: _waits(api))
+    await api.post(f"{path}/resume")
+    assert ["mail:a"] == [job["id"] for job in await waiting]
+
+
+async def _waits(api: Any) -> bool:
+    return waiting_of(api) == 1
