@@ -97,15 +97,24 @@ class Scheduler:
         queue: str = "default",
         retry: Retry | None = None,
         timeout: float | str | None = None,
+        rate: str | Mapping[str, Any] | None = None,
+        concurrency: int | None = None,
         process: bool = False,
     ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
         """Makes a function the handler of a type. It may be `async def`, or `def`, which runs in a thread.
+
+        `rate` ("100/m", or {"limit": 100, "per": "1m", "burst": 10}) and `concurrency` say how many jobs of it start in how
+        long, and run at once, over all workers of a queue. A worker declares these, `retry` and `timeout` to its queues
+        when it starts; what was set by PUT or PATCH of the type wins.
 
         With `process` it runs in a process of its own, which is killed at the timeout; its module is imported there.
         """
 
         def declare(function: Callable[P, R]) -> JobFunction[P, R]:
-            handler = make_handler(type, function, queue=queue, retry=retry, timeout=timeout, process=process)
+            handler = make_handler(
+                type, function, queue=queue, retry=retry, timeout=timeout, rate=rate, concurrency=concurrency,
+                process=process,
+            )  # fmt: skip
             self.handlers.add(handler)
             return JobFunction(self, handler, function)
 
@@ -195,7 +204,7 @@ class Scheduler:
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
     async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
-        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention.
+        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention cost.
 
         Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request,
         StoreUnavailable (the same `id` again is safe) and StoreFull.

@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from . import retry as retry_policy
 from .errors import Fault, Invalid
 from .job import Attempt, Job, NewJob, State
+from .limits import COSTLIEST
 from .retry import Retry
 from .times import duration_ms, parse_rfc3339, rfc3339, seconds
 
@@ -115,6 +116,7 @@ class JobDocument(Struct):
     result: Raw | UnsetType = UNSET
     errors: tuple[_Attempt, ...] = ()
     traceparent: str | None = None
+    cost: int = 1
     copied_from: str | None = None
     edits: tuple[_Edit, ...] = ()
     duplicate: bool = False
@@ -152,6 +154,7 @@ class JobDocument(Struct):
                 for e in self.errors
             ),
             traceparent=self.traceparent,
+            cost=self.cost,
             copied_from=self.copied_from,
             edits=tuple((parse_rfc3339(edit.at), bytes(edit.payload)) for edit in self.edits),
         )
@@ -194,6 +197,8 @@ def new_document(job: NewJob) -> dict[str, Any]:
         made["retry"] = retry_policy.shown(job.retry)
     if job.retention_ms is not None:
         made["retention"] = seconds(job.retention_ms)
+    if job.cost != 1:
+        made["cost"] = job.cost
     return made
 
 
@@ -208,6 +213,7 @@ OPTIONS = (
     "timeout",
     "retry",
     "retention",
+    "cost",
     "traceparent",
 )
 
@@ -236,10 +242,13 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
                     raise ValueError("a list of texts")
                 made["tags"] = tuple(value)
-            elif name == "priority":
+            elif name in {"priority", "cost"}:
                 if isinstance(value, bool) or not isinstance(value, int):
-                    raise ValueError("a whole number from -100 to 100")
-                made["priority"] = value
+                    raise ValueError(
+                        "a whole number from "
+                        + ("-100 to 100" if name == "priority" else f"1 to {COSTLIEST}")
+                    )
+                made[name] = value
             elif not isinstance(value, str):
                 raise ValueError("a text")
             else:

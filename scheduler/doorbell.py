@@ -32,6 +32,8 @@ class Doorbell:
         self._clients = clients
         self._namespace = namespace
         self._waiters: dict[str, deque[asyncio.Future[bool]]] = defaultdict(deque)
+        self._since: dict[asyncio.Future[bool], float] = {}
+        self._rung: dict[str, float] = {}
         self._watched: frozenset[str] = frozenset()
         self._wake_key = f"{{{namespace}}}:wake:{uuid4().hex}"
         self._listener: asyncio.Task[None] | None = None
@@ -48,6 +50,7 @@ class Doorbell:
         future: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_later(seconds, functools.partial(settle, future, value=False))
         self._waiters[queue].append(future)
+        self._since[future] = loop.time()
         if name:
             self._named[queue, name] = future
         self._changed.set()
@@ -66,6 +69,7 @@ class Doorbell:
             raise
         finally:
             timer.cancel()
+            del self._since[future]
             self._leave(queue, future)
             if self._named.get((queue, name)) is future:
                 del self._named[queue, name]
@@ -76,6 +80,7 @@ class Doorbell:
             waiting.remove(future)
         if not waiting:
             self._waiters.pop(queue, None)
+            self._rung.pop(queue, None)
 
     async def _interrupt(self) -> None:
         # The list lives for a minute only: whoever listens has it long before, and nobody may be listening.
@@ -96,7 +101,7 @@ class Doorbell:
             heard = await self._hear([*bells, self._wake_key])
         finally:
             self._watched = frozenset()
-        if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]]):
+        if heard is not None and heard[0] in bells and not self._ring(bells[heard[0]], anew=True):
             # Nobody here waits for this queue any more.
             await self.pass_on(bells[heard[0]])
 
@@ -110,8 +115,16 @@ class Doorbell:
             raise heard
         return heard  # type: ignore[no-any-return]
 
-    def _ring(self, queue: str) -> bool:
+    def hand_on(self, queue: str) -> None:
+        """Rings for the next who waits here and has not looked since the last ring: who heard it could not use it."""
+        waiting = next((one for one in self._waiters.get(queue, ()) if not one.done()), None)
+        if waiting is not None and self._since[waiting] < self._rung.get(queue, 0):
+            self._ring(queue)
+
+    def _ring(self, queue: str, *, anew: bool = False) -> bool:
         waiting = self._waiters.get(queue)
+        if anew and waiting:
+            self._rung[queue] = asyncio.get_running_loop().time()
         while waiting:
             future = waiting.popleft()
             if not future.done():
@@ -140,7 +153,7 @@ class Doorbell:
         future = self._named.get((queue, name))
         if future is not None and not future.done():
             future.set_result(True)
-        elif self._ring(queue) and name:
+        elif self._ring(queue, anew=True) and name:
             # He may have been the timekeeper, whose time the one who looks in his place is not told.
             self.remind(queue, TAKEN_OVER)
 

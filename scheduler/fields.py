@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from .job import WORKER_NAME
 from .keys import JOB_KEY, QUEUE_NAME, STATES
+from .limits import COSTLIEST, HEAVIEST, MOST_AT_ONCE, MOST_BURST, MOST_RATE
 
 _NAME = {"pattern": f"^{QUEUE_NAME.pattern}$"}
 _KEY = {"pattern": f"^{JOB_KEY.pattern}$"}
@@ -43,10 +44,15 @@ UpTo1000 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "max
 Priority = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": -100, "maximum": 100})]
 Most500 = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 500})]
 Factor = Annotated[float, Meta(extra_json_schema={"minimum": 1, "maximum": 1000})]
+Cost = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": COSTLIEST})]
+Weight = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": HEAVIEST})]
+AtOnce = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": MOST_AT_ONCE})]
+SecondToADay = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (1, 86_400)})]
 Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Kind = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]
 Kinds = Annotated[list[Kind], Meta(extra_json_schema={"maxItems": 100})]
 Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
+Types = Annotated[list[Name], Meta(extra_json_schema={"minItems": 1, "maxItems": 100})]
 
 Fingerprint = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})]
 Ids = Annotated[list[JobIdText], Meta(extra_json_schema={"minItems": 1, "maxItems": 1000})]
@@ -86,7 +92,10 @@ class RetryFields(Request):
 
 
 class NewJobFields(Request):
-    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id."""
+    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
+
+    `cost`: how much of a rate its start uses.
+    """
 
     type: Name
     queue: Name = "default"
@@ -100,6 +109,7 @@ class NewJobFields(Request):
     timeout: Timeout | None = None
     retry: RetryFields | None = None
     retention: Duration | None = None
+    cost: Cost = 1
 
 
 class BulkFields(Request):
@@ -126,6 +136,7 @@ class CopyFields(Request):
     timeout: Timeout | UnsetType | None = UNSET
     retry: RetryFields | UnsetType | None = UNSET
     retention: Duration | UnsetType | None = UNSET
+    cost: Cost | UnsetType | None = UNSET
 
 
 class JobFields(Request):
@@ -144,13 +155,17 @@ class ReplayFields(Request):
 
 
 class LeaseFields(Request):
-    """Who asks for how many jobs, how long the call may wait for the first, and how long it may keep them."""
+    """Who asks for how many jobs, how long the call may wait for the first, and how long it may keep them.
+
+    `types`: only jobs of these.
+    """
 
     worker: WorkerName
     max: Most500 = 1
     wait: WaitTime = 0
     lease: LeaseTime | None = None
     request_id: WorkerName | None = None
+    types: Types | None = None
 
 
 class ErrorFields(Request):
@@ -233,9 +248,31 @@ class AgingFields(Request):
     aging: AgingTime
 
 
+_RATE_TEXT = {"pattern": r"^(?!0+/)(([0-9]{1,6}|1000000)/s|([0-5]?[0-9]{1,7}|60000000)/m|[0-9]{1,9}/[hd])$"}
+
+
+class RateFields(Request):
+    """So many in so long, at most a million in a second."""
+
+    limit: Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": MOST_RATE})]
+    per: UpToADay
+
+
+class BurstRateFields(RateFields):
+    """So many in so long, at most a million in a second, evenly spread; `burst`: so many more at once after a pause."""
+
+    burst: Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": MOST_BURST})] = 0
+
+
+Rate = Annotated[str, Meta(extra_json_schema=_RATE_TEXT)] | RateFields
+BurstRate = Annotated[str, Meta(extra_json_schema=_RATE_TEXT)] | BurstRateFields
+
+
 class QueueFields(Request):
     """The configuration of a queue. By PATCH, what is left out stays as it is, and null lifts.
 
+    `rate`: how many jobs start in how long; `concurrency`: how many run at once. `group_rate` and `group_concurrency`: the
+    same for each group that has no such policy of its own.
     `priority_mode`: how priorities weigh, of jobs that become ready from now on. `max_length`: with so many jobs ready and
     scheduled, no more are taken in.
     """
@@ -243,26 +280,56 @@ class QueueFields(Request):
     paused: bool | UnsetType | None = UNSET
     priority_mode: Literal["strict"] | AgingFields | UnsetType | None = UNSET
     max_length: Whole | UnsetType | None = UNSET
+    rate: BurstRate | UnsetType | None = UNSET
+    concurrency: AtOnce | UnsetType | None = UNSET
+    group_rate: BurstRate | UnsetType | None = UNSET
+    group_concurrency: AtOnce | UnsetType | None = UNSET
     retention: RetentionFields | UnsetType | None = UNSET
 
 
+class BreakerFields(Request):
+    """When a type is not run for a while: once `failure_rate` of the attempts that ended within `window` failed, of `minimum` at least.
+
+    Nothing of it is claimed for `open_for` then; after that `probes` jobs run to see how it goes. The rate counts in whole
+    percents, rounded up. What is left out, or null, is as by default.
+    """
+
+    failure_rate: (
+        Annotated[float, Meta(extra_json_schema={"exclusiveMinimum": 0, "maximum": 1})] | UnsetType | None
+    ) = UNSET
+    window: SecondToADay | UnsetType | None = UNSET
+    minimum: AtOnce | UnsetType | None = UNSET
+    open_for: SecondToADay | UnsetType | None = UNSET
+    probes: Count1000 | UnsetType | None = UNSET
+
+
 class TypeFields(Request):
-    """The policy of a type. By PATCH, what is left out stays as it is, and null lifts."""
+    """The policy of a type. By PATCH, what is left out stays as it is, and null lifts.
+
+    What null lifts of `rate`, `concurrency` and `breaker`, also code does not set: there is no such limit then.
+    """
 
     retry: RetryFields | UnsetType | None = UNSET
     timeout: Timeout | UnsetType | None = UNSET
     schema: Annotated[Raw, Meta(extra_json_schema=_SCHEMA)] | UnsetType = UNSET
     """JSON Schema 2020-12 of the payloads; null lifts it."""
+    rate: BurstRate | UnsetType | None = UNSET
+    concurrency: AtOnce | UnsetType | None = UNSET
+    paused: bool | UnsetType | None = UNSET
+    breaker: BreakerFields | UnsetType | None = UNSET
 
 
-class RateFields(Request):
-    """So many in so long."""
+class GroupFields(Request):
+    """The policy of a group. What is left out stays as it is, and null lifts.
 
-    limit: Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 1, "maximum": 10**9})]
-    per: UpToADay
+    `weight`: how many jobs it may start while one of weight 1 starts one. What null lifts of `rate` and `concurrency`, also
+    the queue's `group_rate` and `group_concurrency` do not limit: there is no such limit then.
+    """
 
-
-Rate = Annotated[str, Meta(extra_json_schema={"pattern": "^(?!0+/)[0-9]{1,9}/[smhd]$"})] | RateFields
+    weight: Weight | UnsetType | None = UNSET
+    rate: BurstRate | UnsetType | None = UNSET
+    concurrency: AtOnce | UnsetType | None = UNSET
+    paused: bool | UnsetType | None = UNSET
 
 
 class FilterFields(Request):
@@ -387,6 +454,8 @@ class JobShown(Struct, kw_only=True):
     after: list[str]
     schedule: str | None
     traceparent: str | None
+    cost: Counted | UnsetType = UNSET
+    """Where it is not 1."""
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
@@ -568,6 +637,14 @@ class AgingShown(Struct, kw_only=True):
     aging: float
 
 
+class RateShown(Struct, kw_only=True):
+    """`per`: seconds."""
+
+    limit: Counted
+    per: float
+    burst: Counted
+
+
 class QueueInForce(Struct, kw_only=True):
     retention: RetentionShown
     priority_mode: Literal["strict"] | AgingShown
@@ -583,8 +660,10 @@ class QueueShown(Struct, kw_only=True):
     retention: RetentionShown
     priority_mode: Literal["strict"] | AgingShown | None
     in_force: QueueInForce
-    rate: None
-    concurrency: None
+    rate: RateShown | None
+    concurrency: Counted | None
+    group_rate: RateShown | None
+    group_concurrency: Counted | None
     max_length: Counted | None
     max_bytes: None
     partitions: Counted
@@ -673,9 +752,22 @@ class RetryShown(Struct, kw_only=True):
     max_crashes: Counted | UnsetType = UNSET
 
 
+class BreakerShown(Struct, kw_only=True):
+    """`window` and `open_for`: seconds."""
+
+    failure_rate: float
+    window: float
+    minimum: Counted
+    open_for: float
+    probes: Counted
+
+
 class TypeInForce(Struct, kw_only=True):
     retry: RetryShown
     timeout: float
+    rate: RateShown | None
+    concurrency: Counted | None
+    breaker: BreakerShown | None
 
 
 class TypeShown(Struct, kw_only=True):
@@ -686,11 +778,38 @@ class TypeShown(Struct, kw_only=True):
     retry: RetryShown
     timeout: float | None
     schema: Annotated[Any, Meta(extra_json_schema=_SCHEMA)]
+    rate: RateShown | None
+    concurrency: Counted | None
+    paused: bool
+    breaker: BreakerShown | None
     in_force: TypeInForce
 
 
 class TypesShown(Struct, kw_only=True):
     items: list[TypeShown]
+    next_cursor: str | None
+
+
+class GroupInForce(Struct, kw_only=True):
+    weight: Counted
+    rate: RateShown | None
+    concurrency: Counted | None
+
+
+class GroupPolicyShown(Struct, kw_only=True):
+    """A group's policy: as set by PATCH, and as in force with what its queue has for all groups."""
+
+    queue: Name
+    group: KeyText
+    weight: Counted | None
+    rate: RateShown | None
+    concurrency: Counted | None
+    paused: bool
+    in_force: GroupInForce
+
+
+class GroupPoliciesShown(Struct, kw_only=True):
+    items: list[GroupPolicyShown]
     next_cursor: str | None
 
 

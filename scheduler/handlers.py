@@ -17,6 +17,8 @@ from .context import Context
 from .errors import HandlerMissing, PayloadInvalid
 from .job import TYPE_NAME, NewJob
 from .keys import QUEUE_NAME
+from .limits import MOST_AT_ONCE, Rate, parse_rate
+from .outcomes import TypePolicy
 from .retry import Retry
 from .times import duration_ms
 
@@ -35,6 +37,13 @@ class Handler:
     decode: Callable[[bytes], dict[str, Any]] = field(repr=False)
     process: bool = False
     """It runs in a process of its own."""
+    rate: Rate | None = None
+    concurrency: int | None = None
+
+    @property
+    def policy(self) -> TypePolicy:
+        """What it declares to the queues that a worker serves."""
+        return TypePolicy(self.timeout_ms, self.retry, rate=self.rate, concurrency=self.concurrency)
 
     @property
     def home(self) -> tuple[str, str]:
@@ -49,6 +58,8 @@ def make_handler(
     queue: str = "default",
     retry: Retry | None = None,
     timeout: float | str | None = None,
+    rate: str | Mapping[str, Any] | None = None,
+    concurrency: int | None = None,
     process: bool = False,
 ) -> Handler:
     """A handler for a function whose first parameter is the context. Raises ValueError for what cannot be one."""
@@ -63,6 +74,12 @@ def make_handler(
     timeout_ms = None if timeout is None else duration_ms(timeout)
     if timeout_ms is not None and not 1 <= timeout_ms <= retry_policy.LONGEST_TIMEOUT_MS:
         raise ValueError(f"the timeout of {type} is more than 0 and at most 7 days")
+    if concurrency is not None and not (
+        isinstance(concurrency, int)
+        and not isinstance(concurrency, bool)
+        and 1 <= concurrency <= MOST_AT_ONCE
+    ):
+        raise ValueError(f"the concurrency of {type} is a whole number from 1 to {MOST_AT_ONCE}")
     if process and "<" in function.__qualname__:
         raise ValueError(
             f"the handler of {type} cannot have a process of its own: {function.__qualname__} is defined within "
@@ -79,7 +96,20 @@ def make_handler(
         retry=retry_policy.stored(retry.document()) if retry is not None else None,
         decode=payload_decoder(type, bare),
         process=process,
+        rate=None if rate is None else _rate(type, rate),
+        concurrency=concurrency,
     )
+
+
+def _rate(type: str, said: str | Mapping[str, Any]) -> Rate:
+    try:
+        if isinstance(said, str):
+            return parse_rate(said)
+        if not {"limit", "per"} <= set(said) <= {"limit", "per", "burst"}:
+            raise ValueError("it has a limit and per, and may have a burst")
+        return parse_rate((said["limit"], said["per"], said.get("burst", 0)))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the rate of {type}: {error}") from error
 
 
 def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes], dict[str, Any]]:

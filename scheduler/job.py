@@ -16,6 +16,7 @@ from msgspec import Struct
 from . import retry as retry_policy
 from .errors import Fault, Invalid
 from .keys import JOB_KEY, QUEUE_NAME
+from .limits import COSTLIEST
 from .times import rfc3339, seconds
 
 if sys.version_info >= (3, 14):
@@ -153,6 +154,10 @@ class Record(Struct, frozen=True, gc=False):
     def intact(self) -> bool:
         """The payload is the one that was stored."""
         return self.payload is not None and (not self.crc or self.crc == checksum(self.payload))
+
+    @property
+    def cost(self) -> int:
+        return int(self.rule("c") or 1)
 
     @property
     def retention_ms(self) -> int | None:
@@ -306,6 +311,7 @@ class Job(Struct, frozen=True):
     own_timeout_ms: int | None = None
     """What it was given of its own, where `timeout_ms` is what is in force."""
     retention_ms: int | None = None
+    cost: int = 1
     fingerprint: str | None = None
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
 
@@ -328,6 +334,7 @@ class Job(Struct, frozen=True):
             timeout_ms=self.own_timeout_ms,
             retry=orjson.loads(self.header).get("retry") if self.header else None,
             retention_ms=self.retention_ms,
+            cost=self.cost,
             copied_from=self.id,
         )
 
@@ -354,6 +361,8 @@ class Job(Struct, frozen=True):
         for name in ("payload", "result"):
             if name not in include:
                 del document[name]
+        if self.cost != 1:
+            document["cost"] = self.cost
         if self.copied_from:
             document["copied_from"] = self.copied_from
         if self.edits and "payload" in include:
@@ -422,6 +431,8 @@ def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
         found.append(Fault("/timeout", "more than 0 and at most 7 days"))
     if job.retention_ms is not None and not 0 <= job.retention_ms <= LONGEST_DELAY_MS:
         found.append(Fault("/retention", "at most 10 years"))
+    if not 1 <= job.cost <= COSTLIEST:
+        found.append(Fault("/cost", f"expected a whole number from 1 to {COSTLIEST}"))
     if len(job.payload) > max_payload:
         found.append(Fault("/payload", f"{len(job.payload)} bytes; at most {max_payload} are taken"))
     return found

@@ -65,7 +65,10 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range",
     ),
     Key(
-        "types", "hash", "type -> timeout, policy and schema as set; :type -> as a worker's code declared it"
+        "types",
+        "hash",
+        "type -> timeout|concurrency|limit|per_ms|burst|paused|breaker, policy and schema as set; "
+        ":type -> as a worker's code declared it",
     ),
     Key(
         "lanes",
@@ -101,7 +104,12 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "hash",
         "operation -> state|page|began|updated|carrier|until|matched|done|cursor, error, plan",
     ),
-    Key("config", "hash", "created, level, version, paused, step, keep_<state>_<age|count|bytes>"),
+    Key(
+        "config",
+        "hash",
+        "created, level, version, lanes, paused, step, max_length, rate, concurrency, group_rate, group_concurrency, "
+        "keep_<state>_<age|count|bytes>",
+    ),
     Key(
         "counters",
         "hash",

@@ -9,6 +9,7 @@ import orjson
 from msgspec import Struct
 
 from .job import Claimed
+from .limits import Breaker, Rate, Unlimited, breaker_of_text, limits_text, parse_limits, rate_of_text
 from .times import rfc3339, seconds
 
 DEFAULT_RETENTION: Mapping[str, Mapping[str, int]] = {
@@ -158,13 +159,22 @@ def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
             "retention": {state: {**DEFAULT_RETENTION[state], **limits} for state, limits in kept.items()},
             "priority_mode": _priority_mode(census.config.get("step", str(DEFAULT_STEP))),
         },
-        "rate": None,
-        "concurrency": None,
+        **{field: _rate(census.config.get(field, "")) for field in ("rate", "group_rate")},
+        **{field: _whole(census.config.get(field)) for field in ("concurrency", "group_concurrency")},
         "max_length": int(census.config["max_length"]) if "max_length" in census.config else None,
         "max_bytes": None,
         "partitions": 1,
         "workers": workers,
     }
+
+
+def _rate(text: str) -> dict[str, Any] | None:
+    found = rate_of_text(text)
+    return None if found is None else found.document()
+
+
+def _whole(text: str | None) -> int | None:
+    return None if text is None else int(text)
 
 
 def _priority_mode(step: str | None) -> Any:
@@ -190,28 +200,47 @@ class TypePolicy(Struct, frozen=True):
     retry: Mapping[str, Any] | None = None
     schema: bytes | None = None
     """JSON Schema of its payloads, as it was sent."""
+    rate: Rate | Unlimited | None = None
+    concurrency: int | Unlimited | None = None
+    paused: bool = False
+    breaker: Breaker | Unlimited | None = None
 
     def record(self) -> bytes:
         """As `types` keeps it; empty when nothing is said."""
-        if self.timeout_ms is None and not self.retry and self.schema is None:
+        limits = self._limits()
+        if self.timeout_ms is None and not self.retry and self.schema is None and not limits:
             return b""
         body = orjson.dumps({"retry": self.retry}) if self.retry else b"{}"
         schema = b"" if self.schema is None else b"\n" + self.schema
-        return b"%s|\n%s%s" % (b"" if self.timeout_ms is None else b"%d" % self.timeout_ms, body, schema)
+        timeout = "" if self.timeout_ms is None else self.timeout_ms
+        return b"%s\n%s%s" % (f"{timeout}|{limits}".encode(), body, schema)
+
+    def _limits(self) -> str:
+        """The rest of the record's first line; empty when there is no limit."""
+        breaker = self.breaker
+        said = breaker.value if isinstance(breaker, Unlimited) else "" if breaker is None else breaker.text()
+        text = f"{limits_text(self.concurrency, self.rate)}|{'1' if self.paused else ''}|{said}"
+        return text if text.strip("|") else ""
 
 
 def parse_type(record: bytes) -> TypePolicy:
     """A record of `types`; nothing said for an empty or damaged one."""
     line, _, body = record.partition(b"\n")
-    timeout = line.partition(b"|")[0]
+    timeout, _, limits = line.decode(errors="replace").partition("|")
     body, _, schema = body.partition(b"\n")
     try:
+        *four, paused, breaker = limits.split("|") if limits else [""] * 6
+        concurrency, rate = parse_limits(four)
         return TypePolicy(
             int(timeout) if timeout else None,
             orjson.loads(body).get("retry") if body else None,
             schema or None,
+            rate,
+            concurrency,
+            bool(paused),
+            breaker_of_text(breaker),
         )
-    except ValueError:
+    except (ValueError, IndexError, TypeError):
         return TypePolicy()
 
 

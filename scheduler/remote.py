@@ -484,15 +484,17 @@ class RemoteWorker(BaseWorker):
         for queue in self.queues:
             await self._until_heard(partial(self._link.settle, queue, worker=self.name, items={}))
         left = [(queue, handler) for queue in self.queues for handler in self.handlers]
-        left = [
-            (queue, handler) for queue, handler in left if handler.retry or handler.timeout_ms is not None
-        ]
+        left = [(queue, handler) for queue, handler in left if handler.policy.record()]
         for queue, handler in left:
             policy: dict[str, Any] = {}
             if handler.retry:
                 policy["retry"] = retry_policy.shown(handler.retry)
             if handler.timeout_ms is not None:
                 policy["timeout"] = seconds(handler.timeout_ms)
+            if handler.rate is not None:
+                policy["rate"] = handler.rate.document()
+            if handler.concurrency is not None:
+                policy["concurrency"] = handler.concurrency
             try:
                 await self._until_heard(partial(self._link.declare, queue, handler.type, policy))
             except SchedulerError as error:

@@ -148,6 +148,7 @@ def read_job(
         header=header,
         own_timeout_ms=kept.timeout_ms,
         retention_ms=kept.retention_ms,
+        cost=kept.cost,
     )
 
 

@@ -28,6 +28,7 @@ from .errors import (
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
 from .keys import STATES, Keys, operations_key, queue_of, queues_key, schemas_key
+from .limits import GroupPolicy, parse_group
 from .outcomes import (
     Ack,
     Bury,
@@ -621,7 +622,7 @@ class Store(Caller):
 
         Raises Changed when `expect` is not the version that stands.
         """
-        args: list[Any] = [self._stamp(), "", "", "" if expect is None else expect, len(changes)]
+        args: list[Any] = [self._stamp(), "", "", "", "" if expect is None else expect, len(changes)]
         for field, value in changes.items():
             args += (field, value)
         return await self._configure(queue, args)
@@ -643,8 +644,15 @@ class Store(Caller):
         # A user's policy that says nothing is there all the same; a handler that says nothing declares none.
         record = b"" if policy is None else policy.record() or (b"" if declared else b"|\n{}")
         return await self._configure(
-            queue, [self._stamp(), field, record, "" if expect is None else expect, 0]
+            queue, [self._stamp(), "types", field, record, "" if expect is None else expect, 0]
         )
+
+    async def configure_group(
+        self, queue: str, name: str, policy: GroupPolicy, *, expect: int | None = None
+    ) -> int:
+        """Sets a group's policy; one that says nothing is taken away. Raises Changed."""
+        version = "" if expect is None else expect
+        return await self._configure(queue, [self._stamp(), "groups", name, policy.record(), version, 0])
 
     async def _configure(self, queue: str, args: list[Any]) -> int:
         outcome, version, new = await self.run(
@@ -680,6 +688,17 @@ class Store(Caller):
             its_set, its_declared = made.get(name, (TypePolicy(), TypePolicy()))
             made[name] = (its_set, parse_type(record)) if declared else (parse_type(record), its_declared)
         return made
+
+    async def group_policy(self, queue: str, name: str) -> GroupPolicy:
+        """What is set for a group; nothing where nobody set anything."""
+        key = Keys(self.namespace, queue).at("groups")
+        record = await self._read(lambda client: client.hget(key, name))
+        return parse_group(record or b"")
+
+    async def group_policies(self, queue: str) -> dict[str, GroupPolicy]:
+        """Every group that has a policy of its own."""
+        found = await self._read(lambda client: client.hgetall(Keys(self.namespace, queue).at("groups")))
+        return {name.decode(): parse_group(record) for name, record in found.items()}
 
     async def queues_with_schemas(self) -> set[str]:
         """Queues in which a type has, or had, a schema."""

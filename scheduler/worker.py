@@ -45,7 +45,7 @@ async def declare(store: Store, queue: str, handlers: Iterable[Handler]) -> None
     """Tells a queue the policies that this code declares, those that it does not know yet."""
     standing = await store.types(queue)
     for handler in handlers:
-        policy = TypePolicy(handler.timeout_ms, handler.retry)
+        policy = handler.policy
         before = standing.get(handler.type, (TypePolicy(), TypePolicy()))[1]
         if policy.record() != before.record():
             await store.configure_type(queue, handler.type, policy, declared=True)
@@ -61,7 +61,7 @@ async def declare_anew(store: Store, queue: str, handlers: Iterable[Handler]) ->
         handler
         for handler in handlers
         if handler.type not in standing or not standing[handler.type][1].record()
-        if TypePolicy(handler.timeout_ms, handler.retry).record()
+        if handler.policy.record()
     ]
     if lost and await store.run(store.census_call(queue)) is not None:
         await declare(store, queue, lost)

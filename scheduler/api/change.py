@@ -11,8 +11,10 @@ from msgspec.structs import replace
 from ..errors import Fault, Invalid, WrongState
 from ..fields import CopyFields, JobFields, JobShown
 from ..job import Job, NewJob, State, faults_of, new_key
+from ..limits import COSTLIEST
 from ..times import duration_ms, parse_rfc3339
 from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of
+from .limits import whole_of
 from .parts import SCHEMAS, SETTINGS, STORE
 from .routes import Table, job_id, json_answer, with_payload
 
@@ -108,6 +110,8 @@ def _copy(job: Job, fields: CopyFields, max_payload: int) -> NewJob:
     for name in ("timeout", "retention"):
         if (value := getattr(fields, name)) is not UNSET:
             changes[f"{name}_ms"] = read_with(value, f"/{name}", duration_ms, faults)
+    if not isinstance(fields.cost, UnsetType):
+        changes["cost"] = whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1
     if not isinstance(fields.retry, UnsetType):
         changes["retry"] = None if fields.retry is None else retry_of(fields.retry, faults)
     made = replace(job.like(), **changes)

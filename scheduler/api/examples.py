@@ -58,12 +58,18 @@ _WORKER = {
 _QUEUE = {
     "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204, "paused": False, "retention": {"dead": {"age": 2_592_000}},
     "priority_mode": None,
-    "in_force": {"retention": _KEPT, "priority_mode": {"aging": 60}}, "rate": None, "concurrency": None, "max_length": None, "max_bytes": None, "partitions": 1,
+    "in_force": {"retention": _KEPT, "priority_mode": {"aging": 60}},
+    "rate": {"limit": 100, "per": 60, "burst": 20}, "concurrency": 50, "group_rate": None, "group_concurrency": 5, "max_length": None, "max_bytes": None, "partitions": 1,
     "workers": 4,
 }  # fmt: skip
+_BREAKER = {"failure_rate": 0.5, "window": 60, "minimum": 10, "open_for": 30, "probes": 1}
 _TYPE = {
-    "queue": "mail", "type": "email.send", "retry": {"max_attempts": 8}, "timeout": 30, "schema": _SCHEMA,
-    "in_force": {"retry": _RETRY, "timeout": 30},
+    "queue": "mail", "type": "email.send", "retry": {"max_attempts": 8}, "timeout": 30, "schema": _SCHEMA, "rate": None, "concurrency": 10, "paused": False, "breaker": _BREAKER,
+    "in_force": {"retry": _RETRY, "timeout": 30, "rate": None, "concurrency": 10, "breaker": _BREAKER},
+}  # fmt: skip
+_GROUP = {
+    "queue": "mail", "group": "acme", "weight": 3, "rate": None, "concurrency": None, "paused": False,
+    "in_force": {"weight": 3, "rate": None, "concurrency": 5},
 }  # fmt: skip
 _ENDED = {"succeeded": 310, "cancelled": 0, "dead": 1}
 _STATS = {
@@ -101,8 +107,9 @@ SENT: Mapping[type[Any], Any] = {
         "ack": [{"id": _ID, "token": 1795510802417000, "result": {"message_id": "<1@example.org>"}}],
         "nack": [{"id": _OTHER, "token": 1795510802417001, "error": {"kind": "Timeout", "message": "no answer in 30 s"}}],
     },
-    f.QueueFields: {"paused": False, "retention": {"dead": {"age": "30d", "count": 100_000}}},
-    f.TypeFields: {"retry": {"max_attempts": 8, "base": "5s"}, "timeout": "30s", "schema": _SCHEMA},
+    f.QueueFields: {"rate": {"limit": 100, "per": "1m", "burst": 20}, "concurrency": 50, "group_concurrency": 5, "retention": {"dead": {"age": "30d", "count": 100_000}}},
+    f.TypeFields: {"retry": {"max_attempts": 8, "base": "5s"}, "timeout": "30s", "schema": _SCHEMA, "concurrency": 10, "breaker": {"failure_rate": 0.5}},
+    f.GroupFields: {"weight": 3, "rate": "100/m"},
     f.ReplayDeadFields: {"fingerprint": "624b85d6970f50b1", "rate": "100/m", "stop_after_failures": 5},
     f.PurgeDeadFields: {"before": "2026-10-01T00:00:00Z", "limit": 1_000},
     f.PurgeFields: {"state": "succeeded", "older_than": "7d"},
@@ -136,6 +143,8 @@ ANSWERED: Mapping[type[Any], Any] = {
     f.QueuesShown: {"items": [_QUEUE], "next_cursor": None},
     f.TypeShown: _TYPE,
     f.TypesShown: {"items": [_TYPE], "next_cursor": None},
+    f.GroupPolicyShown: _GROUP,
+    f.GroupPoliciesShown: {"items": [_GROUP], "next_cursor": None},
     f.StatsShown: {"items": [_STATS], "next_cursor": None},
     f.AliveShown: {"status": "alive"},
     f.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": 1},

@@ -14,8 +14,10 @@ from ..errors import Fault, Invalid, NotFound, WrongState
 from ..events import wait_ended
 from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields
 from ..job import Job, NewJob, State, faults_of, new_key, split_id
+from ..limits import COSTLIEST
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
+from .limits import whole_of
 from .pages import PAGE, cursor, cursor_of, limit_of
 from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SCHEMAS, SETTINGS, STORE
 from .problems import Refusal
@@ -171,6 +173,7 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         timeout_ms=read_with(fields.timeout, "/timeout", duration_ms, faults),
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
         retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
+        cost=whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1,
     )
     check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
@@ -184,7 +187,7 @@ _FRESH = (
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":null,'
     b'"expires_at":null,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
-    b'"schedule":null,"traceparent":null%b}'
+    b'"schedule":null,"traceparent":null%b%b}'
 )
 
 
@@ -206,6 +209,7 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         orjson.dumps(seconds(timeout_ms)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+        b',"cost":%d' % job.cost if job.cost != 1 else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
     )
 

@@ -13,13 +13,13 @@ from .. import retry as retry_policy
 from ..doorbell import TAKEN_OVER, Doorbell
 from ..errors import Fault, Invalid, SchedulerError, StoreUnavailable
 from ..fields import LeaseFields, LeaseShown
-from ..job import WORKER_NAME, Claimed, Job, State, parse_course, raw_json
+from ..job import TYPE_NAME, WORKER_NAME, Claimed, Job, State, parse_course, raw_json
 from ..joining import Call
 from ..logs import get_logger
 from ..outcomes import Bury, Claim, Release, TypePolicy
 from ..store import Store
-from ..times import duration_ms, seconds
 from ..upkeep import sweep
+from .limits import within
 from .parts import BEHIND, DOORBELL, POLLS, PRESENCE, REQUEST_ID, SETTINGS, STORE, stamp
 from .routes import Table, json_answer, queue_name
 from .server import hang_up_cancels
@@ -34,11 +34,14 @@ REMEMBERED = 30.0
 LEASE_MS = 1_000, 12 * 3_600_000
 """The shortest and the longest lease."""
 
+MOST_TYPES = 100
+"""Types that a lease may name."""
+
 
 class Asked:
     """What a caller wants, checked."""
 
-    __slots__ = ("count", "lease_ms", "queue", "repeats", "turn", "wait", "worker")
+    __slots__ = ("count", "lease_ms", "queue", "repeats", "turn", "types", "wait", "worker")
 
     def __init__(self, fields: LeaseFields, queue: str, default_lease_ms: int) -> None:
         """Raises Invalid with all that is wrong."""
@@ -56,6 +59,14 @@ class Asked:
         self.repeats = fields.request_id is not None
         if fields.request_id is not None and not WORKER_NAME.fullmatch(fields.request_id):
             faults.append(Fault("/request_id", "1 to 128 letters, digits, '.', '_', ':', '@' or '-'"))
+        if fields.types is not None and not 1 <= len(fields.types) <= MOST_TYPES:
+            faults.append(Fault("/types", f"1 to {MOST_TYPES} types"))
+        faults += [
+            Fault(f"/types/{n}", "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
+            for n, name in enumerate(fields.types or ())
+            if not TYPE_NAME.fullmatch(name)
+        ]
+        self.types = tuple(dict.fromkeys(fields.types or ()))
         if faults:
             raise Invalid(faults)
 
@@ -93,18 +104,6 @@ def check_worker(name: str, faults: list[Fault]) -> None:
         faults.append(Fault("/worker", "1 to 128 letters, digits, '.', '_', ':', '@' or '-'"))
 
 
-def within(value: float | str, path: str, least: int, most: int, faults: list[Fault]) -> int:
-    """Milliseconds of a duration between two bounds; 0 after a fault was added."""
-    try:
-        found = duration_ms(value)
-    except ValueError as error:
-        faults.append(Fault(path, str(error)))
-        return 0
-    if not least <= found <= most:
-        faults.append(Fault(path, f"from {seconds(least)} to {seconds(most)} s"))
-    return found
-
-
 @table.add("POST", "/v1/queues/{queue}/lease", {200: LeaseShown}, body=LeaseFields)
 async def lease(request: web.Request, fields: LeaseFields) -> web.StreamResponse:
     """Claim jobs for a worker, waiting up to `wait` for the first. The same `request_id`: the same jobs."""
@@ -122,6 +121,7 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
     """What there is for this worker, at the latest when its time is over."""
     loop, polls, doorbell = asyncio.get_running_loop(), request.app[POLLS], request.app[DOORBELL]
     until = loop.time() + asked.wait
+    rung = False
     while True:
         try:
             claim = await _claim_once(request, asked, max(0.0, until - loop.time()))
@@ -130,6 +130,9 @@ async def _claim(request: web.Request, asked: Asked) -> list[Claimed]:
             raise
         pause = TAKEN_OVER if claim.jobs else max(0.02, claim.wait_ms / 1000)
         doorbell.remind(asked.queue, pause, asked.worker)
+        if rung and asked.types and not claim.jobs:
+            # What became runnable is of another type, for others who wait.
+            doorbell.hand_on(asked.queue)
         # No time to wait and no job: that request was answered before, and nothing of it stands.
         answered = not claim.jobs and claim.wait_ms == 0
         left = until - loop.time()
@@ -146,7 +149,7 @@ async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
     store, settings = request.app[STORE], request.app[SETTINGS]
     call = store.claim_call(
         asked.queue, worker=asked.worker, turn=asked.turn, count=asked.count, lease_ms=asked.lease_ms,
-        period_ms=settings.watchdog_interval_ms, patience_ms=round(left * 1000),
+        period_ms=settings.watchdog_interval_ms, patience_ms=round(left * 1000), types=asked.types,
     )  # fmt: skip
     running = asyncio.ensure_future(_run(request, asked, call))
     try:
@@ -275,6 +278,7 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
         errors=course.errors,
         traceparent=record.header.get("traceparent"),
         copied_from=record.header.get("copied_from"),
+        cost=record.cost,
     )
 
 

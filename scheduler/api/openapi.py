@@ -25,6 +25,7 @@ _PATH_PARAMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "id": ("The id of a job, as it was answered.", {"type": "string"}),
     "queue": ("The name of a queue.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
     "operation": ("The id of an operation, as it was answered.", {"type": "string"}),
+    "group": ("The name of a group.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}),
     "type": ("The name of a type.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
 }
 _HEADERS: Mapping[str, Mapping[str, Any]] = {
@@ -44,7 +45,7 @@ _ABOUT = """Jobs go in, workers lease them, settle them, and none is lost.
 
 - **Base** `/v1`, JSON, UTF-8. A field or query parameter that nobody knows is refused by its name.
 - **Times** go out as RFC 3339 with milliseconds and `Z`, and come in as RFC 3339 with an offset. **Durations** come in as seconds or as `"250ms" "30s" "5m" "2h" "7d"`,
-  and go out as seconds. A **rate** is `"100/m"` or `{"limit", "per"}`.
+  and go out as seconds. A **rate** is `"100/m"` or `{"limit", "per", "burst"?}`.
 - **Errors** are `application/problem+json` (RFC 9457): decide by `code`, show `detail`; `errors[].path` is a JSON Pointer into the body, or `/name` of a query parameter.
   A 503 and a 507 have `Retry-After`; with an `id` the job may stand: repeat the call with this id.
 - **Lists** answer `items` and `next_cursor`. A page may be short, or empty, and still have a cursor: only `null` is the end.
@@ -56,8 +57,9 @@ _ABOUT = """Jobs go in, workers lease them, settle them, and none is lost.
 _TAGS = {
     "jobs": "Enqueue jobs, look at them, change them while they wait, cancel them.",
     "work": "Lease jobs and settle them: a worker in any language.",
-    "queues": "What stands in queues, what they keep; pause, purge, obliterate.",
-    "types": "Retry policy, timeout and payload schema of a queue's types.",
+    "queues": "What stands in queues, what they keep, how fast they go; pause, purge, obliterate.",
+    "types": "Retry policy, timeout, payload schema and limits of a queue's types.",
+    "groups": "Weights and limits of a queue's groups: tenants, customers, whatever takes turns.",
     "dlq": "The dead-letter queue: what died, of what, and how to run it again.",
     "operations": "Acts over all jobs that match, which run on the server.",
     "stats": "Rates and percentiles.",

@@ -22,7 +22,8 @@ from ..fields import (
 from ..job import LONGEST_DELAY_MS
 from ..outcomes import DEFAULT_RETENTION, KEPT, STRICT_STEP, Census, kept_fields, queue_document
 from ..times import duration_ms
-from .lease import within
+from .limits import at_once as at_once_of
+from .limits import rate_of, within
 from .operations import at_once, plan_of_purge
 from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
@@ -32,6 +33,8 @@ table = Table()
 
 AGING_MS = 100, 365 * 86_400_000
 """The shortest and the longest wait that a level of priority may be worth."""
+
+LIMITS = ("rate", "group_rate", "concurrency", "group_concurrency")
 
 
 @table.add("GET", "/v1/queues", {200: QueuesShown}, query=PAGE)
@@ -63,7 +66,7 @@ async def get_queue(request: web.Request, _: None) -> web.Response:
 async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     """Create a queue, or replace its configuration: what is left out is as by default."""
     queue = queue_name(request, new=True)
-    lifted = {"paused": "", "step": "", "max_length": ""} | {
+    lifted = dict.fromkeys(("paused", "step", "max_length", *LIMITS), "") | {
         field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)
     }
     changes = lifted | _changes(fields)
@@ -191,6 +194,13 @@ def _changes(fields: QueueFields) -> dict[str, str]:
         changes["max_length"] = (
             "" if fields.max_length is None else _count(fields.max_length, "/max_length", faults)
         )
+    for name in ("rate", "group_rate"):
+        if (value := getattr(fields, name)) is not UNSET:
+            rate = rate_of(value, f"/{name}", faults)
+            changes[name] = "" if rate is None else rate.text()
+    for name in ("concurrency", "group_concurrency"):
+        if (value := getattr(fields, name)) is not UNSET:
+            changes[name] = str(at_once_of(value, f"/{name}", faults) or "")
     retention = fields.retention
     if retention is None:
         changes |= {field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from aiohttp import hdrs, web
 
 from ..errors import Fault, Invalid, NotFound
 from ..job import split_id
-from ..keys import QUEUE_NAME
+from ..keys import JOB_KEY, QUEUE_NAME
 from ..settings import Settings
 from ..times import typed_duration_ms
 from .auth import check_site
@@ -26,6 +27,8 @@ LinesHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 Answer = type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None
 """What a call answers with a status: a type, one of several, or nothing."""
+
+_NAMED = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
 
 SMALL = 64 * 1024
 """Bytes that a body may have beside a payload, or without one."""
@@ -224,11 +227,17 @@ def type_name(request: web.Request, *, new: bool = False) -> str:
     return _name(request, "type", new=new)
 
 
-def _name(request: web.Request, what: str, *, new: bool) -> str:
+def group_name(request: web.Request, *, new: bool = False) -> str:
+    """The group of the address, likewise."""
+    return _name(request, "group", new=new, like=JOB_KEY, takes="1 to 128 letters, digits, '.', '_' or '-'")
+
+
+def _name(
+    request: web.Request, what: str, *, new: bool, like: re.Pattern[str] = QUEUE_NAME, takes: str = _NAMED
+) -> str:
     text = request.match_info[what]
-    if QUEUE_NAME.fullmatch(text):
+    if like.fullmatch(text):
         return text
-    takes = "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
     if new:
         raise Invalid([Fault(f"/{what}", takes)])
     raise NotFound(f"there is no such {what}: a name is {takes}")

@@ -18,7 +18,8 @@ from ..outcomes import Ack, Bury, Extend, Nack, Note, Release
 from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
 from ..store import Store
-from .lease import LEASE_MS, check_worker, within
+from .lease import LEASE_MS, check_worker
+from .limits import within
 from .parts import BEHIND, PRESENCE, SETTINGS, STORE
 from .routes import Table, json_answer, large, queue_name
 

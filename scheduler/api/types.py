@@ -11,13 +11,14 @@ from orjson import Fragment
 
 from .. import retry as retry_policy
 from ..errors import Changed, Fault, Invalid, NotFound
-from ..fields import RetryFields, TypeFields, TypeShown, TypesShown
+from ..fields import Nothing, RetryFields, TypeFields, TypeShown, TypesShown
+from ..limits import in_force
 from ..outcomes import Census, TypePolicy
 from ..schemas import SchemaInvalid, compiled
 from ..store import Store
 from ..times import seconds
 from .jobs import retry_of
-from .lease import within
+from .limits import at_once, breaker_of, changed, rate_of, shown, within
 from .pages import PAGE, page_of
 from .parts import SCHEMAS, STORE
 from .queues import etag, expected
@@ -72,16 +73,12 @@ async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
     With `declared` a worker tells what its code says, as workers beside the store do when they start.
     """
     queue, name = queue_name(request, new=True), type_name(request, new=True)
-    faults: list[Fault] = []
-    policy = TypePolicy(
-        _timeout(fields, None, faults), _retry(fields, None, faults), _schema(fields, None, faults)
-    )
-    if faults:
-        raise Invalid(faults)
     if _is_declared(request):
-        return await _declare(request, queue, name, policy)
+        return await _declare(request, queue, name, _policy(fields))
+    _policy(fields)  # what is wrong is said without the store
     store = request.app[STORE]
     census, before, declared = await _maybe_standing(store, queue, name)
+    policy = _policy(fields, declared=declared)
     expect = expected(request, census.version if census and before else None)
     version = await store.configure_type(queue, name, policy, expect=expect)
     request.app[SCHEMAS].changed(queue)
@@ -89,6 +86,8 @@ async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
 
 
 async def _declare(request: web.Request, queue: str, name: str, policy: TypePolicy) -> web.Response:
+    if policy.paused:
+        raise Invalid([Fault("/paused", "code declares no pause")])
     store = request.app[STORE]
     census, as_set, before = await _maybe_standing(store, queue, name)
     version = census.version if census else None
@@ -115,23 +114,43 @@ def _is_declared(request: web.Request) -> bool:
 async def patch_type(request: web.Request, fields: TypeFields) -> web.Response:
     """Change a type's policy: what is left out stays, null lifts."""
     queue, name = queue_name(request), type_name(request)
+    return await _patched(request, queue, name, fields)
+
+
+async def _patched(request: web.Request, queue: str, name: str, fields: TypeFields) -> web.Response:
+    """Merges fields into what is set. Raises NotFound, Changed."""
     store = request.app[STORE]
     while True:
         census, before, declared = await _standing(store, queue, name)
-        if before is None and declared == _NOBODY:
+        if before is None and declared == _NOBODY and isinstance(fields.paused, UnsetType):
             raise _unknown(queue, name)
-        faults: list[Fault] = []
-        policy = TypePolicy(
-            _timeout(fields, before, faults), _retry(fields, before, faults), _schema(fields, before, faults)
-        )
-        if faults:
-            raise Invalid(faults)
+        policy = _policy(fields, before or _NOBODY, declared)
         expected(request, census.version)
+        if policy == before or (before is None and policy == _NOBODY):
+            return _answer(queue, name, before, declared, census.version)
         # It was merged into what stood a moment ago; somebody else's change in between is merged into anew.
         with suppress(Changed):
             version = await store.configure_type(queue, name, policy, expect=census.version)
             request.app[SCHEMAS].changed(queue)
             return _answer(queue, name, policy, declared, version)
+
+
+@table.add(
+    "POST", f"{_PATH}/pause", {200: TypeShown}, body=Nothing, optional=True,
+    codes=("not_found", "precondition_failed"), headers=("ETag",),
+)  # fmt: skip
+async def pause_type(request: web.Request, _: Nothing) -> web.Response:
+    """Claim no more jobs of a type. What runs goes on."""
+    return await _patched(request, queue_name(request), type_name(request), TypeFields(paused=True))
+
+
+@table.add(
+    "POST", f"{_PATH}/resume", {200: TypeShown}, body=Nothing, optional=True,
+    codes=("not_found", "precondition_failed"), headers=("ETag",),
+)  # fmt: skip
+async def resume_type(request: web.Request, _: Nothing) -> web.Response:
+    """Let jobs of a paused type be claimed again."""
+    return await _patched(request, queue_name(request), type_name(request), TypeFields(paused=False))
 
 
 @table.add("DELETE", _PATH, {204: None}, codes=("not_found", "precondition_failed"))
@@ -169,16 +188,38 @@ def _unknown(queue: str, name: str) -> NotFound:
     return NotFound(f"nothing is set for the type {name!r} of the queue {queue!r}")
 
 
-def _timeout(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -> int | None:
+def _policy(fields: TypeFields, before: TypePolicy = _NOBODY, declared: TypePolicy = _NOBODY) -> TypePolicy:
+    """What was set, changed in what was said. Raises Invalid with all that is wrong."""
+    faults: list[Fault] = []
+    policy = TypePolicy(
+        timeout_ms=_timeout(fields, before, faults),
+        retry=_retry(fields, before, faults),
+        schema=_schema(fields, before, faults),
+        rate=changed(fields.rate, before.rate, declared.rate, lambda v: rate_of(v, "/rate", faults)),
+        concurrency=changed(
+            fields.concurrency, before.concurrency, declared.concurrency,
+            lambda v: at_once(v, "/concurrency", faults),
+        ),
+        paused=before.paused if isinstance(fields.paused, UnsetType) else bool(fields.paused),
+        breaker=changed(
+            fields.breaker, before.breaker, declared.breaker, lambda v: breaker_of(v, before.breaker, faults)
+        ),
+    )  # fmt: skip
+    if faults:
+        raise Invalid(faults)
+    return policy
+
+
+def _timeout(fields: TypeFields, before: TypePolicy, faults: list[Fault]) -> int | None:
     value = fields.timeout
     if isinstance(value, UnsetType):
-        return before.timeout_ms if before else None
+        return before.timeout_ms
     return None if value is None else within(value, "/timeout", 1, retry_policy.LONGEST_TIMEOUT_MS, faults)
 
 
-def _retry(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -> dict[str, Any] | None:
+def _retry(fields: TypeFields, before: TypePolicy, faults: list[Fault]) -> dict[str, Any] | None:
     value = fields.retry
-    stood = dict(before.retry or {}) if before else {}
+    stood = dict(before.retry or {})
     if isinstance(value, UnsetType):
         return stood or None
     if not isinstance(value, RetryFields):
@@ -189,10 +230,10 @@ def _retry(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -
     return stood | (retry_of(value, faults) or {}) or None
 
 
-def _schema(fields: TypeFields, before: TypePolicy | None, faults: list[Fault]) -> bytes | None:
+def _schema(fields: TypeFields, before: TypePolicy, faults: list[Fault]) -> bytes | None:
     value = fields.schema
     if isinstance(value, UnsetType):
-        return before.schema if before else None
+        return before.schema
     text = bytes(value).strip()
     if text == b"null":
         return None
@@ -218,8 +259,15 @@ def document(queue: str, name: str, as_set: TypePolicy, declared: TypePolicy) ->
         "retry": retry_policy.shown(as_set.retry or {}),
         "timeout": None if as_set.timeout_ms is None else seconds(as_set.timeout_ms),
         "schema": None if as_set.schema is None else Fragment(as_set.schema),
+        "rate": shown(as_set.rate),
+        "concurrency": shown(as_set.concurrency),
+        "paused": as_set.paused,
+        "breaker": shown(as_set.breaker),
         "in_force": {
             "retry": retry_policy.shown(retry_policy.in_force(declared.retry or {}, as_set.retry or {})),
             "timeout": seconds(timeouts[0] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS),
+            "rate": shown(in_force(as_set.rate, declared.rate)),
+            "concurrency": shown(in_force(as_set.concurrency, declared.concurrency)),
+            "breaker": shown(in_force(as_set.breaker, declared.breaker)),
         },
     }

@@ -32,7 +32,7 @@ COMMANDS = {
     "enqueue": ("jobs", "puts a job into a queue"),
     "job": ("jobs", "shows a job, or acts on it"),
     "jobs": ("lists", "lists jobs"),
-    "queue": ("queues", "lists and shows queues; pauses, resumes, purges them"),
+    "queue": ("queues", "lists and shows queues; limits, pauses, resumes, purges them"),
     "dlq": ("dlq", "the dead-letter queue of a queue: list, groups, replay, purge"),
     "workers": ("queues", "lists workers, and what runs where"),
     "config": ("config", "the settings: show, check, schema, env"),

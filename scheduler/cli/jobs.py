@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
 from ..job import Job, NewJob, check, new_key, split_id
+from ..limits import COSTLIEST
 from ..settings import Settings
 from ..times import parse_rfc3339, typed_duration_ms
 from .common import (
@@ -76,13 +77,16 @@ def _place_of(raw: bytes) -> str:
 @click.option("--run-at", help="RFC 3339 with an offset.")
 @click.option("--group", type=KEY, help="The group whose turn it takes.")
 @click.option("--tag", "tags", type=KEY, multiple=True, help="May be given more than once.")
+@click.option(
+    "--cost", type=click.IntRange(1, COSTLIEST), default=1, help="How much of a rate its start uses [1]."
+)
 @click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
 @json_option
 @with_settings
 def enqueue(
     type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
-    group: str | None, tags: tuple[str, ...], timeout: str | None, max_attempts: int | None, as_json: bool, settings: Settings,
+    group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None, as_json: bool, settings: Settings,
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
     key = job_id or new_key()
@@ -100,6 +104,7 @@ def enqueue(
         run_at_ms=said(parse_rfc3339, run_at, "--run-at"),
         group=group,
         tags=tags,
+        cost=cost,
         timeout_ms=said(typed_duration_ms, timeout, "--timeout"),
         retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
     )

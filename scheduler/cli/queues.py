@@ -11,6 +11,7 @@ from ..keys import STATES
 from ..settings import Settings
 from ..times import typed_duration_ms
 from .common import (
+    KEY,
     QUEUE,
     TYPE,
     Group,
@@ -32,7 +33,7 @@ PURGED = tuple(state for state in STATES if state != "running")
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Queues: what stands in them; pause them, resume them."""
+    """Queues: what stands in them; limit them, pause them, resume them."""
 
 
 @queue.command("list")
@@ -86,22 +87,111 @@ def show(queue: str, as_json: bool, settings: Settings) -> None:
     _print(run(_seen(queue, settings)), as_json=as_json)
 
 
-@queue.command("pause")
+_LIMITS = ("rate", "concurrency", "group_rate", "group_concurrency")
+
+
+@queue.command("set")
 @click.argument("queue", metavar="Q", type=QUEUE)
+@click.option("--rate", help='How many jobs start in how long: "100/m" (s, m, h, d).')
+@click.option("--group-rate", help="The same for each group.")
+@click.option("--group-concurrency", help="The same for each group.")
 @json_option
 @with_settings
-def pause(queue: str, as_json: bool, settings: Settings) -> None:
-    """Claim nothing more from the queue Q. What runs goes on."""
-    _print(run(_seen(queue, settings, {"paused": "1"})), as_json=as_json)
+@click.option("--concurrency", help="How many run at once.")  # here it is no setting of a worker
+def set_limits(queue: str, as_json: bool, settings: Settings, **limits: str | None) -> None:
+    """Limit the queue Q, for all its workers together. What is left out stays, "none" lifts."""
+    changes = {name: _limit(name, text) for name, text in limits.items() if text is not None}
+    if not changes:
+        raise click.UsageError(f"say at least one of {', '.join(_option(name) for name in _LIMITS)}")
+    _print(run(_seen(queue, settings, changes)), as_json=as_json)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _limit(name: str, text: str) -> str:
+    """A limit as it is stored. Raises click.BadParameter."""
+    from ..limits import MOST_AT_ONCE, parse_rate  # noqa: PLC0415 - help does without
+
+    if text == "none":
+        return ""
+    if name.endswith("rate"):
+        rate = said(parse_rate, text, _option(name))
+        return "" if rate is None else rate.text()
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_AT_ONCE:
+        raise click.BadParameter(
+            f'a whole number from 1 to {MOST_AT_ONCE}, or "none"', param_hint=_option(name)
+        )
+    return str(int(text))
+
+
+def _one_of(function: Any) -> Any:
+    """Options that name a part of a queue."""
+    function = click.option("--group", type=KEY, help="Only this group of it.")(function)
+    return click.option("--type", "kind", type=TYPE, help="Only this type of it.")(function)
+
+
+@queue.command("pause")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@_one_of
+@json_option
+@with_settings
+def pause(queue: str, kind: str | None, group: str | None, as_json: bool, settings: Settings) -> None:
+    """Claim nothing more from the queue Q, or from one type or group of it. What runs goes on."""
+    _paused(queue, kind, group, settings, paused=True, as_json=as_json)
 
 
 @queue.command("resume")
 @click.argument("queue", metavar="Q", type=QUEUE)
+@_one_of
 @json_option
 @with_settings
-def resume(queue: str, as_json: bool, settings: Settings) -> None:
-    """Let the paused queue Q be claimed from again."""
-    _print(run(_seen(queue, settings, {"paused": ""})), as_json=as_json)
+def resume(queue: str, kind: str | None, group: str | None, as_json: bool, settings: Settings) -> None:
+    """Let what was paused be claimed again: the queue Q, or one type or group of it."""
+    _paused(queue, kind, group, settings, paused=False, as_json=as_json)
+
+
+def _paused(
+    queue: str, kind: str | None, group: str | None, settings: Settings, *, paused: bool, as_json: bool
+) -> None:
+    if kind is not None and group is not None:
+        raise click.UsageError("--type or --group, not both")
+    if kind is None and group is None:
+        _print(run(_seen(queue, settings, {"paused": "1" if paused else ""})), as_json=as_json)
+        return
+
+    async def work() -> None:
+        async with connected(settings, queue=queue) as store:
+            while True:
+                version = (await store.census(queue)).version
+                with suppress(Changed):  # somebody else changed it in between: his change stays
+                    if group is not None:
+                        policy = await store.group_policy(queue, group)
+                        await store.configure_group(
+                            queue, group, replace(policy, paused=paused), expect=version
+                        )
+                    elif kind is not None:
+                        [(as_set, _)] = await store.run(store.policies_call(queue, [kind]))
+                        if as_set is not None or paused:
+                            changed = replace(as_set or TypePolicy(), paused=paused)
+                            await store.configure_type(queue, kind, changed, expect=version)
+                    return
+
+    from contextlib import suppress  # noqa: PLC0415 - help does without
+
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from ..errors import Changed  # noqa: PLC0415
+    from ..outcomes import TypePolicy  # noqa: PLC0415
+
+    run(work())
+    what = {"type": kind} if group is None else {"group": group}
+    if as_json:
+        print_json({"queue": queue, **what, "paused": paused})
+    else:
+        [(name, value)] = what.items()
+        print(f"the {name} {value} of {queue} is {'paused' if paused else 'not paused'}")
 
 
 @queue.command("purge")
@@ -181,9 +271,24 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
             "workers": document["workers"],
             **({} if wait is None else {"first waits": span(wait)}),
             **{state: count for state, count in counts.items() if count},
+            **{
+                name.replace("_", " "): _shown(document[name])
+                for name in _LIMITS
+                if document[name] is not None
+            },
             "keeps": document["in_force"]["retention"],
         }
     )
+
+
+def _shown(limit: Any) -> Any:
+    """A limit for people."""
+    if not isinstance(limit, dict):
+        return limit
+    from .draw import span  # noqa: PLC0415 - help does without
+
+    burst = f", bursts of {limit['burst']}" if limit["burst"] else ""
+    return f"{limit['limit']} in {span(limit['per'])}{burst}"
 
 
 @click.group(cls=Group)

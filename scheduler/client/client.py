@@ -25,6 +25,7 @@ from ..documents import (
 )
 from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, SchedulerError
 from ..fields import (
+    GroupPolicyShown,
     GroupShown,
     LineShown,
     OperationShown,
@@ -126,6 +127,7 @@ class Client:
         timeout: Duration | None = None,  # noqa: ASYNC109 - of the job, the word of its document
         retry: Retry | Mapping[str, Any] | None = None,
         retention: Duration | None = None,
+        cost: int | None = None,
     ) -> Handle:
         """A new job, and its handle. The same `id` and request again is the same job: `handle.duplicate`.
 
@@ -136,6 +138,7 @@ class Client:
         options = {
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
             "tags": tags, "timeout": timeout, "retry": retry, "retention": retention,
+            "cost": cost,
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
@@ -425,12 +428,37 @@ class Queue:
         async for found in pages(self._transport, f"{self._path}/types", TypeShown, {"limit": 500}):
             yield found
 
+    async def pause_type(self, type: str) -> TypeShown:
+        """No more jobs of a type are claimed; what runs goes on."""
+        path = f"{self._path}/types/{part(type)}/pause"
+        return (await self._transport.call("POST", path, safe=True)).read(TypeShown)
+
+    async def resume_type(self, type: str) -> TypeShown:
+        """Jobs of a type are claimed again."""
+        path = f"{self._path}/types/{part(type)}/resume"
+        return (await self._transport.call("POST", path, safe=True)).read(TypeShown)
+
     async def set_type(self, type: str, **policy: Any) -> TypeShown:
-        """Sets `retry` and `timeout` of a type, in place of what was set before."""
+        """Sets `retry timeout schema rate concurrency paused breaker` of a type, in place of what was set before."""
         answer = await self._transport.call(
             "PUT", f"{self._path}/types/{part(type)}", as_sent(policy), safe=True
         )
         return answer.read(TypeShown)
+
+    async def set_group(self, group: str, **policy: Any) -> GroupPolicyShown:
+        """Changes `weight`, `rate`, `concurrency` and `paused` of a group: what is left out stays, None lifts."""
+        path = f"{self._path}/groups/{part(group)}"
+        return (await self._transport.call("PATCH", path, policy, safe=True)).read(GroupPolicyShown)
+
+    async def group(self, group: str) -> GroupPolicyShown:
+        """The policy of a group, also of one that was given none."""
+        path = f"{self._path}/groups/{part(group)}"
+        return (await self._transport.call("GET", path, safe=True)).read(GroupPolicyShown)
+
+    async def groups(self) -> AsyncIterator[GroupPolicyShown]:
+        """The groups that have a policy of their own, by name."""
+        async for found in pages(self._transport, f"{self._path}/groups", GroupPolicyShown, {"limit": 500}):
+            yield found
 
     async def dead(
         self,

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from ..documents import Leased, Listed
 from ..fields import (
+    GroupPolicyShown,
     GroupShown,
     LineShown,
     OperationShown,
@@ -247,6 +248,21 @@ class SyncQueue:
 
     def set_type(self, type: str, **policy: Any) -> TypeShown:
         return self._thread.run(self._queue.set_type(type, **policy))
+
+    def pause_type(self, type: str) -> TypeShown:
+        return self._thread.run(self._queue.pause_type(type))
+
+    def resume_type(self, type: str) -> TypeShown:
+        return self._thread.run(self._queue.resume_type(type))
+
+    def set_group(self, group: str, **policy: Any) -> GroupPolicyShown:
+        return self._thread.run(self._queue.set_group(group, **policy))
+
+    def group(self, group: str) -> GroupPolicyShown:
+        return self._thread.run(self._queue.group(group))
+
+    def groups(self) -> Iterator[GroupPolicyShown]:
+        return _each(self._thread, self._queue.groups())
 
     def dead(self, **filters: Any) -> Iterator[Listed]:
         return _each(self._thread, self._queue.dead(**filters))

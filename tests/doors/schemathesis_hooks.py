@@ -12,7 +12,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 IN_WORDS = {
     "a cursor is one that was answered": r"/cursor",
-    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging)",
+    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for)",
     "a time lies between now and ten years, and is one of the calendar": r"(/.*)?/(run_at|before)",
     "the name of the queue is repeated": r"/confirm",
     "an id is of the queue that is named": r"/id|/ids/\d+",
@@ -21,6 +21,7 @@ IN_WORDS = {
     "ids or a filter; a fingerprint is of a dead job": r"/ids|/filter|/filter/fingerprint",
     "a schema is valid by its own standard, and names nothing elsewhere": r"/schema(/.*)?",
     "a payload fits the schema of its type": r"/payload(/.*)?",
+    "a rate is of at most a million in a second": r"/rate|/group_rate",
     "all items of a call together have a limit": r"/(ack|nack|release|extend)",
 }  # fmt: skip
 """Why a request that the document's schemas allow may be refused as a 422, and where it says so."""

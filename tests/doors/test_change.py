@@ -182,6 +182,7 @@ async def test_a_running_job_is_not_deleted(api):
 async def test_a_copy_is_a_new_job_like_it(api):
     fields = {
         "priority": 3, "group": "g", "tags": ["x"], "timeout": 90, "retry": {"max_attempts": 7, "base": "1m"}, "retention": "2d",
+        "cost": 7,
     }  # fmt: skip
     made = await api.enqueue(payload={"n": 1.0}, delay="1h", **fields)
     answer = await api.post(f"{JOB}/copy")
@@ -193,14 +194,14 @@ async def test_a_copy_is_a_new_job_like_it(api):
     assert {**made, **its_own, "state": "ready", "run_at": None, "copied_from": "mail:a"} == answer.doc
     assert 3 == len({made["id"], answer.doc["id"], again.doc["id"]})
     [header] = [await api.redis.hget(keys().at("jobs"), answer.doc["id"].split(":")[1])]
-    assert b"|r172800000|" in header.split(b"\n")[0]
+    assert b"|r172800000 g:g c:7|" in header.split(b"\n")[0]
 
 
 async def test_a_copy_may_differ_in_every_field(api):
     await api.enqueue(payload=1, priority=3, group="g", tags=["x"], timeout=90, retry={"max_attempts": 7})
     fields = {
         "type": "other", "queue": "reports", "payload": [2], "id": "b", "priority": -1, "delay": 60, "group": "h",
-        "tags": ["y"], "timeout": 30, "retry": {"max_attempts": 2}, "retention": 0,
+        "tags": ["y"], "timeout": 30, "retry": {"max_attempts": 2}, "retention": 0, "cost": 2,
     }  # fmt: skip
     job = (await api.post(f"{JOB}/copy", fields)).doc
 

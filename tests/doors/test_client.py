@@ -225,6 +225,15 @@ async def test_queues_types_workers_stats_and_dead_letters(api, jobs):
     assert 60 == (await mail.configure(retention={"dead": {"age": 60}})).retention.dead.age
     assert 3 == (await mail.set_type("send", retry={"max_attempts": 3})).in_force.retry.max_attempts
     assert ["send"] == [found.type async for found in mail.types()]
+    assert (await mail.pause_type("send")).paused
+    assert not (await mail.resume_type("send")).paused
+    assert (100, 5) == (
+        (limited := await mail.configure(rate="100/m", group_concurrency=5)).rate.limit,
+        limited.group_concurrency,
+    )
+    assert 3 == (await mail.set_group("acme", weight=3)).weight
+    assert 5 == (await mail.group("other")).in_force.concurrency
+    assert ["acme"] == [found.group async for found in mail.groups()]
     await api.dead()
     assert 1 == (await mail.show()).counts.dead
     [letter] = [letter async for letter in mail.dead(kind="Boom")]

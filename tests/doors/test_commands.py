@@ -177,6 +177,28 @@ def test_a_queue_is_shown_paused_and_resumed_as_rest_does(servers: Servers, comm
     assert [["mail", "paused"], ["reports", "–"]] == [line[:2] for line in lines]
     assert "paused             false" in command("queue", "resume", "mail")
     assert "there is no queue 'nowhere'" in command("queue", "pause", "nowhere", status=1)
+    command("queue", "set", "mail", status=2)
+    for option, value in (
+        ("--rate", "5"),
+        ("--group-rate", "0/s"),
+        ("--concurrency", "0"),
+        ("--group-concurrency", "1.5"),
+    ):
+        assert option in command("queue", "set", "mail", option, value, status=2)
+    limited = json.loads(
+        command("queue", "set", "mail", "--rate", "100/m", "--group-concurrency", "5", "--json")
+    )
+    assert ({"limit": 100, "per": 60, "burst": 0}, 5) == (limited["rate"], limited["group_concurrency"])
+    assert "100 in 1m0s" in (shown := command("queue", "show", "mail"))
+    assert "group concurrency  5" in shown
+    assert None is json.loads(command("queue", "set", "mail", "--rate", "none", "--json"))["rate"]
+    for option, name in (("--type", "send"), ("--group", "acme")):
+        document = {"queue": "mail", option[2:]: name, "paused": True}
+        assert document == json.loads(command("queue", "pause", "mail", option, name, "--json"))
+        assert f"{name} of mail is paused" in command("queue", "pause", "mail", option, name)
+        assert f"{name} of mail is not paused" in command("queue", "resume", "mail", option, name)
+    command("queue", "pause", "mail", "--type", "send", "--group", "acme", status=2)
+    assert "there is no queue 'nowhere'" in command("queue", "pause", "nowhere", "--group", "acme", status=1)
     assert ["mail", "reports"] == [
         item["queue"] for item in json.loads(command("queue", "list", "--json"))["items"]
     ]

@@ -199,7 +199,8 @@ def _cases():
         ({"retry": {"max_crashes": 0}}, "/retry/max_crashes"), ({"retry": {"attempts": 1}}, "/retry/attempts"),
         ({"retry": []}, "/retry"), ({"colour": "red"}, "/colour"), ({"a/b~": 1}, "/a~1b~0"),
         ({"unique": {}}, "/unique"), ({"deadline": 60}, "/deadline"), ({"expires_in": 60}, "/expires_in"),
-        ({"after": []}, "/after"), ({"cost": 1}, "/cost"), ({"state": "ready"}, "/state"),
+        ({"after": []}, "/after"), ({"cost": 0}, "/cost"), ({"cost": 1001}, "/cost"), ({"cost": 1.5}, "/cost"), ({"cost": "2"}, "/cost"),
+        ({"cost": None}, "/cost"), ({"state": "ready"}, "/state"),
     ]  # fmt: skip
 
 

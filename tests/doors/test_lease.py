@@ -341,7 +341,8 @@ async def test_run_out_leases_are_swept_by_who_leases(serving):
         ({"worker": ""}, "/worker"), ({"worker": "a b"}, "/worker"), ({"worker": "x" * 129}, "/worker"),
         ({"worker": "a|b"}, "/worker"), ({"worker": "a\n"}, "/worker"), ({"worker": None}, "/worker"), ({"worker": 1}, "/worker"),
         ({"request_id": ""}, "/request_id"), ({"request_id": "a|b"}, "/request_id"), ({"request_id": 1}, "/request_id"),
-        ({"types": ["send"]}, "/types"), ({"colour": 1}, "/colour"),
+        ({"types": []}, "/types"), ({"types": ["t"] * 101}, "/types"), ({"types": "send"}, "/types"), ({"types": ["a b"]}, "/types/0"),
+        ({"types": ["send", 1]}, "/types/1"), ({"types": ["x" * 65]}, "/types/0"), ({"colour": 1}, "/colour"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_asked_for(api, fields, path):
@@ -376,3 +377,17 @@ async def test_polls_end_when_the_server_does(clients):
 
     assert (200, "ready") == (job.status, job.doc["state"])
     assert (200, []) == (lease.status, lease.doc["jobs"])
+
+
+# -- types -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_is_given_jobs_of_its_types_only(api):
+    for key, kind in (("a", "send"), ("b", "render"), ("c", "other"), ("d", "render")):
+        await api.enqueue(key, type=kind)
+
+    assert ["mail:b", "mail:d"] == [
+        job["id"] for job in await api.lease(max=5, types=["render", "print", "render"])
+    ]
+    assert [] == await api.lease(max=5, types=["print"])
+    assert ["mail:a", "mail:c"] == [job["id"] for job in await api.lease(max=5)]

@@ -15,6 +15,7 @@ DEFAULTS = {
     "max_attempts": 5, "immediate": 1, "base": 2, "factor": 2, "max_delay": 3600, "jitter": 0.5, "non_retryable": [],
     "max_crashes": 3,
 }  # fmt: skip
+UNLIMITED = {"rate": None, "concurrency": None, "breaker": None}
 
 
 async def test_put_sets_a_policy_and_makes_its_queue(api):
@@ -27,7 +28,7 @@ async def test_put_sets_a_policy_and_makes_its_queue(api):
         made.status, made.doc["retry"], made.doc["timeout"],
     )  # fmt: skip
     assert (200, {"max_attempts": 4}, None) == (again.status, again.doc["retry"], again.doc["timeout"])
-    assert {"retry": DEFAULTS | {"max_attempts": 4}, "timeout": 3600} == again.doc["in_force"]
+    assert {"retry": DEFAULTS | {"max_attempts": 4}, "timeout": 3600, **UNLIMITED} == again.doc["in_force"]
     assert again.doc == (await api.get(PATH)).doc
     assert 200 == (await api.get("/v1/queues/mail")).status
     assert ["mail"] == [queue["queue"] for queue in (await api.get("/v1/queues")).doc["items"]]
@@ -162,8 +163,13 @@ async def test_a_type_or_queue_that_is_not_there(api):
         ({"retry": {"max_attempts": "3"}}, "/retry/max_attempts"), ({"retry": {"max_attempts": 1e9}}, "/retry/max_attempts"),
         ({"retry": {"base": "8d"}}, "/retry/base"), ({"retry": {"jitter": 2}}, "/retry/jitter"), ({"retry": []}, "/retry"),
         ({"retry": {"tries": 1}}, "/retry/tries"), ({"timeout": 0}, "/timeout"), ({"timeout": "8d"}, "/timeout"),
-        ({"timeout": "soon"}, "/timeout"), ({"timeout": -1}, "/timeout"), ({"rate": "1/s"}, "/rate"),
-        ({"concurrency": 1}, "/concurrency"), ({"paused": True}, "/paused"), ({"breaker": {}}, "/breaker"), ([], ""),
+        ({"timeout": "soon"}, "/timeout"), ({"timeout": -1}, "/timeout"), ({"rate": "1/w"}, "/rate"),
+        ({"rate": {"limit": 0, "per": 1}}, "/rate/limit"), ({"concurrency": 0}, "/concurrency"), ({"concurrency": 1.5}, "/concurrency"),
+        ({"paused": 1}, "/paused"), ({"breaker": []}, "/breaker"), ({"breaker": {"failure_rate": 0}}, "/breaker/failure_rate"),
+        ({"breaker": {"failure_rate": 1.01}}, "/breaker/failure_rate"), ({"breaker": {"failure_rate": "1"}}, "/breaker/failure_rate"),
+        ({"breaker": {"window": "999ms"}}, "/breaker/window"), ({"breaker": {"window": "25h"}}, "/breaker/window"),
+        ({"breaker": {"minimum": 0}}, "/breaker/minimum"), ({"breaker": {"open_for": 0}}, "/breaker/open_for"),
+        ({"breaker": {"probes": 1001}}, "/breaker/probes"), ({"breaker": {"colour": 1}}, "/breaker/colour"), ([], ""),
     ],
     ids=str,
 )  # fmt: skip

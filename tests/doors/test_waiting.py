@@ -201,3 +201,17 @@ async def test_who_begins_to_wait_while_the_process_stops_is_answered_at_once(ap
 
     assert (200, "scheduled") == (job.status, job.doc["state"])
     assert {"jobs": []} == leased.doc
+
+
+async def test_one_who_cannot_use_a_job_leaves_it_to_the_next_who_waits(api, monkeypatch):
+    for module in ("doorbell", "api.lease"):
+        monkeypatch.setattr(f"scheduler.{module}.TAKEN_OVER", 60.0)  # else they would look in turns anyway
+    await api.enqueue("first")
+    await api.lease()
+    calls: list[asyncio.Task[list[Any]]] = []
+    for types in (["render"], ["print"], ["print", "send"]):
+        calls.append(asyncio.create_task(api.lease(wait=3, worker=f"w{len(calls)}", types=types)))
+        await until(lambda: _held(api, len(calls)))
+    await api.enqueue("a")
+
+    assert [[], [], ["mail:a"]] == [[job["id"] for job in await call] for call in calls]

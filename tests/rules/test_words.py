@@ -38,7 +38,7 @@ SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, a
 
 DOORS = {
     "run": "promote", "rm": "purge", "show": "inspect", "list": "list", "lease": "claim", "settle": "ack nack bury release extend",
-    "pause": "configure", "resume": "configure", "copy": "enqueue", "verify": "verify",
+    "pause": "configure", "resume": "configure", "set": "configure", "copy": "enqueue", "verify": "verify",
 }  # fmt: skip
 """Words that the doors have of their own, and what they lead to."""
 

@@ -386,3 +386,33 @@ async def test_code_without_a_loop_enqueues_and_waits(app, clients):
     assert app._thread is not None
     await asyncio.to_thread(app._thread.run, app.close())
     await app.close()
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"rate": "100"}, {"rate": "0/s"}, {"rate": {"limit": 5}}, {"rate": {"limit": "5", "per": 1}}, {"rate": 5},
+        {"rate": {"limit": 5, "per": 1, "colour": 1}}, {"concurrency": 0}, {"concurrency": 1.5}, {"concurrency": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_limit_that_is_none_is_refused_when_it_is_declared(limit):
+    with pytest.raises(ValueError, match=f"the {next(iter(limit))} of send"):
+
+        @Scheduler().job("send", **limit)
+        async def send(ctx) -> None: ...
+
+
+async def test_a_job_may_cost_more_than_another():
+    app = Scheduler()
+
+    @app.job("send")
+    async def send(ctx) -> None: ...
+
+    async with app.test() as t:
+        job = await send.enqueue(cost_=5)
+        assert 5 == (await job.refresh()).cost
+        for cost in (0, 1_001, 1.5, True):
+            with pytest.raises(Invalid):
+                await send.enqueue(cost_=cost)
+        assert ["succeeded"] == await t.drain()

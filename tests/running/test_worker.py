@@ -11,6 +11,8 @@ import pytest
 
 from scheduler.errors import Permanent, RetryAfter
 from scheduler.job import State
+from scheduler.limits import Rate
+from scheduler.outcomes import TypePolicy
 from scheduler.retry import Retry
 from scheduler.worker import declare_anew
 from tests.running.conftest import QUEUE, Bench
@@ -78,6 +80,17 @@ async def test_the_policy_that_the_code_declares_is_shown(bench: Bench):
     job = await bench.ended(await bench.enqueue("nothing"))
 
     assert (7, 5_000) == (job.max_attempts, job.timeout_ms)
+
+
+async def test_limits_that_the_code_declares_are_told_to_the_queue(bench: Bench):
+    async def nothing(ctx) -> None: ...
+
+    bench.handler("nothing", nothing, rate={"limit": 100, "per": "1m", "burst": 5}, concurrency=3)
+    bench.work()
+    await bench.ended(await bench.enqueue("nothing"))
+
+    declared = TypePolicy(rate=Rate(100, 60_000, 5), concurrency=3)
+    assert (TypePolicy(), declared) == (await bench.store.types(QUEUE))["nothing"]
 
 
 async def test_a_queue_that_was_obliterated_hears_anew_what_the_code_declares(bench: Bench):

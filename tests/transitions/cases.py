@@ -168,8 +168,9 @@ CASES = [
         frozenset({"jobs", "dead", *DEAD, "attempts", "results", "expiries", "notes", "logs", "config", "counters", "events", "known", *LANES}),
     ),
     Case("purge expired", "purge", lambda t: ["", "expired", "", 100, 0]),
-    Case("configure", "configure", lambda t: ["", "", "", 2, "paused", "1", "keep_dead_count", "5"]),
-    Case("configure a type", "configure", lambda t: ["send", "5|\n{}", "", 0]),
+    Case("configure", "configure", lambda t: ["", "", "", "", 2, "paused", "1", "rate", "5|1000|0"]),
+    Case("configure a type", "configure", lambda t: ["types", "send", "5|7|-|||1|50;60000;10;30000;1\n{}", "", 0]),
+    Case("configure a group", "configure", lambda t: ["groups", "acme", "3|-|100|60000|0|1", "", 0]),
     Case(
         "note", "note",
         lambda t: [

@@ -74,6 +74,11 @@ async def test_a_page_is_1_to_500_jobs(store, redis, name):
         await refused(store, redis, "BATCH limit is 1..500", name, *said)
 
 
+def args(*said: object) -> list[object]:
+    """Arguments of a call, after `now`."""
+    return list(said)
+
+
 NEW_JOBS: list[tuple[dict[str, object], str]] = [
     ({"id": ""}, "id"),
     ({"id": "a b"}, "id"),
@@ -169,18 +174,100 @@ CALLS: list[tuple[str, list[object], str]] = [
     ("list", ["ready", "x", "", "", "", "", "", ""], "cursor"),
     ("verify", ["known|", "0", "", ""], "structure"),
     ("verify", ["notes", "0", "", ""], "structure"),
-    ("configure", ["", "", "", 1, "level", "2"], "field of item 1"),
-    ("configure", ["", "", "", 1, "created", ""], "field of item 1"),
-    ("configure", ["", "", "", 1, "version", "7"], "field of item 1"),
-    ("configure", ["", "", "", 1, "", "7"], "field of item 1"),
-    ("configure", ["", "", "", 1, "step", "nan"], "value of item 1"),
-    ("configure", ["", "", "", 1, "step", "60000000000001"], "value of item 1"),
-    ("configure", ["", "", "", 1, "keep_dead_age", "-1"], "value of item 1"),
-    ("configure", ["", "", "", 1, "keep_dead_count", "1e3"], "value of item 1"),
-    ("configure", ["a b", "5|\n{}", "", 0], "name"),
-    ("configure", ["a", "x|\n{}", "", 0], "record"),
-    ("configure", ["a", "604800001|\n{}", "", 0], "record"),
-    ("configure", ["a", "nothing", "", 0], "record"),
+    *(
+        ("configure", args("", "", "", "", 1, field, value), "field of item 1")
+        for field, value in (
+            ("level", "2"),
+            ("created", ""),
+            ("version", "7"),
+            ("lanes", "1"),
+            ("lanes", ""),
+            ("", "7"),
+        )
+    ),
+    *(
+        ("configure", args("", "", "", "", 1, field, value), "value of item 1")
+        for field, values in {
+            "step": ("nan", "60000000000001"),
+            "keep_dead_age": ("-1",),
+            "keep_dead_count": ("1e3",),
+            **dict.fromkeys(
+                ("concurrency", "group_concurrency"), ("0", "-1", "1.5", "1000001", "nan", "-", " 1")
+            ),
+            **dict.fromkeys(
+                ("rate", "group_rate"),
+                (
+                    "5",
+                    "5|1000",
+                    "5|1000|",
+                    "0|1000|0",
+                    "5|0|0",
+                    "5|86400001|0",
+                    "5|1000|1000001",
+                    "5|1000|-1",
+                    "-||",
+                    "1001|1|0",
+                    "1000000001|86400000|0",
+                    "5|1000|0|0",
+                    "5|1e3|0",
+                ),
+            ),
+        }.items()
+        for value in values
+    ),
+    ("configure", ["lanes", "a", "5|\n{}", "", 0], "part"),
+    *(
+        ("configure", args(part, "a b", record, "", 0), "name")
+        for part, record in (("", "5|\n{}"), ("groups", "5|||||"))
+    ),
+    *(("configure", args("groups", name, "5|||||", "", 0), "name") for name in ("", ":a", "a" * 129)),
+    *(
+        ("configure", args("", name, f"{line}\n{{}}", "", 0), "record")
+        for name in ("a", ":a")
+        for line in (
+            "x|",
+            "604800001|",
+            "0|",
+            "nothing",
+            "5|1",
+            "5||||||||",
+            "5|0|||||",
+            "5|1000001|||||",
+            "5||5||||",
+            "5||5|1000|||",
+            "5||0|1000|0||",
+            "5||-|1000|0||",
+            "5||1001|1|0||",
+            "5|||||2|",
+            "5||||||50",
+            "5||||||0;60000;10;30000;1",
+            "5||||||101;60000;10;30000;1",
+            "5||||||50;999;10;30000;1",
+            "5||||||50;60000;0;30000;1",
+            "5||||||50;60000;10;999;1",
+            "5||||||50;60000;10;30000;0",
+            "5||||||50;60000;10;30000;1001",
+            "5||||||50;60000;10;30000;1;1",
+        )
+    ),
+    ("configure", ["", "a", "5|", "", 0], "record"),
+    *(
+        ("configure", args("groups", "a", record, "", 0), "record")
+        for record in (
+            "0|||||",
+            "101|||||",
+            "-|||||",
+            "1.5|||||",
+            "|0||||",
+            "||5|||",
+            "||5|1000||",
+            "|||||2",
+            "||||",
+            "||||||",
+            "|||||\n",
+            "||-|1000|0|",
+        )
+    ),
 ]
 
 
