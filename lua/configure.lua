@@ -11,10 +11,10 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/report
-local types, groups, waits, config, bell, events = unpack(KEYS)
+local types, groups, waits, config, counters, bell, events = unpack(KEYS)
 local now, part, name, record, expect, count = unpack(ARGV) -- then `count` times: field, value
 
-local level, created, version, paused = unpack(redis.call("HMGET", config, "level", "created", "version", "paused"))
+local level, created, version, paused, counting = unpack(redis.call("HMGET", config, "level", "created", "version", "paused", "slots"))
 local fields = tonumber(count) or 0
 version = tonumber(version) or 0
 local refused = refusal(level, count, 6, 2, "")
@@ -22,6 +22,7 @@ if refused then return refused end
 now = clock(now)
 redis.call("HLEN", types)
 redis.call("HLEN", groups)
+redis.call("HLEN", counters)
 redis.call("ZCARD", waits)
 redis.call("LLEN", bell)
 redis.call("XLEN", events)
@@ -68,7 +69,7 @@ local function limits_of(text) return string.match(text, "^%d*|([^\n]*)\n") or "
 local grouped, key = part == "groups", types
 if part ~= "" and part ~= "types" and not grouped then return redis.error_reply("INVALID part") end
 if grouped then key = groups end
-local named, scopes, lanes = name ~= "", {}, false
+local named, scopes, lanes, slots = name ~= "", {}, false, false
 if grouped and not (#name <= 128 and string.find(name, "^[%w._-]+$")) or not grouped and named
   and not (#name <= 65 and string.find(name, "^:?%w[%w._-]*$")) then
   return redis.error_reply("INVALID name")
@@ -80,6 +81,7 @@ if named and record ~= "" then
     return redis.error_reply("INVALID record")
   end
   lanes = grouped or string.find(limits_of(record), "[^|-]")
+  slots = string.find(line or record, "^%d*|%d")
 end
 if grouped and record ~= standing then
   scopes[1] = "g" .. name
@@ -89,7 +91,7 @@ end
 local new, set, lifted = named and record ~= standing, {}, {}
 for i = 1, fields do
   local field, value = item(6, 2, i)
-  if field == "" or field == "level" or field == "created" or field == "version" or field == "lanes" then
+  if field == "" or field == "level" or field == "created" or field == "version" or field == "lanes" or field == "slots" then
     return redis.error_reply("INVALID field of item " .. i)
   end
   local good, scope = true, nil
@@ -110,7 +112,7 @@ for i = 1, fields do
   if value == "" then
     lifted[#lifted + 1] = field
   else
-    lanes = lanes or scope
+    lanes, slots = lanes or scope, slots or field == "group_concurrency"
     set[#set + 1] = field
     set[#set + 1] = value
   end
@@ -127,7 +129,12 @@ end
 if #set > 0 then redis.call("HSET", config, unpack(set)) end
 version = version + 1
 redis.call("HSET", config, "version", string.format("%.0f", version))
-if lanes then redis.call("HSET", config, "lanes", "1") end
+if lanes then redis.call("HSET", config, "lanes", "2") end
+-- Who runs is counted from now on, those who run already by the claims to come.
+if slots and not counting then
+  redis.call("HSET", config, "slots", "1")
+  redis.call("HDEL", counters, "counted")
+end
 if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
 for _, scope in ipairs(scopes) do
   -- Whatever all groups share is one mark: there may be any number of them.

@@ -43,7 +43,7 @@ async def test_a_queue_is_limited_by_put_and_changed_by_patch(api):
     )
     assert (None, None, None, 2) == limits(replaced)
     assert replaced.doc == (await api.get(MAIL)).doc == (await api.get("/v1/queues")).doc["items"][0]
-    assert {b"group_concurrency": b"2", b"lanes": b"1"}.items() <= (
+    assert {b"group_concurrency": b"2", b"lanes": b"2", b"slots": b"1"}.items() <= (
         await api.redis.hgetall(keys().at("config"))
     ).items()
     msgspec.convert(changed.doc, QueueShown)
