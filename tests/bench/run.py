@@ -23,7 +23,7 @@ from redis import Redis  # noqa: E402
 from scheduler.cli.common import run  # noqa: E402
 from tests.bench.common import Bench, Line, server  # noqa: E402
 
-NAMES = ("enqueue", "drain", "latency", "memory", "backlog", "rest", "startup")
+NAMES = ("enqueue", "drain", "latency", "memory", "backlog", "lanes", "rest", "startup")
 HEAD = ("measure", "ours", "yardstick", "ratio", "budget", "met")
 WIDTHS = (44, 14, 36, 6, 0, 0)
 README = Path(__file__).with_name("README.md")
