@@ -97,9 +97,13 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full."""
+    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full.
+
+    Of a unique one whose key another job holds it is held, changed (that job was) or taken (it was to be refused then).
+    """
 
     id: str
+    """Of the job that stands."""
     outcome: str
     created_at: int
     run_at: int | None
@@ -109,6 +113,13 @@ class Enqueued(Struct, frozen=True, gc=False):
     @property
     def created(self) -> bool:
         return self.outcome in {"ready", "scheduled"}
+
+    @property
+    def refusal(self) -> Duplicate | None:
+        """What the caller is to be told where the job is refused for another that stands."""
+        if self.outcome == "conflict":
+            return Duplicate(self.id)
+        return KeyTaken(self.id) if self.outcome == "taken" else None
 
 
 class Claim(Struct, frozen=True):

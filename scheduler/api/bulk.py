@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from msgspec import Raw
 
-from ..errors import Duplicate, Fault, Invalid, SchedulerError
+from ..errors import Fault, Invalid, SchedulerError
 from ..fields import BulkDone, BulkFields, BulkLine, BulkShown, NewJobFields, Request
 from ..job import NewJob
 from ..logs import get_logger
@@ -243,6 +243,6 @@ def _answer(job: NewJob, outcome: Enqueued | SchedulerError) -> dict[str, Any]:
         return document(_refusal(outcome, f"{job.queue}:{job.key}"))
     if outcome.created:
         return {"status": 201, "id": outcome.id}
-    if outcome.outcome == "exists":
-        return {"status": 200, "id": outcome.id, "duplicate": True}
-    return document(_refusal(Duplicate(outcome.id)))
+    if refusal := outcome.refusal:
+        return document(_refusal(refusal))
+    return {"status": 200, "id": outcome.id, "duplicate": True}

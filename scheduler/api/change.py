@@ -12,7 +12,7 @@ from ..errors import Fault, Invalid, WrongState
 from ..fields import CopyFields, JobFields, JobShown
 from ..job import Job, NewJob, State, faults_of, new_key
 from ..times import duration_ms, parse_rfc3339
-from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of
+from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of, unique_of
 from .parts import SCHEMAS, SETTINGS, STORE
 from .routes import Table, job_id, json_answer, with_payload
 
@@ -110,6 +110,8 @@ def _copy(job: Job, fields: CopyFields, max_payload: int) -> NewJob:
             changes[f"{name}_ms"] = read_with(value, f"/{name}", duration_ms, faults)
     if not isinstance(fields.retry, UnsetType):
         changes["retry"] = None if fields.retry is None else retry_of(fields.retry, faults)
+    if fields.unique is not None:
+        changes["unique"] = unique_of(fields.unique, faults)
     made = replace(job.like(), **changes)
     check_size(made.payload, max_payload)
     faults += faults_of(made, max_payload=max_payload)

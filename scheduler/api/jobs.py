@@ -12,8 +12,8 @@ from msgspec import UNSET, Raw, UnsetType
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, NotFound, WrongState
 from ..events import wait_ended
-from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields
-from ..job import Job, NewJob, State, faults_of, new_key, split_id
+from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields, UniqueFields
+from ..job import Job, NewJob, State, Unique, faults_of, new_key, split_id
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .pages import PAGE, cursor, cursor_of, limit_of
@@ -54,7 +54,7 @@ async def enqueued(request: web.Request, job: NewJob) -> web.Response:
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
     done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     if not done.created:
-        stands = await app[STORE].job(job.queue, job.key)
+        stands = await app[STORE].job(job.queue, done.id.partition(":")[2])
         return json_answer({**stands.document(), "duplicate": True})
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
     return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
@@ -171,6 +171,7 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         timeout_ms=read_with(fields.timeout, "/timeout", duration_ms, faults),
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
         retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
+        unique=None if fields.unique is None else unique_of(fields.unique, faults),
     )
     check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
@@ -184,7 +185,7 @@ _FRESH = (
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":null,'
     b'"expires_at":null,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
-    b'"schedule":null,"traceparent":null%b}'
+    b'"schedule":null,"traceparent":null%b%b}'
 )
 
 
@@ -206,6 +207,7 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         orjson.dumps(seconds(timeout_ms)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+        b',"unique":{"key":"%b"}' % job.unique_key.encode() if job.unique else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
     )
 
@@ -241,6 +243,17 @@ def read_with(value: Any, path: str, read: Callable[[Any], int], faults: list[Fa
     except ValueError as error:
         faults.append(Fault(path, str(error)))
         return None
+
+
+def unique_of(fields: UniqueFields, faults: list[Fault]) -> Unique:
+    """What makes a job unique. Adds faults under /unique."""
+    # An empty one would be no key at all, which asks for one of type and payload.
+    return Unique(
+        key="" if fields.key is None else fields.key or "\0",
+        for_ms=read_with(fields.for_, "/unique/for", duration_ms, faults),
+        until=fields.until or "",
+        on_conflict=fields.on_conflict,
+    )
 
 
 def retry_of(fields: RetryFields, faults: list[Fault]) -> dict[str, Any] | None:

@@ -90,6 +90,10 @@ def _full(error: errors.StoreFull) -> Refusal:
     return Refusal("store_full", detail, headers={"Retry-After": "10"})
 
 
+def _taken(error: errors.KeyTaken) -> Refusal:
+    return Refusal("duplicate", str(error), members={"id": error.job_ids[0]})
+
+
 def _queue_full(error: errors.QueueFull) -> Refusal:
     return Refusal(
         "queue_full",
@@ -109,6 +113,7 @@ TABLE: Mapping[type[Exception], Callable[[Any], Refusal]] = {
     errors.NotFound: _as("not_found"),
     errors.WrongState: _wrong_state,
     errors.Duplicate: _as("duplicate"),
+    errors.KeyTaken: _taken,
     errors.QueueFull: _queue_full,
     errors.Changed: _as("precondition_failed"),
     errors.LeaseLost: _as("stale_lease"),
