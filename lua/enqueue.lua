@@ -115,8 +115,9 @@ for i = 1, count do
   if lock and not record and not tomb then
     if not unique then
       unique = { holders = {}, entries = {}, changes = {}, changed = {} }
-      keys.jobs, keys.ready, keys.scheduled, keys.retrying, keys.blocked, keys.running = jobs, ready, scheduled, retrying, blocked, running
-      keys.succeeded, keys.cancelled, keys.dead, keys.known, keys.notes, keys.config = succeeded, cancelled, dead, known, notes, config
+      keys.jobs, keys.ready, keys.scheduled, keys.retrying, keys.blocked = jobs, ready, scheduled, retrying, blocked
+      keys.running, keys.succeeded, keys.cancelled, keys.dead = running, succeeded, cancelled, dead
+      keys.known, keys.notes, keys.config = known, notes, config
       keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
     end
     held, place = conflict(keys, unique, lock, { kind = kind, limit = limit, flags = flags, rank = rank, crc = crc,

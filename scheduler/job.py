@@ -104,10 +104,11 @@ class Unique(Struct, frozen=True, kw_only=True, gc=False):
 def _alike(type: str, payload: bytes) -> str:
     """32 digits, the same for a type's payloads that are the same JSON: spaces and the order of fields do not count.
 
-    Numbers count as they are written, so that none is rounded.
+    A number with a point or an exponent counts as it is written, so that none is rounded.
     """
     try:
-        loaded = json.loads(payload, parse_int="i{}".format, parse_float="f{}".format)
+        # Half a surrogate pair begins no text of a payload.
+        loaded = json.loads(payload, parse_float="\ud800{}".format)
         text = json.dumps(loaded, sort_keys=True).encode()
     except (ValueError, RecursionError):
         text = payload

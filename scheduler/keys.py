@@ -51,7 +51,11 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since|fingerprint, errors",
     ),
     Key("results", "hash", "id -> course line of the run that succeeded, result"),
-    Key("known", "hash", "id -> tombstone of a job that is gone but ended less than 60 s ago"),
+    Key(
+        "known",
+        "hash",
+        "id -> tombstone of a job that is gone but ended less than 60 s ago; =unique key -> id|until|mode of its holder",
+    ),
     Key(
         "expiries",
         "zset",

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
+from .errors import Duplicate, KeyTaken
 from .job import Claimed
 from .times import rfc3339, seconds
 

@@ -1,4 +1,4 @@
--- Who holds the unique key of `lock`, as { id = … }, or nil. Where the new request `asked` changes it, as `lock.conflict`
+-- Who holds the unique key of `lock`, as a table with its id, or nil. Where the new request `asked` changes it, as `lock.conflict`
 -- has it, with what lib/supersede is to do in `change`; `unique` keeps what was done in this call. Only reads.
 local function conflict(keys, unique, lock, asked, place)
   -- @include lib/begin
@@ -14,7 +14,7 @@ local function conflict(keys, unique, lock, asked, place)
     if not asked.due and lock.conflict == "replace" and held.state == "scheduled" then asked.due = asked.now end
     change, place = superseded(keys, held, asked, place)
     unique.changed[held.id] = true
-    unique.changes[#unique.changes + 1] = change
+    if change and not change.same then table.insert(unique.changes, change) end
   end
   return { id = held.id, changed = change }, place
 end

@@ -27,5 +27,6 @@ local function superseded(keys, held, asked, place)
   if body ~= asked.payload then change.payload = asked.payload end
   change.record = table.concat({ kind, asked.limit, asked.flags, created, rank ~= 0 and rank or "", fingerprint, crc }, "|")
     .. "\n" .. asked.header .. "\n" .. body
+  change.same = change.payload == "" and change.record == held.record and change.to == held.state and change.score == held.score
   return change, place
 end

@@ -54,7 +54,7 @@ async def enqueued(request: web.Request, job: NewJob) -> web.Response:
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
     done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     if not done.created:
-        stands = await app[STORE].job(job.queue, done.id.partition(":")[2])
+        stands = await app[STORE].job(*done.id.split(":"))
         return json_answer({**stands.document(), "duplicate": True})
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
     return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)

@@ -72,7 +72,7 @@ async def test_one_bad_item_spoils_no_other(api):
         (job(run_at="2099-01-01T00:00:00Z"), 422, "validation", ["/run_at"]),
         (job(retry={"base": "soon"}), 422, "validation", ["/retry/base"]),
         (job(id="other:a"), 422, "validation", ["/id"]),
-        (job(unique={"key": "a"}), 422, "validation", ["/unique"]),
+        (job(unique={"key": "a b"}), 422, "validation", ["/unique/key"]),
         ("a job", 422, "validation", [""]),
         (None, 422, "validation", [""]),
         (job(payload="x" * (1024 * 1024)), 413, "too_large", None),
@@ -186,7 +186,7 @@ def failing(api, monkeypatch, failures):
     calls = []
 
     async def run_all(self, sent):
-        calls.append([(call.queue, call.args[2::11]) for call in sent if not call.plain])
+        calls.append([(call.queue, call.args[2::12]) for call in sent if not call.plain])
         failure = failures.pop(0) if failures else None
         if isinstance(failure, Exception):
             await real(self, sent)  # it was carried out, and its answer lost

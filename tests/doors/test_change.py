@@ -193,7 +193,7 @@ async def test_a_copy_is_a_new_job_like_it(api):
     assert {**made, **its_own, "state": "ready", "run_at": None, "copied_from": "mail:a"} == answer.doc
     assert 3 == len({made["id"], answer.doc["id"], again.doc["id"]})
     [header] = [await api.redis.hget(keys().at("jobs"), answer.doc["id"].split(":")[1])]
-    assert b"|r172800000|" in header.split(b"\n")[0]
+    assert b"|r172800000 g:g|" in header.split(b"\n")[0]
 
 
 async def test_a_copy_may_differ_in_every_field(api):

@@ -198,7 +198,7 @@ def _cases():
         ({"retry": {"max_delay": -1}}, "/retry/max_delay"), ({"retry": {"non_retryable": [1]}}, "/retry/non_retryable/0"),
         ({"retry": {"max_crashes": 0}}, "/retry/max_crashes"), ({"retry": {"attempts": 1}}, "/retry/attempts"),
         ({"retry": []}, "/retry"), ({"colour": "red"}, "/colour"), ({"a/b~": 1}, "/a~1b~0"),
-        ({"unique": {}}, "/unique"), ({"deadline": 60}, "/deadline"), ({"expires_in": 60}, "/expires_in"),
+        ({"deadline": 60}, "/deadline"), ({"expires_in": 60}, "/expires_in"),
         ({"after": []}, "/after"), ({"cost": 1}, "/cost"), ({"state": "ready"}, "/state"),
     ]  # fmt: skip
 
