@@ -161,6 +161,14 @@ def schemas_key(namespace: str) -> str:
     return f"{{{namespace}}}:schemas"
 
 
+def request_keys(namespace: str, name: str) -> tuple[str, str]:
+    """STRINGs, expiring, of a request with an Idempotency-Key: fingerprint|seed, and seed, newline, its answer.
+
+    A slot of their own: those of a namespace are many.
+    """
+    return f"{{{namespace}:={name}}}:request", f"{{{namespace}:={name}}}:answer"
+
+
 def workers_key(namespace: str) -> str:
     """SET of worker names: those that have signed, and some whose time is over."""
     return f"{{{namespace}}}:workers"

@@ -123,6 +123,14 @@ class Enqueued(Struct, frozen=True, gc=False):
         return KeyTaken(self.id) if self.outcome == "taken" else None
 
 
+class Remembered(Struct, frozen=True):
+    """The request that stands under an Idempotency-Key, the seed of its ids, and what it was answered, once it was."""
+
+    fingerprint: str
+    seed: str
+    answer: bytes | None
+
+
 class Claim(Struct, frozen=True):
     """What a claim gave, how long to wait before the next one, and whether the queue's sweep is due."""
 

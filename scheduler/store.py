@@ -26,7 +26,7 @@ from .errors import (
 )
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
-from .keys import STATES, Keys, operations_key, queue_of, queues_key, schemas_key
+from .keys import STATES, Keys, operations_key, queue_of, queues_key, request_keys, schemas_key
 from .outcomes import (
     Ack,
     Bury,
@@ -42,6 +42,7 @@ from .outcomes import (
     Operation,
     OperationPage,
     Release,
+    Remembered,
     Swept,
     TypePolicy,
     parse_operation,
@@ -255,6 +256,43 @@ class Store(Caller):
             return LONGEST_PAUSE
         wanted = max(1, int(census.config.get("max_length", "0")) // 100)
         return max(1, min(LONGEST_PAUSE, math.ceil(wanted * DRAINED_MS / 1000 / drained)))
+
+    async def remember_request(self, name: str, fingerprint: str, seed: str, window_ms: int) -> Remembered:
+        """Notes a request under the name of its Idempotency-Key, unless one stands there; answers what stands."""
+        request, answer = request_keys(self.namespace, name)
+
+        def ask(_: Any) -> Any:
+            pipe = self.clients.commands.pipeline(transaction=False)
+            pipe.set(request, f"{fingerprint}|{seed}", nx=True, px=window_ms)
+            pipe.get(request)
+            pipe.get(answer)
+            return pipe.execute()
+
+        _, found, kept = await self._read(ask)
+        while found is None:  # what stood there ended in between
+            _, found, kept = await self._read(ask)
+        its_print, _, its_seed = found.decode().partition("|")
+        of, _, text = (kept or b"").partition(b"\n")
+        return Remembered(its_print, its_seed, text if of.decode() == its_seed else None)
+
+    async def keep_answer(self, name: str, seed: str, answer: bytes, window_ms: int) -> bytes:
+        """Keeps what a request was answered, unless somebody did who carried it out too; answers what is kept."""
+        _, key = request_keys(self.namespace, name)
+        mine = seed.encode() + b"\n"
+
+        def ask(_: Any) -> Any:
+            pipe = self.clients.commands.pipeline(transaction=False)
+            pipe.set(key, mine + answer, nx=True, px=window_ms)
+            pipe.get(key)
+            return pipe.execute()
+
+        _, kept = await self._read(ask)
+        return bytes(kept[len(mine) :]) if kept is not None and kept.startswith(mine) else answer
+
+    async def forget_request(self, name: str) -> None:
+        """Frees an Idempotency-Key whose request did nothing."""
+        request, _ = request_keys(self.namespace, name)
+        await self._read(lambda _: self.clients.commands.unlink(request))
 
     async def register(self, queue: str) -> None:
         """Adds a queue to the namespace's set of queues."""

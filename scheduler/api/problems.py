@@ -32,6 +32,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "The body is not of a type that is taken here"),
     "validation": (422, "The request says something that cannot be taken"),
+    "idempotency_mismatch": (422, "The Idempotency-Key belongs to another request"),
     "queue_full": (429, "The queue is full"),
     "internal": (500, "Something went wrong here"),
     "store_unavailable": (503, "The store is away"),

@@ -152,13 +152,6 @@ async def test_what_is_no_list_of_jobs_is_refused_as_a_whole(api, body, status, 
 
 
 @on_the_fake
-async def test_the_header_idempotency_key_is_refused_by_its_name(api):
-    answer = await api.post(BULK, [job()], Idempotency_Key="x")
-
-    assert (422, ["/Idempotency-Key"]) == (answer.status, answer.paths)
-
-
-@on_the_fake
 async def test_a_body_may_have_32_mib(api):
     most = 32 * 1024 * 1024
     item = b'{"type":"t","payload":"' + b"x" * 1_000_000 + b'"}'

@@ -230,13 +230,6 @@ async def test_all_that_is_wrong_is_said_at_once(api):
     assert {"/type", "/queue", "/delay", "/priority"} == set(answer.paths)
 
 
-@on_the_fake
-async def test_headers_of_later_releases_are_refused_by_name(api):
-    answer = await api.post("/v1/jobs", {"type": "t"}, Idempotency_Key="k")
-
-    assert (422, ["/Idempotency-Key"]) == (answer.status, answer.paths)
-
-
 @pytest.mark.parametrize("char", ["x", "é"])
 async def test_the_payload_has_a_limit_to_the_byte(serving, char):
     api = await serving(max_payload=1000)
