@@ -5,17 +5,23 @@
 -- A job that is due later than now waits in scheduled; ties of one millisecond keep their order. Where the queue has a
 -- `max_length` and as many jobs stand in ready and scheduled, no more are taken in. `rules` is what else decides when the
 -- job runs, "" for nothing: `group:<name>` and `cost:<1..1000>`, with a space between.
+-- With the rule `unique:<key>` there is one such job at a time: from its enqueueing to its end, or with `until:start` to
+-- its start, or with `for:<ms>` alone for so long; with both, at most so long. `conflict:` says what happens to one that
+-- waits: `return` and `reject` leave it (the caller is told), `replace` makes it what this request asks for, its time too
+-- (one that is `retrying` waits on unless a time is given), `debounce` the same but that without a time it keeps its own.
+-- One that was enqueued or changed by this same call is left.
 --
--- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready",
--- "scheduled", "exists", "conflict", "full") and when it is due in ms ("" unless scheduled).
+-- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready", "scheduled",
+-- "exists", "conflict", "full", or of a unique one "held" or "changed") and when it is due in ms ("" unless scheduled), of
+-- a unique one the id that stands.
 -- Refuses with INVALID what no caller may send: an id, a type, a number out of its range.
 -- @flags
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/announce
--- @include lib/laned
 -- @include lib/line_up
-local jobs, ready, scheduled, known, expiries, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
+-- @include lib/supersede
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, expiries, notes, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header
 
 local level, created, step, longest, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length", "lanes"))
@@ -32,7 +38,7 @@ local room = math.huge
 if longest then room = tonumber(longest) - redis.call("ZCARD", ready) - redis.call("ZCARD", scheduled) end
 local before = redis.call("ZCARD", ready)
 redis.call("XLEN", events)
-local rung = redis.call("LLEN", bell)
+local keys = { bell = bell, counters = counters, events = events, rung = redis.call("LLEN", bell) }
 
 local ids = {}
 for i = 1, count do ids[i] = item(2, 12, i) end
@@ -51,25 +57,33 @@ local function whole(text, least, most, default)
   return nil
 end
 
--- What stands in a record's flags of a job's rules; nil for a rule that is none.
+-- What stands in a record's flags of a job's rules, and what is said of its unique key; nil for a rule that is none.
 local function flagged(rules)
-  local flags = ""
+  local flags, lock = "", nil
   for rule in string.gmatch(rules, "%S+") do
     local name, value = string.match(rule, "^(%a+):(.+)$")
     if name == "group" and #value <= 128 and string.find(value, "^[%w._-]+$") then
       flags = flags .. " g:" .. value
     elseif name == "cost" and whole(value, 1, 1000) then
       if value ~= "1" then flags = flags .. " c:" .. string.format("%.0f", value) end
+    elseif name == "unique" and not lock and #value <= 128 and string.find(value, "^[%w._-]+$") then
+      flags, lock = flags .. " u:" .. value, { key = value, till = "" }
+    elseif lock and name == "for" and whole(value, 1, 315576000000) then
+      lock.till = string.format("%.0f", now + tonumber(value))
+    elseif lock and name == "until" and (value == "start" or value == "end") then
+      lock.mode = string.sub(value, 1, 1)
+    elseif lock and name == "conflict" and string.find(" return reject replace debounce ", " " .. value .. " ", 1, true) then
+      lock.conflict = value
     else
       return nil
     end
   end
-  return flags
+  return flags, lock
 end
 
 local reply = { created and 0 or 1, string.format("%.0f", now) }
 local records, runnable, waiting, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}
-local soonest, grouped
+local soonest, grouped, unique
 for i = 1, count do
   local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = item(2, 12, i)
   if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
@@ -81,18 +95,34 @@ for i = 1, count do
   if not rank then return redis.error_reply("INVALID priority of item " .. i) end
   if not later or not at or at > now + 315576000000 then return redis.error_reply("INVALID time of item " .. i) end
   if not limit or not kept then return redis.error_reply("INVALID timeout or retention of item " .. i) end
-  local flags = rules == "" and "" or flagged(rules)
+  local flags, lock = "", nil
+  if rules ~= "" then flags, lock = flagged(rules) end
   if not flags then return redis.error_reply("INVALID rules of item " .. i) end
   if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then
     return redis.error_reply("INVALID header of item " .. i)
   end
   if payload == "" then payload = "{}" end
+  if kept ~= "" then flags = "r" .. string.format("%.0f", kept) .. flags end
 
   local record = standing[i] or seen[id]
   local tomb = not record and tombs[i]
-  if tomb and tonumber(string.match(tomb, "^(%d+)|")) + 60000 <= now then
+  -- One that holds a unique key is known until its expiry takes it.
+  if tomb and tonumber(string.match(tomb, "^(%d+)|")) + 60000 <= now and not string.find(tomb, "^[^\n]*\n[^\n]* u:[^\n]*|") then
     forgotten[#forgotten + 1] = id
     tomb = nil
+  end
+  local held
+  if lock and not record and not tomb then
+    if not unique then
+      unique = { holders = {}, entries = {}, changes = {}, changed = {} }
+      keys.jobs, keys.ready, keys.scheduled, keys.retrying, keys.blocked = jobs, ready, scheduled, retrying, blocked
+      keys.running, keys.succeeded, keys.cancelled, keys.dead = running, succeeded, cancelled, dead
+      keys.known, keys.notes, keys.config = known, notes, config
+      keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
+    end
+    held, place = conflict(keys, unique, lock, { kind = kind, limit = limit, flags = flags, rank = rank, crc = crc,
+      header = header, payload = payload, due = (delay ~= "" or run_at ~= "") and math.max(at, now + later) or nil,
+      now = now, micros = micros, step = step }, place)
   end
   if record or tomb then
     local head = record or string.match(tomb, "\n(.*)$")
@@ -101,14 +131,22 @@ for i = 1, count do
     if same and fingerprint == "" and record then same = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$") == payload end
     reply[#reply + 1] = same and "exists" or "conflict"
     reply[#reply + 1] = ""
+  elseif held then
+    reply[#reply + 1] = held.changed and "changed" or "held"
+    reply[#reply + 1] = held.id
   elseif #fresh >= room then
     reply[#reply + 1] = "full"
     reply[#reply + 1] = ""
   else
-    if kept ~= "" then flags = "r" .. string.format("%.0f", kept) .. flags end
     record = table.concat({ kind, limit, flags,
       string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|") .. "\n" .. header .. "\n" .. payload
     seen[id] = record
+    if lock then
+      local mode = lock.mode or lock.till ~= "" and "t" or "e"
+      unique.holders[lock.key] = id
+      table.insert(unique.entries, "=" .. lock.key)
+      table.insert(unique.entries, id .. "|" .. lock.till .. "|" .. mode)
+    end
     fresh[#fresh + 1] = id
     grouped = grouped or string.find(flags, " g:", 1, true)
     records[#records + 1] = id
@@ -135,11 +173,11 @@ for i = 1, count do
     end
   end
 end
+if unique and #unique.changes > 0 then supersede(keys, unique.changes, place, now) end
 if #fresh == 0 then
   reply[1] = 0
   return reply
 end
-local keys = { bell = bell, counters = counters, events = events, rung = rung }
 if in_lanes or grouped then
   keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
   laned(keys, in_lanes or "1", false)
@@ -163,6 +201,7 @@ if #forgotten > 0 then
   redis.call("HDEL", known, unpack(forgotten))
   redis.call("ZREM", expiries, unpack(forgotten))
 end
+if unique and #unique.entries > 0 then redis.call("HSET", known, unpack(unique.entries)) end
 total = (tonumber(total) or 0) + #fresh
 redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", total),
   "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")

@@ -3,7 +3,8 @@
 -- Looks at about `limit` (1..500) members of one structure from `cursor` on ("0" first), each against all others
 -- in this same call, so that a finding is exact while jobs move. With `repair` what is found is put right at once:
 -- a job in no set becomes ready, of several sets the one that its records speak for stays, a running job without
--- a lease is run out, a dead one joins its group, a ready one its lane, what belongs to no job goes.
+-- a lease is run out, a dead one joins its group, a ready one its lane, what belongs to no job goes. A
+-- unique key is told as it stands in `known`.
 --
 -- Returns the next cursor ("0" at the end), how many were looked at, then for each finding: the id, what is wrong
 -- with it, and "repaired" or "".
@@ -50,6 +51,14 @@ for i = 1, #members, 2 do
     if #redis.call("ZRANGEBYLEX", dead_index, "[" .. member, "(" .. member .. ":", "LIMIT", 0, 1) == 0 then
       tell(member, "is a group of dead jobs without any", repair == "1" and "repaired" or "")
       if repair == "1" then redis.call("ZREM", dead_groups, member) end
+    end
+  elseif structure == "known" and string.sub(member, 1, 1) == "=" then
+    local id = string.match(members[i + 1], "^[^|]*")
+    local tomb = string.match(redis.call("HGET", known, id) or "", "\n(.*)$")
+    local head = redis.call("HGET", jobs, id) or tomb or ""
+    if string.match(head, "^[^|\n]*|[^|\n]*|[^|\n]* u:([%w._-]+)") ~= string.sub(member, 2) then
+      tell(member, "is a unique key that no job has", repair == "1" and "repaired" or "")
+      if repair == "1" then redis.call("HDEL", known, member) end
     end
   else
     for _, fault in ipairs(faults(keys, member)) do

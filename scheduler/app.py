@@ -204,7 +204,7 @@ class Scheduler:
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
     async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
-        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention cost.
+        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention cost unique.
 
         Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request,
         StoreUnavailable (the same `id` again is safe) and StoreFull.
@@ -239,15 +239,16 @@ class Scheduler:
                 if isinstance(error, BaseException):
                     raise error
             return [handle for handle in sent if not isinstance(handle, BaseException)]
-        handles, taken = [], []
+        handles: list[Handle] = []
+        refused: list[Duplicate] = []
         for outcome in await (await self.store()).enqueue_each(jobs):
             if isinstance(outcome, SchedulerError):
                 raise outcome
-            if outcome.outcome == "conflict":
-                taken.append(outcome.id)
+            if refusal := outcome.refusal:
+                refused.append(refusal)
             handles.append(Handle(self.connection, outcome.id, duplicate=not outcome.created))
-        if taken:
-            raise Duplicate(*taken)
+        if refused:
+            raise type(refused[0])(*(job_id for refusal in refused for job_id in refusal.job_ids))
         return handles
 
     async def _send(self, job: NewJob, past: int = 0) -> Handle:

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
-from .job import Attempt, Job, NewJob, State
+from .job import Attempt, Job, NewJob, State, Unique
 from .limits import COSTLIEST
 from .retry import Retry
 from .times import duration_ms, parse_rfc3339, rfc3339, seconds
@@ -88,6 +88,10 @@ class _Edit(Struct):
     payload: Raw
 
 
+class _Unique(Struct):
+    key: str
+
+
 class JobDocument(Struct):
     """A job as documents show it. Fields that nobody knows are passed over: there may be more of them some day."""
 
@@ -117,6 +121,7 @@ class JobDocument(Struct):
     errors: tuple[_Attempt, ...] = ()
     traceparent: str | None = None
     cost: int = 1
+    unique: _Unique | None = None
     copied_from: str | None = None
     edits: tuple[_Edit, ...] = ()
     duplicate: bool = False
@@ -155,6 +160,7 @@ class JobDocument(Struct):
             ),
             traceparent=self.traceparent,
             cost=self.cost,
+            unique=None if self.unique is None else self.unique.key,
             copied_from=self.copied_from,
             edits=tuple((parse_rfc3339(edit.at), bytes(edit.payload)) for edit in self.edits),
         )
@@ -199,7 +205,15 @@ def new_document(job: NewJob) -> dict[str, Any]:
         made["retention"] = seconds(job.retention_ms)
     if job.cost != 1:
         made["cost"] = job.cost
+    if job.unique is not None:
+        made["unique"] = _unique_document(job.unique)
     return made
+
+
+def _unique_document(unique: Unique) -> dict[str, Any]:
+    times = {} if unique.for_ms is None else {"for": seconds(unique.for_ms)}
+    said = {"key": unique.key, "until": unique.until, "on_conflict": unique.on_conflict}
+    return times | {name: value for name, value in said.items() if value}
 
 
 OPTIONS = (
@@ -214,6 +228,7 @@ OPTIONS = (
     "retry",
     "retention",
     "cost",
+    "unique",
     "traceparent",
 )
 
@@ -242,6 +257,8 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
                     raise ValueError("a list of texts")
                 made["tags"] = tuple(value)
+            elif name == "unique":
+                made["unique"] = _read_unique(value)
             elif name in {"priority", "cost"}:
                 if isinstance(value, bool) or not isinstance(value, int):
                     raise ValueError(
@@ -258,6 +275,27 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if faults:
         raise Invalid(faults)
     return made
+
+
+def _read_unique(value: object) -> Unique | None:
+    """What makes a job unique: True, a key, or what a document says of it."""
+    if value is False:
+        return None
+    if value is True:
+        return Unique()
+    if isinstance(value, str):
+        return Unique(key=value or "\0")
+    if not isinstance(value, Mapping) or not {"key", "for", "until", "on_conflict"}.issuperset(value):
+        raise ValueError("True, a key, or a mapping of key, for, until and on_conflict")
+    said = {name: one for name, one in value.items() if one is not None}
+    if not all(isinstance(one, str) for name, one in said.items() if name != "for"):
+        raise ValueError("key, until and on_conflict are texts")
+    return Unique(
+        key=said["key"] or "\0" if "key" in said else "",
+        for_ms=duration_ms(said["for"]) if "for" in said else None,
+        until=said.get("until", ""),
+        on_conflict=said.get("on_conflict", "return"),
+    )
 
 
 def _moment(value: object) -> int:

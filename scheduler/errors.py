@@ -58,9 +58,19 @@ class Duplicate(SchedulerError):
     """The id belongs to a job of another request. Choose another id."""
 
     def __init__(self, *job_ids: str) -> None:
+        self.job_ids = job_ids
         shown = ", ".join(job_ids[:20]) + (" …" if len(job_ids) > 20 else "")
         is_taken = "is the id of another job" if len(job_ids) == 1 else "are ids of other jobs"
         super().__init__(f"{shown} {is_taken}: choose another id, or send the very same request to find it")
+
+
+class KeyTaken(Duplicate):
+    """A unique key is held by another job, and the request would have none but its own."""
+
+    def __init__(self, *job_ids: str) -> None:
+        super().__init__(*job_ids)
+        shown = ", ".join(job_ids[:20]) + (" …" if len(job_ids) > 20 else "")
+        self.args = (f"the unique key is held by {shown}: wait until it is free, or leave it to that job",)
 
 
 class QueueFull(SchedulerError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from .job import WORKER_NAME
 from .keys import JOB_KEY, QUEUE_NAME, STATES
@@ -36,6 +36,7 @@ Timeout = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.
 WaitTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 60)})]
 AgingTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.1, 365 * 86_400)})]
 LeaseTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (1, 12 * 3_600)})]
+UniqueTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _TEN_YEARS)})]
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Whole = Annotated[float, Meta(extra_json_schema={**_WHOLE, "minimum": 0, "maximum": 2**53 - 1})]
 Counted = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": 2**53 - 1})]
@@ -91,6 +92,26 @@ class RetryFields(Request):
     max_crashes: Count1000 | UnsetType | None = UNSET
 
 
+class UniqueFields(Request):
+    """Of jobs with the same key there is one at a time in a queue, from its enqueueing on.
+
+    `key`: without one, what is the same is a type with a payload. It is free again once the job has ended, or, with
+    `until` "start", has started; with `for` alone when so much time has passed, whatever became of the job; with both,
+    whichever comes first. `on_conflict`, where such a job stands: "return" answers it (200, `duplicate`), "reject" is a
+    409, "replace" makes it what the new request asks for, if it waits; "debounce" too, and without `delay` or `run_at` it
+    keeps its time.
+    """
+
+    key: KeyText | None = None
+    for_: UniqueTime | None = field(default=None, name="for")
+    until: Literal["start", "end"] | None = None
+    on_conflict: Literal["return", "reject", "replace", "debounce"] = "return"
+
+
+class UniqueShown(Struct, kw_only=True):
+    key: KeyText
+
+
 class NewJobFields(Request):
     """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
 
@@ -110,6 +131,7 @@ class NewJobFields(Request):
     retry: RetryFields | None = None
     retention: Duration | None = None
     cost: Cost = 1
+    unique: UniqueFields | None = None
 
 
 class BulkFields(Request):
@@ -121,7 +143,7 @@ class BulkFields(Request):
 class CopyFields(Request):
     """What is different in a copy. What is left out is as in the job that is copied, but its times are not.
 
-    null lifts what that job has of its own.
+    null lifts what that job has of its own. A copy is unique only where it is said of it.
     """
 
     type: Name | UnsetType = UNSET
@@ -137,6 +159,7 @@ class CopyFields(Request):
     retry: RetryFields | UnsetType | None = UNSET
     retention: Duration | UnsetType | None = UNSET
     cost: Cost | UnsetType | None = UNSET
+    unique: UniqueFields | None = None
 
 
 class JobFields(Request):
@@ -456,6 +479,7 @@ class JobShown(Struct, kw_only=True):
     traceparent: str | None
     cost: Counted | UnsetType = UNSET
     """Where it is not 1."""
+    unique: UniqueShown | UnsetType = UNSET
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET

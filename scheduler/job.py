@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 
 import orjson
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
@@ -71,6 +73,49 @@ def split_id(job_id: str) -> tuple[str, str] | None:
     return queue, key
 
 
+CONFLICTS = ("return", "reject", "replace", "debounce")
+"""What may happen to a job that waits, when another of its unique key is enqueued."""
+
+
+class Unique(Struct, frozen=True, kw_only=True, gc=False):
+    """Of jobs that share a key within a queue there is one at a time, from its enqueueing on."""
+
+    key: str = ""
+    """Empty: made of the job's type and payload."""
+    for_ms: int | None = None
+    until: str = ""
+    """To its `start` or its `end`. Empty: its end; with `for_ms` only the time counts, whatever becomes of the job."""
+    on_conflict: str = "return"
+
+    @property
+    def changes(self) -> bool:
+        """A conflict changes the standing job, so that the order of two requests matters."""
+        return self.on_conflict in {"replace", "debounce"}
+
+    def rules(self, key: str) -> list[str]:
+        """As the script takes it."""
+        found = [f"unique:{key}", f"conflict:{self.on_conflict}"]
+        if self.for_ms is not None:
+            found.append(f"for:{self.for_ms}")
+        if self.until:
+            found.append(f"until:{self.until}")
+        return found
+
+
+def _alike(type: str, payload: bytes) -> str:
+    """32 digits, the same for a type's payloads that are the same JSON: spaces and the order of fields do not count.
+
+    A number with a point or an exponent counts as it is written, so that none is rounded.
+    """
+    try:
+        # Half a surrogate pair begins no text of a payload.
+        loaded = json.loads(payload, parse_float="\ud800{}".format)
+        text = json.dumps(loaded, sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        text = payload
+    return hashlib.blake2b(text, digest_size=16, key=type.encode()[:64]).hexdigest()
+
+
 class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """A job somebody wants done. It has no state yet. Durations and times are milliseconds."""
 
@@ -89,18 +134,24 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     retention_ms: int | None = None
     cost: int = 1
     """How much of a rate its start uses."""
+    unique: Unique | None = None
     traceparent: str | None = None
     copied_from: str | None = None
 
     def rules(self) -> str:
         """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
-        if not self.group and self.cost == 1:
+        if not self.group and self.cost == 1 and self.unique is None:
             return ""
-        return " ".join(
-            f"{name}:{value}"
-            for name, value in (("group", self.group), ("cost", self.cost if self.cost != 1 else None))
-            if value
-        )
+        pairs = (("group", self.group), ("cost", self.cost if self.cost != 1 else None))
+        unique = [] if self.unique is None else self.unique.rules(self.unique_key)
+        return " ".join([*(f"{name}:{value}" for name, value in pairs if value), *unique])
+
+    @property
+    def unique_key(self) -> str:
+        """The key that no other such job may have; empty for a job that is not unique."""
+        if self.unique is None:
+            return ""
+        return self.unique.key or _alike(self.type, self.payload)
 
     def header(self) -> bytes:
         """What differs from the defaults and no hot script reads, as JSON; empty for nothing."""
@@ -119,6 +170,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             and not (self.group or self.tags or self.retry or self.timeout_ms or self.copied_from)
             and self.retention_ms is None
             and self.cost == 1
+            and self.unique is None
         ):
             rest = b"%d" % self.priority
         else:
@@ -126,6 +178,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
                 self.priority, self.delay_ms, self.run_at_ms, self.group, tuple(self.tags), self.timeout_ms,
                 sorted(self.retry.items()) if self.retry else None, self.retention_ms, self.copied_from,
                 *(() if self.cost == 1 else ("cost", self.cost)),
+                *(() if self.unique is None else ("unique", *astuple(self.unique))),
             )).encode()  # fmt: skip
         digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])
         digest.update(b"\0" + self.payload)
@@ -312,6 +365,8 @@ class Job(Struct, frozen=True):
     """What it was given of its own, where `timeout_ms` is what is in force."""
     retention_ms: int | None = None
     cost: int = 1
+    unique: str | None = None
+    """Its unique key."""
     fingerprint: str | None = None
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
 
@@ -363,6 +418,8 @@ class Job(Struct, frozen=True):
                 del document[name]
         if self.cost != 1:
             document["cost"] = self.cost
+        if self.unique:
+            document["unique"] = {"key": self.unique}
         if self.copied_from:
             document["copied_from"] = self.copied_from
         if self.edits and "payload" in include:
@@ -388,8 +445,6 @@ def raw_json(text: bytes | None) -> Any:
 
 def _deep_or_wide(text: bytes) -> bool:
     # What orjson refuses although it is JSON: numbers beyond a double. The standard library keeps them.
-    import json  # noqa: PLC0415 - on this rare path only
-
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -433,8 +488,23 @@ def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
         found.append(Fault("/retention", "at most 10 years"))
     if not 1 <= job.cost <= COSTLIEST:
         found.append(Fault("/cost", f"expected a whole number from 1 to {COSTLIEST}"))
+    if job.unique is not None:
+        found += _faults_of_unique(job.unique)
     if len(job.payload) > max_payload:
         found.append(Fault("/payload", f"{len(job.payload)} bytes; at most {max_payload} are taken"))
+    return found
+
+
+def _faults_of_unique(unique: Unique) -> list[Fault]:
+    found = []
+    if unique.key and not JOB_KEY.fullmatch(unique.key):
+        found.append(Fault("/unique/key", "1 to 128 letters, digits, '.', '_' or '-'"))
+    if unique.for_ms is not None and not 1 <= unique.for_ms <= LONGEST_DELAY_MS:
+        found.append(Fault("/unique/for", "more than 0 and at most 10 years"))
+    if unique.until not in {"", "start", "end"}:
+        found.append(Fault("/unique/until", "expected start or end"))
+    if unique.on_conflict not in CONFLICTS:
+        found.append(Fault("/unique/on_conflict", f"expected {', '.join(CONFLICTS[:-1])} or {CONFLICTS[-1]}"))
     return found
 
 

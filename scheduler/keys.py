@@ -51,7 +51,11 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "id -> course: attempt|crashes|snoozes|token|verb|to|started|worker|reason|unhandled|since|fingerprint, errors",
     ),
     Key("results", "hash", "id -> course line of the run that succeeded, result"),
-    Key("known", "hash", "id -> tombstone of a job that is gone but ended less than 60 s ago"),
+    Key(
+        "known",
+        "hash",
+        "id -> tombstone of a job that is gone but ended less than 60 s ago; =unique key -> id|until|mode of its holder",
+    ),
     Key(
         "expiries",
         "zset",
@@ -163,6 +167,14 @@ def operations_key(namespace: str) -> str:
 def schemas_key(namespace: str) -> str:
     """SET of queue names: those in which a type has, or had, a schema; written before the schema is."""
     return f"{{{namespace}}}:schemas"
+
+
+def request_keys(namespace: str, name: str) -> tuple[str, str]:
+    """STRINGs, expiring, of a request with an Idempotency-Key: fingerprint|seed, and seed, newline, its answer.
+
+    A slot of their own: those of a namespace are many.
+    """
+    return f"{{{namespace}:={name}}}:request", f"{{{namespace}:={name}}}:answer"
 
 
 def workers_key(namespace: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
+from .errors import Duplicate, KeyTaken
 from .job import Claimed
 from .limits import Breaker, Rate, Unlimited, breaker_of_text, limits_text, parse_limits, rate_of_text
 from .times import rfc3339, seconds
@@ -98,9 +99,13 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full."""
+    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full.
+
+    Of a unique one whose key another job holds it is held, changed (that job was) or taken (it was to be refused then).
+    """
 
     id: str
+    """Of the job that stands."""
     outcome: str
     created_at: int
     run_at: int | None
@@ -110,6 +115,21 @@ class Enqueued(Struct, frozen=True, gc=False):
     @property
     def created(self) -> bool:
         return self.outcome in {"ready", "scheduled"}
+
+    @property
+    def refusal(self) -> Duplicate | None:
+        """What the caller is to be told where the job is refused for another that stands."""
+        if self.outcome == "conflict":
+            return Duplicate(self.id)
+        return KeyTaken(self.id) if self.outcome == "taken" else None
+
+
+class Remembered(Struct, frozen=True):
+    """The request that stands under an Idempotency-Key, the seed of its ids, and what it was answered, once it was."""
+
+    fingerprint: str
+    seed: str
+    answer: bytes | None
 
 
 class Claim(Struct, frozen=True):

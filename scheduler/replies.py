@@ -142,6 +142,7 @@ def read_job(
         result=result,
         errors=course.errors,
         traceparent=kept.header.get("traceparent"),
+        unique=kept.rule("u"),
         fingerprint=course.fingerprint if its_state is State.DEAD else None,
         copied_from=kept.header.get("copied_from"),
         edits=tuple(_edits(edits)),

@@ -15,6 +15,7 @@ from .keys import (
     layout_key,
     operations_key,
     queues_key,
+    request_keys,
     schemas_key,
     worker_key,
     workers_key,
@@ -39,6 +40,7 @@ OWN: tuple[tuple[str, ...], ...] = (
     ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SREM", "s", "m"), ("SMEMBERS", "s"),
     ("SADD", "hs", "m"), ("SMEMBERS", "hs"), ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
     ("SADD", "ws", "m"), ("SREM", "ws", "m"), ("SMEMBERS", "ws"), ("HSET", "wk", "f", "v"), ("HSETNX", "wk", "f", "v"), ("HGETALL", "wk"),
+    *((*form[:1], key, *form[1:]) for key in ("rk", "ra") for form in (("SET", "v", "NX", "PX", "1"), ("GET",), ("UNLINK",))),
     ("PTTL", "wk"), ("PEXPIRE", "wk", "1"), ("UNLINK", "wk"), ("TIME",), ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
     ("EVAL", "return 1", "0"), ("INFO",), ("PING",),
 )  # fmt: skip
@@ -67,6 +69,8 @@ def wanted(keys: Keys) -> list[tuple[str, ...]]:
         "os": operations_key(keys.namespace),
         "ws": workers_key(keys.namespace),
         "wk": worker_key(keys.namespace, "w"),
+        "rk": request_keys(keys.namespace, keys.queue)[0],
+        "ra": request_keys(keys.namespace, keys.queue)[1],
         "l": layout_key(keys.namespace),
         "w": f"{{{keys.namespace}}}:wake:{uuid4().hex}",
     }

@@ -87,6 +87,11 @@ class Settings:
         duration("0s", "30d"),
         "A job for which no worker has a handler is dead after this. 0: at once.",
     )
+    idempotency_window_ms: int = setting(
+        "24h",
+        duration("1s", "30d"),
+        "How long a request that is repeated with its Idempotency-Key is answered as the first time.",
+    )
     max_payload: int = setting("1MiB", size(1, "256MiB"), "Largest payload of a job.")
     max_result: int = setting("1MiB", size(1, "256MiB"), "Largest result of a job.")
     durability: str = setting(

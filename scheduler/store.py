@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from msgspec.structs import replace
@@ -17,7 +17,6 @@ from .calling import BATCH, BATCH_BYTES, PIPELINE, Caller, batches
 from .clients import Clients, is_outage
 from .errors import (
     Changed,
-    Duplicate,
     Invalid,
     NotFound,
     QueueFull,
@@ -27,7 +26,7 @@ from .errors import (
 )
 from .job import Job, NewJob, checksum, new_key
 from .joining import Ask, Call
-from .keys import STATES, Keys, operations_key, queue_of, queues_key, schemas_key
+from .keys import STATES, Keys, operations_key, queue_of, queues_key, request_keys, schemas_key
 from .limits import GroupPolicy, parse_group
 from .outcomes import (
     Ack,
@@ -44,12 +43,15 @@ from .outcomes import (
     Operation,
     OperationPage,
     Release,
+    Remembered,
     Swept,
     TypePolicy,
     parse_operation,
     parse_type,
 )  # fmt: skip
 from .replies import read_claimed, read_group, read_job
+
+T = TypeVar("T")
 
 DRAINED_MS = 60_000
 """How far back it is looked how fast a queue drains."""
@@ -112,13 +114,7 @@ class Store(Caller):
         def read(reply: list[Any]) -> list[Enqueued]:
             new, made = int(reply[0]) == 1, int(reply[1])
             return [
-                Enqueued(
-                    f"{queue}:{job.key}",
-                    reply[2 + 2 * n].decode(),
-                    made,
-                    int(reply[3 + 2 * n]) if reply[3 + 2 * n] else None,
-                    new and n == 0,
-                )
+                _enqueued(queue, job, reply[2 + 2 * n].decode(), made, reply[3 + 2 * n], new and n == 0)
                 for n, job in enumerate(jobs)
             ]
 
@@ -127,7 +123,7 @@ class Store(Caller):
     async def enqueue(self, queue: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """(new) -> ready or scheduled, in calls of a bounded size; give each job its key before, to repeat safely."""
         done: list[Enqueued] = []
-        for batch in batches(jobs, weight_of):
+        for batch in _in_turn(batches(jobs, weight_of), lambda job: job):
             outcomes = await self.run(self.enqueue_call(queue, batch))
             if outcomes[0].new_queue:
                 await self.register(queue)
@@ -146,7 +142,9 @@ class Store(Caller):
         parts = [
             batch
             for places in by_queue.values()
-            for batch in batches(places, lambda place: weight_of(jobs[place]))
+            for batch in _in_turn(
+                batches(places, lambda place: weight_of(jobs[place])), lambda place: jobs[place]
+            )
         ]
         while parts:
             alone: list[list[int]] = []
@@ -195,13 +193,16 @@ class Store(Caller):
             return [lost] * len(calls)
 
     async def enqueue_one(self, job: NewJob) -> Enqueued:
-        """One job, with a key made when it has none. Raises Duplicate when the id is another request's, QueueFull."""
+        """One job, with a key made when it has none.
+
+        Raises Duplicate when the id is another request's or its unique key is taken and it was to be refused then, QueueFull.
+        """
         job = job if job.key else replace(job, key=new_key())
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
             return [self.enqueue_call(job.queue, jobs)]
 
-        ask: Ask[Enqueued] = Ask([job], plan, ("enqueue", job.queue), weight_of(job))
+        ask: Ask[Enqueued] = Ask([job], plan, _kin("enqueue", job), weight_of(job))
         [outcome] = await self.ask(ask)
         if outcome.new_queue:
             await self.register(job.queue)
@@ -210,14 +211,14 @@ class Store(Caller):
     async def enqueue_told(self, job: NewJob) -> tuple[Enqueued, int, int]:
         """One job with its key: what became of it, and its max_attempts and timeout (ms) that are in force.
 
-        Raises Duplicate when the id belongs to another request, QueueFull.
+        Raises as `enqueue_one` does.
         """
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
             types = [job.type for job in jobs]
             return [self.enqueue_call(job.queue, jobs), self.policies_call(job.queue, types)]
 
-        ask = Ask([job], plan, ("enqueue told", job.queue), weight_of(job), _paired)
+        ask = Ask([job], plan, _kin("enqueue told", job), weight_of(job), _paired)
         [(outcome, policies)] = await self.ask(ask)
         if outcome.new_queue:
             await self.register(job.queue)
@@ -230,8 +231,8 @@ class Store(Caller):
         return outcome, int(attempts), timeout
 
     async def _taken(self, job: NewJob, outcome: Enqueued) -> Enqueued:
-        if outcome.outcome == "conflict":
-            raise Duplicate(outcome.id)
+        if refusal := outcome.refusal:
+            raise refusal
         if outcome.outcome == "full":
             raise QueueFull(job.queue, await self._pause(job.queue))
         return outcome
@@ -256,6 +257,43 @@ class Store(Caller):
             return LONGEST_PAUSE
         wanted = max(1, int(census.config.get("max_length", "0")) // 100)
         return max(1, min(LONGEST_PAUSE, math.ceil(wanted * DRAINED_MS / 1000 / drained)))
+
+    async def remember_request(self, name: str, fingerprint: str, seed: str, window_ms: int) -> Remembered:
+        """Notes a request under the name of its Idempotency-Key, unless one stands there; answers what stands."""
+        request, answer = request_keys(self.namespace, name)
+
+        def ask(_: Any) -> Any:
+            pipe = self.clients.commands.pipeline(transaction=False)
+            pipe.set(request, f"{fingerprint}|{seed}", nx=True, px=window_ms)
+            pipe.get(request)
+            pipe.get(answer)
+            return pipe.execute()
+
+        _, found, kept = await self._read(ask)
+        while found is None:  # what stood there ended in between
+            _, found, kept = await self._read(ask)
+        its_print, _, its_seed = found.decode().partition("|")
+        of, _, text = (kept or b"").partition(b"\n")
+        return Remembered(its_print, its_seed, text if of.decode() == its_seed else None)
+
+    async def keep_answer(self, name: str, seed: str, answer: bytes, window_ms: int) -> bytes:
+        """Keeps what a request was answered, unless somebody did who carried it out too; answers what is kept."""
+        _, key = request_keys(self.namespace, name)
+        mine = seed.encode() + b"\n"
+
+        def ask(_: Any) -> Any:
+            pipe = self.clients.commands.pipeline(transaction=False)
+            pipe.set(key, mine + answer, nx=True, px=window_ms)
+            pipe.get(key)
+            return pipe.execute()
+
+        _, kept = await self._read(ask)
+        return bytes(kept[len(mine) :]) if kept is not None and kept.startswith(mine) else answer
+
+    async def forget_request(self, name: str) -> None:
+        """Frees an Idempotency-Key whose request did nothing."""
+        request, _ = request_keys(self.namespace, name)
+        await self._read(lambda _: self.clients.commands.unlink(request))
 
     async def register(self, queue: str) -> None:
         """Adds a queue to the namespace's set of queues."""
@@ -865,6 +903,34 @@ class Store(Caller):
 def weight_of(job: NewJob) -> int:
     """Bytes that a job takes in a call, roughly."""
     return len(job.payload) + 300
+
+
+def _enqueued(queue: str, job: NewJob, outcome: str, made: int, rest: bytes, new: bool) -> Enqueued:
+    if outcome in {"held", "changed"}:
+        refused = job.unique is not None and job.unique.on_conflict == "reject"
+        return Enqueued(f"{queue}:{rest.decode()}", "taken" if refused else outcome, made, None, new)
+    return Enqueued(f"{queue}:{job.key}", outcome, made, int(rest) if rest else None, new)
+
+
+def _in_turn(parts: Iterable[list[T]], job_of: Callable[[T], NewJob]) -> Iterator[list[T]]:
+    """The same, cut before each job that changes one of the same unique key: a call leaves what it has just made."""
+    for part in parts:
+        some: list[T] = []
+        seen: set[str] = set()
+        for one in part:
+            job = job_of(one)
+            if job.unique is not None:
+                if job.unique.changes and job.unique_key in seen:
+                    yield some
+                    some, seen = [], set()
+                seen.add(job.unique_key)
+            some.append(one)
+        yield some
+
+
+def _kin(what: str, job: NewJob) -> tuple[str, ...]:
+    # One that changes another goes in a call of its own, after what was asked before.
+    return (what, job.queue, job.key) if job.unique is not None and job.unique.changes else (what, job.queue)
 
 
 def _page_text(page: OperationPage | None) -> str:

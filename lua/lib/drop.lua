@@ -1,23 +1,28 @@
 -- @include lib/tally
+-- @include lib/free
 -- @include lib/ungroup
 -- Removes ended jobs of one state with all that is kept of them. One that ended less than 60 s ago
--- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised.
+-- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised; one that holds a
+-- unique key for a time, as long as it does.
 -- The caller has read every key here, so that nothing can fail.
 local function drop(keys, state, ids, now, forget)
   if #ids == 0 then return end
   local ended = redis.call("ZMSCORE", keys[state], unpack(ids))
   local tombs, times, fields, bytes = {}, {}, {}, 0
+  local keyed = redis.call("HLEN", keys.known) > 0
   for i, id in ipairs(ids) do
     local score = tonumber(ended[i]) or 0
     local at = math.abs(score)
     -- What the queue's retention does not decide is not in its count of bytes.
     if score >= 0 then bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id) end
-    if not forget and at + 60000 > now then
+    local head = keyed and string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*")
+    local till = keyed and math.max(at + 60000, free(keys.known, id, head, now, forget)) or at + 60000
+    if not forget and till > now then
       local run = redis.call("HGET", keys.results, id) or redis.call("HGET", keys.attempts, id) or ""
-      local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*") or ""
+      head = head or string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*") or ""
       tombs[#tombs + 1] = id
       tombs[#tombs + 1] = string.format("%.0f|%s|%s\n%s", at, state, string.match(run, "^[^\n]*"), head)
-      times[#times + 1] = string.format("%.0f", at + 60000)
+      times[#times + 1] = string.format("%.0f", till)
       times[#times + 1] = id
     end
     for _, field in ipairs({ "progress", "checkpoint", "edits" }) do fields[#fields + 1] = id .. ":" .. field end

@@ -7,9 +7,13 @@ local function expire(keys, now, limit)
   local due = redis.call("ZRANGEBYSCORE", keys.expiries, "-inf", string.format("%.0f", now), "LIMIT", 0, limit)
   for _, member in ipairs(due) do
     redis.call("ZREM", keys.expiries, member)
+    local tomb = redis.call("HGET", keys.known, member)
     if string.sub(member, 1, 1) == ":" then
       redis.call("HDEL", keys.receipts, string.sub(member, 2))
-    elseif redis.call("HDEL", keys.known, member) == 0 then
+    elseif tomb then
+      free(keys.known, member, string.match(tomb, "\n(.*)$"), now, true)
+      redis.call("HDEL", keys.known, member)
+    else
       for _, state in ipairs({ "succeeded", "cancelled", "dead" }) do
         if redis.call("ZSCORE", keys[state], member) then drop(keys, state, { member }, now) end
       end

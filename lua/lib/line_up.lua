@@ -1,3 +1,4 @@
+-- @include lib/laned
 -- Files jobs of `ready` into their lanes; each has id, score and record (its first line is enough). Again for one that is
 -- filed changes nothing. A lane that is held stays so, and a group that is held. The caller has read every key (lib/laned).
 local function line_up(keys, list)

@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 from msgspec import Raw
+from msgspec.structs import replace
 
-from ..errors import Duplicate, Fault, Invalid, SchedulerError
+from ..errors import Fault, Invalid, SchedulerError
 from ..fields import BulkDone, BulkFields, BulkLine, BulkShown, NewJobFields, Request
 from ..job import NewJob
 from ..logs import get_logger
@@ -20,7 +21,8 @@ from ..schemas import Schemas
 from .body import decode
 from .jobs import new_job
 from .lines import Answer, Line, read_lines
-from .parts import REQUEST_ID, SCHEMAS, SETTINGS, STORE
+from .once import HEADER, Seed, once
+from .parts import IDEMPOTENT_BODY, REQUEST_ID, SCHEMAS, SETTINGS, STORE
 from .problems import Refusal, document, refusal_of
 from .routes import SMALL, Lines, Param, Table, large, with_payload
 
@@ -29,6 +31,15 @@ table = Table()
 
 MOST_ITEMS = 500_000
 """Items of one call: with more, a body of nonsense would be answered by gigabytes of problems."""
+
+MOST_KEPT = 10_000
+"""Items of a call with an Idempotency-Key, whose answer is kept: about 600 KiB."""
+
+LATER = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    *(status for status in HTTPStatus if status >= HTTPStatus.INTERNAL_SERVER_ERROR),
+}
+"""Statuses of what is to be sent again."""
 
 STEP = 500
 """Items that are read at a time; then other requests have their turn."""
@@ -54,6 +65,10 @@ RESULTS = {
 
 async def enqueue_lines(request: web.Request) -> web.StreamResponse:
     """Enqueues a job a line, as they come. What was enqueued stands, however the call ends."""
+    if HEADER in request.headers:
+        raise Invalid(
+            [Fault(f"/{HEADER}", "not with a stream: give each job an `id`, which makes it repeatable")]
+        )
     everything = _check(request)
     max_payload = request.app[SETTINGS].max_payload
     answer, tally = Answer(request), Tally()
@@ -140,8 +155,6 @@ def _of_line(line: Line, max_payload: int) -> NewJob | Refusal:
 
 def _check(request: web.Request) -> bool:
     """Whether each job is to be answered. Raises Invalid."""
-    if "Idempotency-Key" in request.headers:
-        raise Invalid([Fault("/Idempotency-Key", "not taken yet: give each job an `id` to repeat it safely")])
     results = request.query.get("results")
     if results not in {None, "all"}:
         raise Invalid([Fault("/results", "expected all")])
@@ -150,8 +163,8 @@ def _check(request: web.Request) -> bool:
 
 @table.add(
     "POST", "/v1/jobs/bulk", {200: BulkShown},
-    body=list[NewJobFields] | BulkFields, raw=True, limit=large, query=RESULTS,
-    lines=Lines(enqueue_lines, NewJobFields, BulkLine, BulkDone),
+    body=list[NewJobFields] | BulkFields, raw=True, limit=large, query=RESULTS, codes=("store_full",),
+    lines=Lines(enqueue_lines, NewJobFields, BulkLine, BulkDone), once=True,
 )  # fmt: skip
 async def enqueue_bulk(request: web.Request, body: bytes) -> web.Response:
     """Enqueue many jobs: each is answered at its place, and one that is refused spoils no other.
@@ -166,45 +179,74 @@ async def enqueue_bulk(request: web.Request, body: bytes) -> web.Response:
     items: list[Raw] = sent.jobs if isinstance(sent, _Jobs) else sent
     if len(items) > MOST_ITEMS:
         raise Refusal("too_large", f"at most {MOST_ITEMS} jobs in one call")
+    if IDEMPOTENT_BODY not in request:
+        return (await _answered(request, items, None))[0]
+    if len(items) > MOST_KEPT:
+        raise Refusal(
+            "too_large", f"with an {HEADER} at most {MOST_KEPT} jobs in one call: its answer is kept"
+        )
+
+    async def act(seed: Seed) -> tuple[web.Response, bool]:
+        return await _answered(request, items, seed)
+
+    return await once(request, act)
+
+
+async def _answered(
+    request: web.Request, items: Sequence[Raw], seed: Seed | None
+) -> tuple[web.Response, bool]:
+    """The answer to these, and whether none of them is to be sent again."""
+    final = True
     answered: list[bytes] = []
     taken: list[NewJob | Refusal] = []
     bytes_taken = 0
     for start in range(0, len(items), STEP):
-        for job in _new_jobs(items[start : start + STEP], request.app[SETTINGS].max_payload):
+        for job in _new_jobs(items[start : start + STEP], request.app[SETTINGS].max_payload, seed, start):
             taken.append(job)
             bytes_taken += len(job.payload) if isinstance(job, NewJob) else 0
         if len(taken) >= AT_ONCE[0] or bytes_taken >= AT_ONCE[1]:
-            answered.append(orjson.dumps(await _enqueued(request, taken))[1:-1])
+            shown = await _enqueued(request, taken, seed)
+            final = final and not any(item["status"] in LATER for item in shown)
+            answered.append(orjson.dumps(shown)[1:-1])
             taken, bytes_taken = [], 0
         await asyncio.sleep(0)
     if taken:
-        answered.append(orjson.dumps(await _enqueued(request, taken))[1:-1])
+        shown = await _enqueued(request, taken, seed)
+        final = final and not any(item["status"] in LATER for item in shown)
+        answered.append(orjson.dumps(shown)[1:-1])
     text = b'{"items":[' + b",".join(answered) + b"]}"
-    return web.Response(body=text, headers={"Content-Type": "application/json"})
+    return web.Response(body=text, headers={"Content-Type": "application/json"}), final
 
 
-def _new_jobs(items: Sequence[Raw], max_payload: int) -> Iterator[NewJob | Refusal]:
-    """A job of each item, with a key, or the problem it has."""
+def _new_jobs(
+    items: Sequence[Raw], max_payload: int, seed: Seed | None, start: int
+) -> Iterator[NewJob | Refusal]:
+    """A job of each item, with a key, or the problem it has. `start`: which item of the call the first is."""
     whole = b"[%b]" % b",".join(items)
     try:
         fields: list[NewJobFields] = decode(whole, list[NewJobFields])
     except (Refusal, Invalid):
         # One of them is not as it should be, which is found out one by one.
-        for item in items:
-            yield _new_job(bytes(item), max_payload)
+        for n, item in enumerate(items, start):
+            yield _new_job(bytes(item), max_payload, seed, n)
         return
-    for one in fields:
+    for n, one in enumerate(fields, start):
         try:
-            yield new_job(one, max_payload=max_payload)
+            yield _named(new_job(one, max_payload=max_payload), one, seed, n)
         except (Refusal, Invalid) as error:
             yield _refusal(error)
 
 
-def _new_job(item: bytes, max_payload: int) -> NewJob | Refusal:
+def _new_job(item: bytes, max_payload: int, seed: Seed | None = None, number: int = 0) -> NewJob | Refusal:
     try:
-        return new_job(decode(item, NewJobFields), max_payload=max_payload)
+        fields = decode(item, NewJobFields)
+        return _named(new_job(fields, max_payload=max_payload), fields, seed, number)
     except (Refusal, Invalid) as error:
         return _refusal(error)
+
+
+def _named(job: NewJob, fields: NewJobFields, seed: Seed | None, number: int) -> NewJob:
+    return job if seed is None or fields.id is not None else replace(job, key=seed.key(number))
 
 
 def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
@@ -213,7 +255,9 @@ def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
     return found
 
 
-async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> list[dict[str, Any]]:
+async def _enqueued(
+    request: web.Request, taken: Sequence[NewJob | Refusal], seed: Seed | None = None
+) -> list[dict[str, Any]]:
     """What is answered for these, in order. Trouble of the store is each job's own."""
     schemas = request.app[SCHEMAS]
     queues = {job.queue for job in taken if isinstance(job, NewJob)}
@@ -225,7 +269,9 @@ async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> 
         taken = [one if isinstance(one, Refusal) else _refusal(error) for one in taken]
     jobs = [job for job in taken if isinstance(job, NewJob)]
     outcomes = iter(await request.app[STORE].enqueue_each(jobs) if jobs else ())
-    return [document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes)) for one in taken]
+    return [
+        document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes), seed) for one in taken
+    ]
 
 
 async def _fitting(schemas: Schemas, job: NewJob | Refusal) -> NewJob | Refusal:
@@ -238,11 +284,12 @@ async def _fitting(schemas: Schemas, job: NewJob | Refusal) -> NewJob | Refusal:
     return job
 
 
-def _answer(job: NewJob, outcome: Enqueued | SchedulerError) -> dict[str, Any]:
+def _answer(job: NewJob, outcome: Enqueued | SchedulerError, seed: Seed | None) -> dict[str, Any]:
     if isinstance(outcome, SchedulerError):
         return document(_refusal(outcome, f"{job.queue}:{job.key}"))
-    if outcome.created:
+    found_again = seed is not None and seed.made(job.key) and outcome.outcome == "exists"
+    if outcome.created or found_again:
         return {"status": 201, "id": outcome.id}
-    if outcome.outcome == "exists":
-        return {"status": 200, "id": outcome.id, "duplicate": True}
-    return document(_refusal(Duplicate(outcome.id)))
+    if refusal := outcome.refusal:
+        return document(_refusal(refusal))
+    return {"status": 200, "id": outcome.id, "duplicate": True}

@@ -13,9 +13,10 @@ from ..fields import CopyFields, JobFields, JobShown
 from ..job import Job, NewJob, State, faults_of, new_key
 from ..limits import COSTLIEST
 from ..times import duration_ms, parse_rfc3339
-from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of
+from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of, unique_of
 from .limits import whole_of
-from .parts import SCHEMAS, SETTINGS, STORE
+from .once import Seed, once
+from .parts import IDEMPOTENT_BODY, SCHEMAS, SETTINGS, STORE
 from .routes import Table, job_id, json_answer, with_payload
 
 table = Table()
@@ -52,7 +53,7 @@ async def delete(request: web.Request, _: None) -> web.Response:
 @table.add(
     "POST", "/v1/jobs/{id}/copy", {201: JobShown, 200: JobShown},
     body=CopyFields, optional=True, limit=with_payload,
-    codes=("not_found", "wrong_state", "duplicate", "queue_full", "store_full"), headers=("Location",),
+    codes=("not_found", "wrong_state", "duplicate", "queue_full", "store_full"), headers=("Location",), once=True,
 )  # fmt: skip
 async def copy(request: web.Request, fields: CopyFields) -> web.Response:
     """Enqueue a new job like this one, whatever became of it; its document names it in `copied_from`.
@@ -60,8 +61,19 @@ async def copy(request: web.Request, fields: CopyFields) -> web.Response:
     It runs at once unless it is given a time of its own. With an `id` it is safe to repeat, as a new job is.
     """
     queue, key = job_id(request)
-    found = await request.app[STORE].job(queue, key)
-    return await enqueued(request, _copy(found, fields, request.app[SETTINGS].max_payload))
+
+    async def made() -> NewJob:
+        found = await request.app[STORE].job(queue, key)
+        return _copy(found, fields, request.app[SETTINGS].max_payload)
+
+    async def act(seed: Seed) -> tuple[web.Response, bool]:
+        job = await made()
+        named = job if fields.id is not None else replace(job, key=seed.key())
+        return await enqueued(request, named, seed), True
+
+    if IDEMPOTENT_BODY in request:
+        return await once(request, act)
+    return await enqueued(request, await made())
 
 
 def _changes(fields: JobFields, max_payload: int) -> dict[str, Any]:
@@ -114,6 +126,8 @@ def _copy(job: Job, fields: CopyFields, max_payload: int) -> NewJob:
         changes["cost"] = whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1
     if not isinstance(fields.retry, UnsetType):
         changes["retry"] = None if fields.retry is None else retry_of(fields.retry, faults)
+    if fields.unique is not None:
+        changes["unique"] = unique_of(fields.unique, faults)
     made = replace(job.like(), **changes)
     check_size(made.payload, max_payload)
     faults += faults_of(made, max_payload=max_payload)

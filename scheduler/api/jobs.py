@@ -8,18 +8,20 @@ from typing import Any
 import orjson
 from aiohttp import web
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
 
 from .. import retry as retry_policy
-from ..errors import Fault, Invalid, NotFound, WrongState
+from ..errors import Duplicate, Fault, Invalid, KeyTaken, NotFound, WrongState
 from ..events import wait_ended
-from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields
-from ..job import Job, NewJob, State, faults_of, new_key, split_id
+from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields, UniqueFields
+from ..job import Job, NewJob, State, Unique, faults_of, new_key, split_id
 from ..limits import COSTLIEST
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .limits import whole_of
+from .once import Seed, once
 from .pages import PAGE, cursor, cursor_of, limit_of
-from .parts import ENQUEUED_ID, FOLLOWER, POLLS, SCHEMAS, SETTINGS, STORE
+from .parts import ENQUEUED_ID, FOLLOWER, IDEMPOTENT_BODY, POLLS, SCHEMAS, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
 from .server import hang_up_cancels
@@ -41,25 +43,47 @@ WAIT = {
 
 @table.add(
     "POST", "/v1/jobs", {201: JobShown, 200: JobShown},
-    body=NewJobFields, limit=with_payload, codes=("duplicate", "queue_full", "store_full"), headers=("Location",),
+    body=NewJobFields, limit=with_payload, codes=("duplicate", "queue_full", "store_full"), headers=("Location",), once=True,
 )  # fmt: skip
 async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
     """Enqueue a job. The same id and request again: 200, with `duplicate`. A 503 with `id`: repeat it so."""
-    if "Idempotency-Key" in request.headers:
-        raise Invalid([Fault("/Idempotency-Key", "not taken yet: give the job an `id` to repeat it safely")])
-    return await enqueued(request, new_job(fields, max_payload=request.app[SETTINGS].max_payload))
+    job = new_job(fields, max_payload=request.app[SETTINGS].max_payload)
+    if IDEMPOTENT_BODY not in request:
+        return await enqueued(request, job)
+
+    async def act(seed: Seed) -> tuple[web.Response, bool]:
+        named = job if fields.id is not None else replace(job, key=seed.key())
+        return await enqueued(request, named, seed), True
+
+    return await once(request, act)
 
 
-async def enqueued(request: web.Request, job: NewJob) -> web.Response:
+async def enqueued(request: web.Request, job: NewJob, seed: Seed | None = None) -> web.Response:
+    """The answer to a new job. With a `seed` whose own key it has, a job that stands is this request's own."""
     app = request.app
     await app[SCHEMAS].check(job.queue, job.type, job.payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
-    done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
+    its_own = seed is not None and seed.made(job.key)
+    try:
+        done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
+    except Duplicate as error:
+        if not its_own or isinstance(error, KeyTaken):
+            raise
+        # What it is like may have changed since, as the job that is copied may have.
+        return await _found_again(request, job)
+    if its_own and done.outcome == "exists":
+        return await _found_again(request, job)
     if not done.created:
-        stands = await app[STORE].job(job.queue, job.key)
+        stands = await app[STORE].job(*done.id.split(":"))
         return json_answer({**stands.document(), "duplicate": True})
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
     return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
+
+
+async def _found_again(request: web.Request, job: NewJob) -> web.Response:
+    """The answer to a new job that this very request enqueued before, when nobody was answered."""
+    stands = await request.app[STORE].job(job.queue, job.key)
+    return json_answer(stands.document(), 201, {"Location": f"/v1/jobs/{stands.id}"})
 
 
 @table.add(
@@ -174,6 +198,7 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
         retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
         cost=whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1,
+        unique=None if fields.unique is None else unique_of(fields.unique, faults),
     )
     check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
@@ -210,6 +235,7 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
         b',"cost":%d' % job.cost if job.cost != 1 else b"",
+        b',"unique":{"key":"%b"}' % job.unique_key.encode() if job.unique else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
     )
 
@@ -245,6 +271,17 @@ def read_with(value: Any, path: str, read: Callable[[Any], int], faults: list[Fa
     except ValueError as error:
         faults.append(Fault(path, str(error)))
         return None
+
+
+def unique_of(fields: UniqueFields, faults: list[Fault]) -> Unique:
+    """What makes a job unique. Adds faults under /unique."""
+    # An empty one would be no key at all, which asks for one of type and payload.
+    return Unique(
+        key="" if fields.key is None else fields.key or "\0",
+        for_ms=read_with(fields.for_, "/unique/for", duration_ms, faults),
+        until=fields.until or "",
+        on_conflict=fields.on_conflict,
+    )
 
 
 def retry_of(fields: RetryFields, faults: list[Fault]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from .. import __version__
 from ..fields import JobShown, OperationShown, Problem
 from .examples import ANSWERED, SENT, problem
 from .lines import NDJSON
+from .once import HEADER, LONGEST
 from .problems import CODES, PROBLEM_JSON
 from .routes import Answer, Route
 
@@ -152,6 +153,10 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     if "precondition_failed" in route.codes and "{queue}" in route.path:
         words = "Only while this ETag is the one that stands."
         found.append({"name": "If-Match", "in": "header", "description": words, "schema": {"type": "string"}})
+    if route.once:
+        schema = {"type": "string", "pattern": f"^[!-~]{{1,{LONGEST}}}$"}
+        words = "The same request again with it is answered as the first time; another request: 422."
+        found.append({"name": HEADER, "in": "header", "description": words, "schema": schema})
     return found
 
 
@@ -203,9 +208,10 @@ def codes_of(route: Route, *, key: bool) -> list[str]:
     if not route.open:
         codes += [code for code in _EVERY if code != "unauthorized" or key]
         codes += ["forbidden"] if route.method != "GET" and not key else []
-    if route.lines is not None:
-        # Of many jobs each is answered for itself: that the store is away is said at their places.
+    if route.lines is not None and not route.once:
+        # Of many jobs each is answered for itself: that the store is away is said at their places, unless an answer is kept.
         codes.remove("store_unavailable")
+    codes += ["idempotency_mismatch"] if route.once else []
     codes += [*(_BODY if route.body is not None else ()), "validation"]
     return list(dict.fromkeys(codes))
 

@@ -30,6 +30,8 @@ REQUEST_ID = web.RequestKey("request_id", str)
 ENQUEUED_ID = web.RequestKey("enqueued_id", str)
 """Under this a request keeps the id of the job that it is about to enqueue."""
 
+IDEMPOTENT_BODY = web.RequestKey("idempotent_body", bytes)
+"""Under this a request with an Idempotency-Key keeps its body."""
 
 _OWN, _NUMBERS, _GOOD_ID = uuid4().hex[:12], itertools.count(1), re.compile(r"[A-Za-z0-9._-]{1,128}")
 

@@ -32,6 +32,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "too_large": (413, "Too large"),
     "unsupported_media_type": (415, "The body is not of a type that is taken here"),
     "validation": (422, "The request says something that cannot be taken"),
+    "idempotency_mismatch": (422, "The Idempotency-Key belongs to another request"),
     "queue_full": (429, "The queue is full"),
     "internal": (500, "Something went wrong here"),
     "store_unavailable": (503, "The store is away"),
@@ -90,6 +91,10 @@ def _full(error: errors.StoreFull) -> Refusal:
     return Refusal("store_full", detail, headers={"Retry-After": "10"})
 
 
+def _taken(error: errors.KeyTaken) -> Refusal:
+    return Refusal("duplicate", str(error), members={"id": error.job_ids[0]})
+
+
 def _queue_full(error: errors.QueueFull) -> Refusal:
     return Refusal(
         "queue_full",
@@ -109,6 +114,7 @@ TABLE: Mapping[type[Exception], Callable[[Any], Refusal]] = {
     errors.NotFound: _as("not_found"),
     errors.WrongState: _wrong_state,
     errors.Duplicate: _as("duplicate"),
+    errors.KeyTaken: _taken,
     errors.QueueFull: _queue_full,
     errors.Changed: _as("precondition_failed"),
     errors.LeaseLost: _as("stale_lease"),

@@ -20,7 +20,8 @@ from ..times import typed_duration_ms
 from .auth import check_site
 from .body import decode, read
 from .lines import is_ndjson
-from .parts import SETTINGS
+from .once import HEADER, check_header
+from .parts import IDEMPOTENT_BODY, SETTINGS
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 LinesHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -73,7 +74,7 @@ class Lines:
 class Route:
     """One call. `body`: the type of what it takes, None for nothing; `raw`: its handler decodes the bytes itself.
 
-    `codes`: its problems besides those of every call.
+    `codes`: its problems besides those of every call. `once`: it takes an Idempotency-Key.
     """
 
     method: str
@@ -88,6 +89,7 @@ class Route:
     codes: Sequence[str]
     headers: Sequence[str]
     lines: Lines | None = None
+    once: bool = False
 
     @property
     def open(self) -> bool:
@@ -106,6 +108,9 @@ class Route:
             return await self.lines.handler(request)
         body = await read(request, self.limit(request.app[SETTINGS]), optional=self.optional)
         self._check_site(request)
+        if self.once and HEADER in request.headers:
+            check_header(request)
+            request[IDEMPOTENT_BODY] = body
         return await self.handler(request, body if self.raw else decode(body, self.body))
 
     def _check_site(self, request: web.Request) -> None:
@@ -152,6 +157,7 @@ class Table:
         codes: Sequence[str] = (),
         headers: Sequence[str] = (),
         lines: Lines | None = None,
+        once: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Says what the decorated handler takes and answers; its docstring is the document's text."""
 
@@ -170,6 +176,7 @@ class Table:
                     codes,
                     headers,
                     lines,
+                    once,
                 )
             )
             return handler

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
-from ..job import Job, NewJob, check, new_key, split_id
+from ..job import CONFLICTS, Job, NewJob, Unique, check, new_key, split_id
 from ..limits import COSTLIEST
 from ..settings import Settings
 from ..times import parse_rfc3339, typed_duration_ms
@@ -82,11 +82,22 @@ def _place_of(raw: bytes) -> str:
 )
 @click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
+@click.option(
+    "--unique",
+    metavar="[KEY]",
+    is_flag=False,
+    flag_value="",
+    help="One of this key at a time; without KEY: one of this type and payload.",
+)
+@click.option("--unique-for", metavar="DURATION", help="How long it is kept: seconds, or 30s 5m 2h.")
+@click.option("--unique-until", type=click.Choice(["start", "end"]), help="It is kept until then.")
+@click.option("--on-conflict", type=click.Choice(CONFLICTS), help="Of a unique job, where one stands.")
 @json_option
 @with_settings
 def enqueue(
     type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
-    group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None, as_json: bool, settings: Settings,
+    group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None,
+    unique: str | None, unique_for: str | None, unique_until: str | None, on_conflict: str | None, as_json: bool, settings: Settings,
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
     key = job_id or new_key()
@@ -94,6 +105,8 @@ def enqueue(
         named, _, key = key.partition(":")
         if named != queue:
             raise click.BadParameter(f"its queue is {named}, the job's is {queue}", param_hint="--id")
+    if unique is None and (unique_for or unique_until or on_conflict):
+        raise click.UsageError("--unique-for, --unique-until and --on-conflict go with --unique")
     job = NewJob(
         type=type,
         payload=read_payload(payload),
@@ -107,6 +120,14 @@ def enqueue(
         cost=cost,
         timeout_ms=said(typed_duration_ms, timeout, "--timeout"),
         retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
+        unique=None
+        if unique is None
+        else Unique(
+            key=unique,
+            for_ms=said(typed_duration_ms, unique_for, "--unique-for"),
+            until=unique_until or "",
+            on_conflict=on_conflict or "return",
+        ),
     )
     try:
         check(job, max_payload=settings.max_payload)
@@ -116,7 +137,7 @@ def enqueue(
     async def work() -> tuple[Job, bool]:
         async with connected(settings, queue=queue) as store:
             outcome = await store.enqueue_one(job)
-            return await store.job(queue, key), outcome.created
+            return await store.job(queue, outcome.id.partition(":")[2]), outcome.created
 
     made, created = run(work())
     if as_json:

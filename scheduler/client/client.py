@@ -128,17 +128,20 @@ class Client:
         retry: Retry | Mapping[str, Any] | None = None,
         retention: Duration | None = None,
         cost: int | None = None,
+        unique: bool | str | Mapping[str, Any] | None = None,
     ) -> Handle:
         """A new job, and its handle. The same `id` and request again is the same job: `handle.duplicate`.
 
+        `unique`: True (one of this type and payload at a time), a key, or `{"key", "for", "until", "on_conflict"}`; the
+        handle of a duplicate is that of the job that stands.
+
         Raises PayloadInvalid and Invalid before anything is sent for what no server takes, Duplicate when `id` belongs
-        to another request, StoreUnavailable when the service is away for longer than the patience (the same `id` again is
+        to another request or the unique key to another job, StoreUnavailable when the service is away for longer than the patience (the same `id` again is
         safe) and StoreFull.
         """
         options = {
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
-            "tags": tags, "timeout": timeout, "retry": retry, "retention": retention,
-            "cost": cost,
+            "tags": tags, "timeout": timeout, "retry": retry, "retention": retention, "cost": cost, "unique": unique,
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
@@ -148,7 +151,8 @@ class Client:
             raise
         found = answer.read(JobDocument)
         # What stands after a try that was not answered is that one's work.
-        return Handle(self.transport, found.id, duplicate=found.duplicate and not answer.unsure)
+        its_own = answer.unsure and found.id == f"{job.queue}:{job.key}"
+        return Handle(self.transport, found.id, duplicate=found.duplicate and not its_own)
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]) -> Sending:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them, sent as they come.

@@ -143,7 +143,8 @@ class HttpLink:
         except Problem as error:
             return error
         found = answer.read(JobDocument)
-        state = "exists" if found.duplicate and not answer.unsure else "ready"
+        its_own = answer.unsure and found.id == f"{job.queue}:{job.key}"
+        state = "exists" if found.duplicate and not its_own else "ready"
         return Enqueued(found.id, state, parse_rfc3339(found.created_at), None)
 
     async def send(self, lines: Sequence[Line]) -> list[Outcome]:
@@ -216,7 +217,7 @@ class HttpLink:
             if answer["status"] == 201:
                 known[line.number] = Outcome(line.number, line.id)
             elif answer["status"] == 200:
-                duplicate = line.number not in unsure
+                duplicate = line.number not in unsure or answer["id"] != line.id
                 known[line.number] = Outcome(line.number, answer["id"], duplicate=duplicate)
             else:
                 problem = problem_of(answer)

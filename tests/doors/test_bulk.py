@@ -72,7 +72,7 @@ async def test_one_bad_item_spoils_no_other(api):
         (job(run_at="2099-01-01T00:00:00Z"), 422, "validation", ["/run_at"]),
         (job(retry={"base": "soon"}), 422, "validation", ["/retry/base"]),
         (job(id="other:a"), 422, "validation", ["/id"]),
-        (job(unique={"key": "a"}), 422, "validation", ["/unique"]),
+        (job(unique={"key": "a b"}), 422, "validation", ["/unique/key"]),
         ("a job", 422, "validation", [""]),
         (None, 422, "validation", [""]),
         (job(payload="x" * (1024 * 1024)), 413, "too_large", None),
@@ -152,13 +152,6 @@ async def test_what_is_no_list_of_jobs_is_refused_as_a_whole(api, body, status, 
 
 
 @on_the_fake
-async def test_the_header_idempotency_key_is_refused_by_its_name(api):
-    answer = await api.post(BULK, [job()], Idempotency_Key="x")
-
-    assert (422, ["/Idempotency-Key"]) == (answer.status, answer.paths)
-
-
-@on_the_fake
 async def test_a_body_may_have_32_mib(api):
     most = 32 * 1024 * 1024
     item = b'{"type":"t","payload":"' + b"x" * 1_000_000 + b'"}'
@@ -186,7 +179,7 @@ def failing(api, monkeypatch, failures):
     calls = []
 
     async def run_all(self, sent):
-        calls.append([(call.queue, call.args[2::11]) for call in sent if not call.plain])
+        calls.append([(call.queue, call.args[2::12]) for call in sent if not call.plain])
         failure = failures.pop(0) if failures else None
         if isinstance(failure, Exception):
             await real(self, sent)  # it was carried out, and its answer lost

@@ -189,6 +189,25 @@ async def while_others_change_it(api: Api, route: Route) -> Answer:
         return await call(api, route)
 
 
+async def of_a_key_that_another_request_has(api: Api, route: Route) -> Answer:
+    await api.enqueue("a")
+    await api.post("/v1/jobs", {"type": "another"}, Idempotency_Key="k")
+    return await call(api, route, Idempotency_Key="k")
+
+
+async def with_a_key_while_the_store_is_away(api: Api, route: Route) -> Answer:
+    async with away() as without:
+        return await call(without, route, Idempotency_Key="k")
+
+
+async def with_a_key_while_the_store_is_full(api: Api, route: Route) -> Answer:
+    await api.redis.config_set("maxmemory", "1")
+    try:
+        return await call(api, route, Idempotency_Key="k")
+    finally:
+        await api.redis.config_set("maxmemory", "0")
+
+
 async def while_the_store_is_full(api: Api, route: Route) -> Answer:
     await (api.dead() if "replay" in name_of(route) else api.enqueue(delay=600))
     edits = {
@@ -259,6 +278,7 @@ GENERAL: Mapping[str, Provoke] = {
     "not_found": of_nothing,
     "precondition_failed": with_an_etag_of_another_time,
     "duplicate": of_an_id_that_is_taken,
+    "idempotency_mismatch": of_a_key_that_another_request_has,
     "queue_full": of_a_queue_that_is_full,
     "store_full": while_the_store_is_full,
 }
@@ -266,6 +286,8 @@ GENERAL: Mapping[str, Provoke] = {
 
 PARTICULAR: Mapping[tuple[str, str], Provoke] = {
     ("update", "precondition_failed"): while_others_change_it,
+    ("enqueue_bulk", "store_unavailable"): with_a_key_while_the_store_is_away,
+    ("enqueue_bulk", "store_full"): with_a_key_while_the_store_is_full,
     ("cancel", "wrong_state"): of_a_dead_job,
     ("run", "wrong_state"): of_a_dead_job,
     ("replay", "wrong_state"): of_a_job_that_runs,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scheduler.job import Unique
 from scheduler.outcomes import Note, OperationPage, TypePolicy
 from scheduler.scripts import script
 from scheduler.store import Store
@@ -31,7 +32,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
 
     `asked` runs and was asked to stop, `last` runs its only attempt, `own` runs and its result goes at once,
     `due` is scheduled and `backed_off` retrying until now, `corrupt` is ready with a bad record, `gone` is known to
-    have ended, `known` too but its time is over. Every lease has run out, and the queue was swept.
+    have ended, `known` too but its time is over, `held` holds a unique key. Every lease has run out, and the queue was swept.
     """
     await store.configure_type(QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}))
     await store.clients.commands.hset(keys().at("config"), mapping={"lanes": "2", "slots": "1"})
@@ -61,6 +62,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     tokens["remembered"] = job.token
     assert ["running"] == await store.cancel(QUEUE, ["asked"])
     clock.advance(50)
+    await unique(store)
     await enqueued(store, "due", delay_ms=0, run_at_ms=clock.now + 1)
     await enqueued(store, "corrupt", "ready")
     await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
@@ -77,8 +79,14 @@ async def quiet(store: Store) -> Tokens:
     for key in ("last", "asked", "own"):
         tokens[key] = (await claimed(store, key)).token
     await enqueued(store, "ready")
+    await unique(store)
     await operation(store)
     return tokens
+
+
+async def unique(store: Store) -> None:
+    """A job that holds the unique key of its name."""
+    await enqueued(store, "held", delay_ms=3_600_000, unique=Unique(key="held"))
 
 
 async def operation(store: Store) -> None:
@@ -96,6 +104,8 @@ def enqueue(tokens: Tokens) -> list[object]:
         ("ready", rest),
         ("gone", rest),
         ("known", rest),
+        ("unique", ["", "", "", "", "", "unique:fresh", "", "", ""]),
+        ("another", ["5", "", "", "", "", "unique:held conflict:replace", "", "", ""]),
     ]
     return [len(items), *(part for key, more in items for part in (key, "send", "{}", *more))]
 

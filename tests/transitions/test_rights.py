@@ -30,6 +30,8 @@ KEYS = [
     "{scheduler}:operations",
     "{scheduler}:schemas",
     "{scheduler}:worker:*",
+    "{scheduler:=*}:request",
+    "{scheduler:=*}:answer",
 ]
 OURS = ("flushall", "client|setname")
 """What the tests and the client library send besides."""

@@ -35,6 +35,7 @@ def test_every_setting_of_the_contract_is_there_with_its_default(directory):
         "SCHEDULER_PORT": 8080,
         "SCHEDULER_API_KEY": None,
         "SCHEDULER_CONCURRENCY": 100,
+        "SCHEDULER_IDEMPOTENCY_WINDOW": 86_400_000,
         "SCHEDULER_LEASE": 30_000,
         "SCHEDULER_GRACE": 25_000,
         "SCHEDULER_WATCHDOG_INTERVAL": 10_000,
