@@ -98,7 +98,7 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full."""
+    """What became of a new job. `outcome` is ready, scheduled, exists, conflict, full or past (its deadline)."""
 
     id: str
     outcome: str

@@ -96,7 +96,7 @@ def problem(code: str) -> dict[str, Any]:
 
 
 SENT: Mapping[type[Any], Any] = {
-    f.NewJobFields: {"type": "email.send", "queue": "mail", "payload": _PAYLOAD, "tags": ["welcome"], "timeout": "30s"},
+    f.NewJobFields: {"type": "email.send", "queue": "mail", "payload": _PAYLOAD, "tags": ["welcome"], "timeout": "30s", "expires_in": "1h"},
     f.BulkFields: {"jobs": [{"type": "email.send", "queue": "mail", "payload": _PAYLOAD}, {"type": "demo.echo"}]},
     f.CopyFields: {"queue": "mail-again", "delay": "5m"},
     f.JobFields: {"priority": 10, "tags": ["urgent"]},

@@ -82,14 +82,18 @@ def _place_of(raw: bytes) -> str:
 )
 @click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
+@click.option("--deadline", help="When it must have ended: RFC 3339 with an offset, or a duration from now.")
+@click.option("--expires-in", help="Cancelled if it has not started by then: seconds, or 30s 5m 2h.")
 @json_option
 @with_settings
 def enqueue(
     type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
-    group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None, as_json: bool, settings: Settings,
+    group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None,
+    deadline: str | None, expires_in: str | None, as_json: bool, settings: Settings,
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
     key = job_id or new_key()
+    moment = deadline is not None and ":" in deadline
     if ":" in key:
         named, _, key = key.partition(":")
         if named != queue:
@@ -107,6 +111,9 @@ def enqueue(
         cost=cost,
         timeout_ms=said(typed_duration_ms, timeout, "--timeout"),
         retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
+        deadline_ms=said(parse_rfc3339, deadline if moment else None, "--deadline"),
+        deadline_in_ms=said(typed_duration_ms, None if moment else deadline, "--deadline"),
+        expires_in_ms=said(typed_duration_ms, expires_in, "--expires-in"),
     )
     try:
         check(job, max_payload=settings.max_payload)

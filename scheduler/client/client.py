@@ -128,6 +128,8 @@ class Client:
         retry: Retry | Mapping[str, Any] | None = None,
         retention: Duration | None = None,
         cost: int | None = None,
+        deadline: datetime | Duration | None = None,
+        expires_in: Duration | None = None,
     ) -> Handle:
         """A new job, and its handle. The same `id` and request again is the same job: `handle.duplicate`.
 
@@ -139,6 +141,7 @@ class Client:
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
             "tags": tags, "timeout": timeout, "retry": retry, "retention": retention,
             "cost": cost,
+            "deadline": deadline, "expires_in": expires_in,
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
