@@ -30,7 +30,7 @@ redis.call("HLEN", counters)
 redis.call("XLEN", events)
 
 if laned(keys, in_lanes, counting) then keys.rung = redis.call("LLEN", bell) end
-local reply, mine, tokens, scores, records, own, gone, ended, weight, done = {}, {}, {}, {}, {}, {}, {}, {}, 0, {}
+local reply, mine, tokens, scores, records, own, gone, ended, timed, weight, done = {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}
 for i, id in ipairs(ids) do
   local _, token, result = item(3, 3, i)
   local its, by, started, attempt, flags, size =
@@ -46,6 +46,8 @@ for i, id in ipairs(ids) do
         own[#own + 1] = string.format("%.0f", now + kept)
         own[#own + 1] = id
         if kept == 0 then gone[#gone + 1] = id end
+      elseif string.find(flags, " [dx]:") then
+        timed[#timed + 1] = id
       end
     end
     mine[#mine + 1], tokens[#tokens + 1] = id, token
@@ -62,7 +64,7 @@ for i, id in ipairs(ids) do
 end
 if #mine == 0 then return reply end
 local beyond = excess(keys, "succeeded", { age, most, bytes }, now, #mine - #own / 2, weight)
-if beyond or #own > 0 then
+if beyond or #own > 0 or #timed > 0 then
   for _, key in ipairs({ expiries, logs }) do redis.call("ZCARD", key) end
   for _, key in ipairs({ jobs, attempts, known, notes }) do redis.call("HLEN", key) end
 end
@@ -72,6 +74,7 @@ redis.call("HDEL", leases, unpack(mine))
 redis.call("ZADD", succeeded, unpack(scores))
 redis.call("HSET", results, unpack(records))
 if #own > 0 then redis.call("ZADD", expiries, unpack(own)) end
+if #timed > 0 then redis.call("ZREM", expiries, unpack(timed)) end
 tally(counters, { ack = #mine, bytes_succeeded = weight })
 drop(keys, "succeeded", gone, now)
 if beyond then trim(keys, "succeeded", beyond, now, math.max(100, #mine)) end

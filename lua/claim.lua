@@ -4,8 +4,9 @@
 -- (bounded). A worker numbers its claims per queue: the same `turn` again is answered with the jobs of that
 -- turn whose lease still stands, a lower one with nothing. `turn` may be any text that is not repeated
 -- (REST's request_id), kept once it gave jobs, so that a long poll can ask again; or empty: then a lost answer
--- costs one lease. A bad record is buried as corrupt. `patience_ms` is how long the caller may wait before it asks
--- again (empty: as long as it is told): one who asks but once is not made the timekeeper.
+-- costs one lease. A bad record is buried as corrupt; what waited beyond its deadline is ended. `patience_ms` is how
+-- long the caller may wait before it asks again (empty: as long as it is told): one who asks but once is not made the
+-- timekeeper.
 --
 -- Returns how long to wait in ms before the next call (0 when jobs were given, or when a text's turn was answered
 -- before), 1 when the queue's sweep is due, the time in ms, then for each job: id, token, attempt, when its lease
@@ -13,10 +14,10 @@
 -- @flags allow-oom
 -- @include lib/clock
 -- @include lib/refusal
--- @include lib/ring
 -- @include lib/raise
 -- @include lib/draw
-local jobs, ready, scheduled, retrying, running, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
+-- @include lib/lapse
+local jobs, ready, scheduled, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
 local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms, only = unpack(ARGV)
 
 local level, created, paused, step, in_lanes, counting = unpack(redis.call("HMGET", config, "level", "created", "paused", "step", "lanes", "slots"))
@@ -93,7 +94,7 @@ for _, set in ipairs({ scheduled, retrying }) do
   if head[2] then soonest = math.min(soonest, math.floor(tonumber(head[2]) / 1000)) end
 end
 if soonest <= now then
-  for _, key in ipairs({ ready, dead, dead_index, dead_groups, expiries }) do redis.call("ZCARD", key) end
+  for _, key in ipairs({ ready, cancelled, dead, dead_index, dead_groups, expiries }) do redis.call("ZCARD", key) end
   for _, key in ipairs({ jobs, types, notes }) do redis.call("HLEN", key) end
   local promoted
   promoted, soonest = raise(keys, now, math.max(count, 100), tonumber(step) or 60000000)
@@ -126,15 +127,21 @@ for _ = 1, #ids do
   from, size = last_id + 1, math.min(2 * size, 100)
 end
 local void = {}
-local limits, given, tokens, lease_texts, ends_of, corrupt = {}, {}, {}, {}, {}, {}
+local limits, given, tokens, lease_texts, ends_of, corrupt, late = {}, {}, {}, {}, {}, {}, {}
 local token, from_now = first, "|" .. worker .. "|" .. int(now) .. "|"
 for i, record in ipairs(records) do
   local kind, own, flags = string.match(record or "", "^([^|\n]+)|(%d*)|([^|\n]*)|%d+|%-?%d*|[^|\n]*|[^|\n]*\n[^\n]*\n.")
-  local id = ids[i]
+  local id, history = ids[i], histories[i] or ""
+  local timed = kind and flags ~= "" and string.find(flags, " [dx]:")
+  local former = tonumber(string.match(history, "^(%d+)|")) or 0
+  local over = timed and lapses(flags, former)
   if drawn and drawn.gone[id] then
     void[id] = true
   elseif not kind then
     corrupt[#corrupt + 1] = id
+    void[id] = true
+  elseif over and over <= now then
+    late[#late + 1] = { id = id, flags = flags, bytes = #record, history = history }
     void[id] = true
   else
     local timeout = tonumber(own) or limits[kind]
@@ -143,10 +150,11 @@ for i, record in ipairs(records) do
       timeout = tonumber(string.match(set or "", "^(%d+)|")) or tonumber(string.match(declared or "", "^(%d+)|")) or 3600000
       limits[kind] = timeout
     end
-    local ends, mine, history = int(now + timeout), int(token), histories[i] or ""
+    -- The attempt ends with the job's deadline: nothing holds its lease longer, and a retry could not start any more.
+    if timed then timeout = math.min(timeout, (tonumber(string.match(flags, " d:(%d+)")) or math.huge) - now) end
+    local ends, mine, attempt = int(now + timeout), int(token), former + 1
     local until_ms = int(math.min(now + lease_ms, now + timeout + 5000))
     if keys.counting then flags = flags .. " t:" .. kind end
-    local attempt = (tonumber(string.match(history, "^(%d+)|")) or 0) + 1
     token = token + 1
     local nth = #given + 1
     given[nth], tokens[nth] = id, mine
@@ -163,6 +171,9 @@ local sums, damaged = {}, "0000000000000000" -- what has no type is one group
 if #corrupt > 0 then
   for _, key in ipairs({ dead, dead_index, dead_groups }) do redis.call("ZCARD", key) end
   sums = redis.call("HMGET", counters, "dead", "bytes_dead")
+end
+if #late > 0 then
+  for _, key in ipairs({ cancelled, dead, dead_index, dead_groups, expiries }) do redis.call("ZCARD", key) end
 end
 
 -- From here on everything is written.
@@ -207,6 +218,10 @@ for _, id in ipairs(corrupt) do
 end
 if #corrupt > 0 then
   redis.call("HSET", counters, "dead", int((tonumber(sums[1]) or 0) + #corrupt), "bytes_dead", int(sums[2]))
+end
+if #late > 0 then
+  lapse({ jobs = jobs, cancelled = cancelled, dead = dead, dead_index = dead_index, dead_groups = dead_groups,
+    attempts = attempts, expiries = expiries, counters = counters, events = events }, late, now)
 end
 if turn ~= "" and (#given > 0 or tonumber(turn)) then
   local kept = renew and int(now + spell) or kept_until

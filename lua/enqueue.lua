@@ -4,7 +4,8 @@
 -- the same job when its fingerprint is the same (without one: its type and payload), else a conflict.
 -- A job that is due later than now waits in scheduled; ties of one millisecond keep their order. Where the queue has a
 -- `max_length` and as many jobs stand in ready and scheduled, no more are taken in. `rules` is what else decides when the
--- job runs, "" for nothing: `group:<name>` and `cost:<1..1000>`, with a space between.
+-- job runs, "" for nothing: `group:<name>`, `cost:<1..1000>`, `deadline:<ms>` and `expires:<ms>`, the time or with a `+`
+-- how long from now, with a space between. A time that has passed already is refused, and nothing is stored.
 -- With the rule `unique:<key>` there is one such job at a time: from its enqueueing to its end, or with `until:start` to
 -- its start, or with `for:<ms>` alone for so long; with both, at most so long. `conflict:` says what happens to one that
 -- waits: `return` and `reject` leave it (the caller is told), `replace` makes it what this request asks for, its time too
@@ -12,8 +13,8 @@
 -- One that was enqueued or changed by this same call is left.
 --
 -- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready", "scheduled",
--- "exists", "conflict", "full", or of a unique one "held" or "changed") and when it is due in ms ("" unless scheduled), of
--- a unique one the id that stands.
+-- "exists", "conflict", "full", "past", or of a unique one "held" or "changed") and when it is due in ms ("" unless
+-- scheduled), of a unique one the id that stands.
 -- Refuses with INVALID what no caller may send: an id, a type, a number out of its range.
 -- @flags
 -- @include lib/clock
@@ -57,9 +58,10 @@ local function whole(text, least, most, default)
   return nil
 end
 
--- What stands in a record's flags of a job's rules, and what is said of its unique key; nil for a rule that is none.
+-- What stands in a record's flags of a job's rules, nil for a rule that is none; what is said of its unique key; and when it
+-- has no more time to start (ms).
 local function flagged(rules)
-  local flags, lock = "", nil
+  local flags, lock, over = "", nil, nil
   for rule in string.gmatch(rules, "%S+") do
     local name, value = string.match(rule, "^(%a+):(.+)$")
     if name == "group" and #value <= 128 and string.find(value, "^[%w._-]+$") then
@@ -74,15 +76,21 @@ local function flagged(rules)
       lock.mode = string.sub(value, 1, 1)
     elseif lock and name == "conflict" and string.find(" return reject replace debounce ", " " .. value .. " ", 1, true) then
       lock.conflict = value
+    elseif name == "deadline" or name == "expires" then
+      local span, time = string.match(value, "^%+(%d+)$"), whole(value, 0, 9007199254740991)
+      if span then time = now + tonumber(span) end
+      if not time then return nil end
+      flags = flags .. (name == "deadline" and " d:" or " x:") .. string.format("%.0f", time)
+      over = math.min(over or time, time)
     else
       return nil
     end
   end
-  return flags, lock
+  return flags, lock, over
 end
 
 local reply = { created and 0 or 1, string.format("%.0f", now) }
-local records, runnable, waiting, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}
+local records, runnable, waiting, timed, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}, {}
 local soonest, grouped, unique
 for i = 1, count do
   local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = item(2, 12, i)
@@ -95,9 +103,10 @@ for i = 1, count do
   if not rank then return redis.error_reply("INVALID priority of item " .. i) end
   if not later or not at or at > now + 315576000000 then return redis.error_reply("INVALID time of item " .. i) end
   if not limit or not kept then return redis.error_reply("INVALID timeout or retention of item " .. i) end
-  local flags, lock = "", nil
-  if rules ~= "" then flags, lock = flagged(rules) end
+  local flags, lock, over = "", nil, nil
+  if rules ~= "" then flags, lock, over = flagged(rules) end
   if not flags then return redis.error_reply("INVALID rules of item " .. i) end
+  if over and over > now + 315576000000 then return redis.error_reply("INVALID deadline of item " .. i) end
   if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then
     return redis.error_reply("INVALID header of item " .. i)
   end
@@ -131,6 +140,9 @@ for i = 1, count do
     if same and fingerprint == "" and record then same = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$") == payload end
     reply[#reply + 1] = same and "exists" or "conflict"
     reply[#reply + 1] = ""
+  elseif over and over <= now then
+    reply[#reply + 1] = "past"
+    reply[#reply + 1] = ""
   elseif held then
     reply[#reply + 1] = held.changed and "changed" or "held"
     reply[#reply + 1] = held.id
@@ -149,6 +161,7 @@ for i = 1, count do
     end
     fresh[#fresh + 1] = id
     grouped = grouped or string.find(flags, " g:", 1, true)
+    if over then timed[#timed + 1], timed[#timed + 2] = string.format("%.0f", over), id end
     records[#records + 1] = id
     records[#records + 1] = record
     local due = math.max(at, now + later)
@@ -178,6 +191,7 @@ if #fresh == 0 then
   reply[1] = 0
   return reply
 end
+if #timed > 0 then redis.call("ZCARD", expiries) end
 if in_lanes or grouped then
   keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
   laned(keys, in_lanes or "1", false)
@@ -202,6 +216,7 @@ if #forgotten > 0 then
   redis.call("ZREM", expiries, unpack(forgotten))
 end
 if unique and #unique.entries > 0 then redis.call("HSET", known, unpack(unique.entries)) end
+if #timed > 0 then redis.call("ZADD", expiries, unpack(timed)) end
 total = (tonumber(total) or 0) + #fresh
 redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", total),
   "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")

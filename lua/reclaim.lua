@@ -2,9 +2,10 @@
 --
 -- The watchdog. A job whose lease ran out is taken from its silent worker: a crash, which uses the attempt and
 -- makes the job ready at once, or dead when its crashes or attempts are used up; a lease that ended at the
--- job's own timeout is a failure of kind TimeoutError. After a gap between sweeps (server frozen, restarted,
--- failed over, clock stepped) nothing is reclaimed for a third of a lease and 1 s, so that live workers can
--- extend first. Any process may sweep, any number of times; with `period_ms` a sweep sooner than that is none.
+-- job's own timeout is a failure of kind TimeoutError, at its deadline one of DeadlineExceeded. After a gap
+-- between sweeps (server frozen, restarted, failed over, clock stepped) nothing is reclaimed for a third of a lease
+-- and 1 s, so that live workers can extend first. Any process may sweep, any number of times; with `period_ms` a sweep
+-- sooner than that is none.
 --
 -- Returns how many were reclaimed, 1 when more are left, in how many ms to come back, and 1 when leases and
 -- running differ in number (then verify both), and 1 when this was a sweep (0: none was due).
@@ -71,6 +72,9 @@ for i = 1, #overdue, 2 do
     failure.message = "the lease of " .. lease.worker .. " ran out"
     if until_ms >= lease.ends then
       failure.kind, failure.message = "TimeoutError", "still running at its timeout"
+      if lease.ends == tonumber(string.match(lease.flags, " d:(%d+)")) then
+        failure.kind, failure.message = "DeadlineExceeded", "still running at the job's deadline"
+      end
     else
       failure.crash = true
     end

@@ -1,8 +1,9 @@
 -- replay: dead -> ready
 --
 -- Runs dead jobs again: by ids (with `before_ms` none that died later), or the oldest that ended by `before_ms`, one page of
--- at most `limit` a call. attempt and crashes begin at 0, errors stay. With an id a payload may be given; the former
--- one is kept among the job's edits.
+-- at most `limit` a call. attempt and crashes begin at 0, errors stay. A deadline that is to come holds, one that has
+-- passed is dropped, and so is the expiry, as these jobs had started. With an id a payload may be given; the former one is
+-- kept among the job's edits.
 -- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns how many were replayed and 1 when more are left, then for each id "ready", "already" when it was
@@ -71,8 +72,15 @@ for _, job in ipairs(chosen) do
   local record = redis.call("HGET", jobs, job.id) or ""
   job.bytes = #record
   job.rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
-  job.head = string.match(record, "^[^\n]*")
-  if job.payload ~= "" then job.record, job.edits = record, redis.call("HGET", notes, job.id .. ":edits") end
+  local before, flags, rest = string.match(record, "^([^|\n]*|[^|\n]*|)([^|\n]*)(.*)$")
+  if flags and string.find(flags, " [dx]:") then
+    job.deadline = string.match(flags, " d:(%d+)")
+    if job.deadline and tonumber(job.deadline) <= now then job.deadline = nil end
+    flags = string.gsub(flags, job.deadline and " x:%d+" or " [dx]:%d+", "")
+    job.record = before .. flags .. rest
+  end
+  job.head = string.match(job.record or record, "^[^\n]*")
+  if job.payload ~= "" then job.record, job.edits = job.record or record, redis.call("HGET", notes, job.id .. ":edits") end
 end
 if #chosen > 0 then revive(keys, chosen, tonumber(step) or 60000000, now, micros) end
 turn_page(operations, of, #chosen, now)

@@ -61,7 +61,7 @@ for i = 1, #members, 2 do
       if repair == "1" then redis.call("HDEL", known, member) end
     end
   else
-    for _, fault in ipairs(faults(keys, member)) do
+    for _, fault in ipairs(faults(keys, member, structure == "jobs" and members[i + 1] or nil)) do
       tell(member, fault, repair == "1" and mend(keys, member, now) or "")
     end
   end

@@ -204,8 +204,9 @@ class Scheduler:
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
     async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
-        """A job of any type, by name. Options: queue id priority delay run_at group tags timeout retry retention cost unique.
+        """A job of any type, by name.
 
+        Options: queue id priority delay run_at group tags timeout retry retention cost deadline expires_in.
         Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request,
         StoreUnavailable (the same `id` again is safe) and StoreFull.
         """

@@ -231,6 +231,8 @@ class Caller:
         if text.startswith("INVALID time"):
             # Only the server's clock knows what lies too far ahead.
             return Invalid([Fault("/run_at", "at most 10 years from now")])
+        if text.startswith("INVALID deadline"):
+            return Invalid([Fault("/deadline", "at most 10 years from now")])
         if isinstance(error, redis_errors.ResponseError):
             return StoreRefused(where)
         return StoreUnavailable(where, unknown=True)

@@ -57,7 +57,7 @@ class Context:
 
     @property
     def deadline(self) -> datetime:
-        """When this attempt is stopped, by the server's clock."""
+        """When this attempt is stopped, by the server's clock: at its timeout, or at the job's deadline when that is earlier."""
         return datetime.fromtimestamp(self.claimed.timeout_ends_ms / 1000, UTC)
 
     @property

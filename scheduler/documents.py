@@ -111,6 +111,8 @@ class JobDocument(Struct):
     snoozes: int = 0
     token: int = 0
     timeout: float | int = 0
+    deadline: str | None = None
+    expires_at: str | None = None
     run_at: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
@@ -146,6 +148,8 @@ class JobDocument(Struct):
             snoozes=self.snoozes,
             token=self.token,
             timeout_ms=duration_ms(self.timeout),
+            deadline_ms=_ms(self.deadline),
+            expires_ms=_ms(self.expires_at),
             created_at=parse_rfc3339(self.created_at),
             run_at=_ms(self.run_at),
             started_at=_ms(self.started_at),
@@ -207,6 +211,12 @@ def new_document(job: NewJob) -> dict[str, Any]:
         made["cost"] = job.cost
     if job.unique is not None:
         made["unique"] = _unique_document(job.unique)
+    if job.deadline_ms is not None:
+        made["deadline"] = rfc3339(job.deadline_ms)
+    elif job.deadline_in_ms is not None:
+        made["deadline"] = seconds(job.deadline_in_ms)
+    if job.expires_in_ms is not None:
+        made["expires_in"] = seconds(job.expires_in_ms)
     return made
 
 
@@ -229,6 +239,8 @@ OPTIONS = (
     "retention",
     "cost",
     "unique",
+    "deadline",
+    "expires_in",
     "traceparent",
 )
 
@@ -245,7 +257,12 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError(f"there is no such option; options are {', '.join(OPTIONS)}")
             if name == "id":
                 made["key"] = str(value)
-            elif name in {"delay", "timeout", "retention"}:
+            elif name == "deadline":
+                if isinstance(value, datetime):
+                    made["deadline_ms"] = _moment(value)
+                else:
+                    made["deadline_in_ms"] = duration_ms(value)
+            elif name in {"delay", "timeout", "retention", "expires_in"}:
                 made[f"{name}_ms"] = duration_ms(value)
             elif name == "run_at":
                 made["run_at_ms"] = _moment(value)

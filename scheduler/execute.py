@@ -91,6 +91,8 @@ class Limit:
 
     @staticmethod
     def nack(claimed: Claimed) -> Nack:
+        if claimed.ends_by_deadline:
+            return Nack(claimed.key, claimed.token, "DeadlineExceeded", "stopped at the job's deadline")
         message = f"stopped at its timeout of {claimed.timeout_ms / 1000:g} s"
         return Nack(claimed.key, claimed.token, "TimeoutError", message)
 

@@ -32,6 +32,10 @@ WorkerName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{WORKER_NAME.p
 Duration = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _TEN_YEARS)})]
 UpToADay = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, 86_400)})]
 UpToAWeek = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, _WEEK)})]
+Deadline = Annotated[
+    int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _TEN_YEARS), "x-moment": True})
+]
+ExpiresIn = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _TEN_YEARS)})]
 Timeout = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _WEEK)})]
 WaitTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 60)})]
 AgingTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.1, 365 * 86_400)})]
@@ -116,6 +120,8 @@ class NewJobFields(Request):
     """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
 
     `cost`: how much of a rate its start uses.
+    `deadline`: a time, or a duration from now, by which it must have ended; then an attempt is stopped, and the job is dead,
+    or cancelled when it never started. `expires_in`: not started within that, it is cancelled.
     """
 
     type: Name
@@ -132,6 +138,8 @@ class NewJobFields(Request):
     retention: Duration | None = None
     cost: Cost = 1
     unique: UniqueFields | None = None
+    deadline: Deadline | None = None
+    expires_in: ExpiresIn | None = None
 
 
 class BulkFields(Request):
@@ -160,6 +168,8 @@ class CopyFields(Request):
     retention: Duration | UnsetType | None = UNSET
     cost: Cost | UnsetType | None = UNSET
     unique: UniqueFields | None = None
+    deadline: Deadline | None = None
+    expires_in: ExpiresIn | None = None
 
 
 class JobFields(Request):

@@ -135,16 +135,38 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     cost: int = 1
     """How much of a rate its start uses."""
     unique: Unique | None = None
+    deadline_ms: int | None = None
+    """When it must have ended."""
+    deadline_in_ms: int | None = None
+    """The same as a duration from its enqueueing on."""
+    expires_in_ms: int | None = None
+    """How long it may wait for its first start."""
     traceparent: str | None = None
     copied_from: str | None = None
 
     def rules(self) -> str:
         """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
-        if not self.group and self.cost == 1 and self.unique is None:
+        if not self.group and self.cost == 1 and not self.timed and self.unique is None:
             return ""
-        pairs = (("group", self.group), ("cost", self.cost if self.cost != 1 else None))
-        unique = [] if self.unique is None else self.unique.rules(self.unique_key)
-        return " ".join([*(f"{name}:{value}" for name, value in pairs if value), *unique])
+        rules = [f"group:{self.group}"] if self.group else []
+        if self.cost != 1:
+            rules.append(f"cost:{self.cost}")
+        if self.deadline_ms is not None:
+            rules.append(f"deadline:{max(0, self.deadline_ms)}")
+        if self.deadline_in_ms is not None:
+            rules.append(f"deadline:+{self.deadline_in_ms}")
+        if self.expires_in_ms is not None:
+            rules.append(f"expires:+{self.expires_in_ms}")
+        if self.unique is not None:
+            rules += self.unique.rules(self.unique_key)
+        return " ".join(rules)
+
+    @property
+    def timed(self) -> bool:
+        """It has a deadline or an expiry."""
+        return (
+            self.deadline_ms is not None or self.deadline_in_ms is not None or self.expires_in_ms is not None
+        )
 
     @property
     def unique_key(self) -> str:
@@ -171,6 +193,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             and self.retention_ms is None
             and self.cost == 1
             and self.unique is None
+            and not self.timed
         ):
             rest = b"%d" % self.priority
         else:
@@ -179,6 +202,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
                 sorted(self.retry.items()) if self.retry else None, self.retention_ms, self.copied_from,
                 *(() if self.cost == 1 else ("cost", self.cost)),
                 *(() if self.unique is None else ("unique", *astuple(self.unique))),
+                *(("times", self.deadline_ms, self.deadline_in_ms, self.expires_in_ms) if self.timed else ()),
             )).encode()  # fmt: skip
         digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])
         digest.update(b"\0" + self.payload)
@@ -221,6 +245,16 @@ class Record(Struct, frozen=True, gc=False):
         """A rule of the job that stands in its flags, such as "c" (cost), or None."""
         found = re.search(rf"(?:^| ){letter}:(\S+)", self.flags)
         return found[1] if found else None
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When it must have ended."""
+        return int(self.rule("d") or 0) or None if self.flags else None
+
+    @property
+    def expires_ms(self) -> int | None:
+        """When it must have started."""
+        return int(self.rule("x") or 0) or None if self.flags else None
 
 
 def parse_record(text: bytes) -> Record | None:
@@ -329,6 +363,11 @@ class Claimed(Struct, frozen=True, gc=False):
     def id(self) -> str:
         return f"{self.queue}:{self.key}"
 
+    @property
+    def ends_by_deadline(self) -> bool:
+        """What ends its time is the job's deadline, not the timeout of the attempt."""
+        return self.record is not None and self.record.deadline_ms == self.timeout_ends_ms
+
 
 class Job(Struct, frozen=True):
     """Everything that is known of one job. Times are ms since 1970, durations ms."""
@@ -367,6 +406,8 @@ class Job(Struct, frozen=True):
     cost: int = 1
     unique: str | None = None
     """Its unique key."""
+    deadline_ms: int | None = None
+    expires_ms: int | None = None
     fingerprint: str | None = None
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
 
@@ -377,7 +418,7 @@ class Job(Struct, frozen=True):
         return (last.kind, last.message) if last else (self.reason or "", "")
 
     def like(self, key: str = "") -> NewJob:
-        """A new job like this one, without its times, and without a payload when that is gone."""
+        """A new job like this one, without its times (deadline and expiry too), and without a payload when that is gone."""
         return NewJob(
             type=self.type,
             payload=self.payload or b"",
@@ -402,7 +443,7 @@ class Job(Struct, frozen=True):
             "payload": raw_json(self.payload), "priority": self.priority, "group": self.group, "tags": self.tags,
             "attempt": self.attempt, "max_attempts": self.max_attempts, "crashes": self.crashes,
             "snoozes": self.snoozes, "token": self.token,
-            "timeout": seconds(self.timeout_ms), "deadline": None, "expires_at": None,
+            "timeout": seconds(self.timeout_ms), "deadline": _time(self.deadline_ms), "expires_at": _time(self.expires_ms),
             "created_at": rfc3339(self.created_at), "run_at": _time(self.run_at), "started_at": _time(self.started_at),
             "finished_at": _time(self.finished_at), "lease_expires_at": _time(self.lease_expires_at),
             "worker": self.worker, "progress": raw_json(self.progress), "result": raw_json(self.result),
@@ -484,6 +525,11 @@ def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
     ]
     if job.timeout_ms is not None and not 1 <= job.timeout_ms <= retry_policy.LONGEST_TIMEOUT_MS:
         found.append(Fault("/timeout", "more than 0 and at most 7 days"))
+    if job.deadline_ms is not None and job.deadline_in_ms is not None:
+        found.append(Fault("/deadline", "a time or a duration, not both"))
+    for path, span in (("/deadline", job.deadline_in_ms), ("/expires_in", job.expires_in_ms)):
+        if span is not None and not 1 <= span <= LONGEST_DELAY_MS:
+            found.append(Fault(path, "more than 0 and at most 10 years"))
     if job.retention_ms is not None and not 0 <= job.retention_ms <= LONGEST_DELAY_MS:
         found.append(Fault("/retention", "at most 10 years"))
     if not 1 <= job.cost <= COSTLIEST:
@@ -506,6 +552,11 @@ def _faults_of_unique(unique: Unique) -> list[Fault]:
     if unique.on_conflict not in CONFLICTS:
         found.append(Fault("/unique/on_conflict", f"expected {', '.join(CONFLICTS[:-1])} or {CONFLICTS[-1]}"))
     return found
+
+
+def deadline_passed() -> Invalid:
+    """What a new job is refused with whose deadline lies in the past: only the server's clock knows."""
+    return Invalid([Fault("/deadline", "it has passed, by the server's clock")])
 
 
 def check(job: NewJob, *, max_payload: int) -> None:

@@ -59,7 +59,7 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key(
         "expiries",
         "zset",
-        "id or :worker -> when its own retention, its tombstone or its receipt is over, ms",
+        "id or :worker -> when its deadline, own retention, tombstone or receipt is over, ms",
     ),
     Key("receipts", "hash", "worker (or worker/request) -> turn|first token|until|ids of its last claim"),
     Key("notes", "hash", "id:progress, id:checkpoint, id:edits -> what handlers and editors left"),

@@ -99,7 +99,7 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, exists, conflict or full.
+    """What became of a new job. `outcome` is ready, scheduled, exists, conflict, full or past (its deadline).
 
     Of a unique one whose key another job holds it is held, changed (that job was) or taken (it was to be refused then).
     """

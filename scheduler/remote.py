@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import signal
 import threading
@@ -391,10 +392,12 @@ def _key(job: Job) -> str:
 def claimed(leased: Leased, late: float = 0.0) -> Claimed:
     """A job that was leased, as attempts know it. `late`: seconds of its timeout that are surely gone."""
     job = leased.job
+    started = job.started_at or 0
+    ends = min(started + job.timeout_ms, job.deadline_ms or math.inf)
     record = Record(
         type=job.type,
         timeout_ms=None,
-        flags="",
+        flags="" if job.deadline_ms is None else f" d:{job.deadline_ms}",
         created_ms=job.created_at,
         priority=job.priority,
         fingerprint="",
@@ -408,8 +411,8 @@ def claimed(leased: Leased, late: float = 0.0) -> Claimed:
         token=job.token,
         attempt=job.attempt,
         lease_ends_ms=job.lease_expires_at or 0,
-        timeout_ends_ms=(job.started_at or 0) + job.timeout_ms,
-        timeout_ms=max(1, job.timeout_ms - round(late * 1000)),
+        timeout_ends_ms=int(ends),
+        timeout_ms=max(1, int(ends) - started - round(late * 1000)),
         record=record,
         checkpoint=leased.checkpoint,
     )

@@ -150,6 +150,8 @@ def read_job(
         own_timeout_ms=kept.timeout_ms,
         retention_ms=kept.retention_ms,
         cost=kept.cost,
+        deadline_ms=kept.deadline_ms,
+        expires_ms=kept.expires_ms,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from .errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from .job import Job, NewJob, checksum, new_key
+from .job import Job, NewJob, checksum, deadline_passed, new_key
 from .joining import Ask, Call
 from .keys import STATES, Keys, operations_key, queue_of, queues_key, request_keys, schemas_key
 from .limits import GroupPolicy, parse_group
@@ -170,9 +171,11 @@ class Store(Caller):
         full = {n for n, one in enumerate(done) if isinstance(one, Enqueued) and one.outcome == "full"}
         pauses = {queue: await self._pause(queue) for queue in {jobs[n].queue for n in full}}
         return [
-            QueueFull(jobs[n].queue, pauses[jobs[n].queue]) if n in full else one
+            QueueFull(jobs[n].queue, pauses[jobs[n].queue]) if n in full
+            else deadline_passed() if isinstance(one, Enqueued) and one.outcome == "past"
+            else one
             for n, one in enumerate(done)
-        ]
+        ]  # fmt: skip
 
     async def _pause(self, queue: str) -> int:
         try:
@@ -195,7 +198,8 @@ class Store(Caller):
     async def enqueue_one(self, job: NewJob) -> Enqueued:
         """One job, with a key made when it has none.
 
-        Raises Duplicate when the id is another request's or its unique key is taken and it was to be refused then, QueueFull.
+        Raises Duplicate when the id is another request's or its unique key is taken and it was to be refused then, QueueFull,
+        Invalid when its deadline has passed.
         """
         job = job if job.key else replace(job, key=new_key())
 
@@ -235,6 +239,8 @@ class Store(Caller):
             raise refusal
         if outcome.outcome == "full":
             raise QueueFull(job.queue, await self._pause(job.queue))
+        if outcome.outcome == "past":
+            raise deadline_passed()
         return outcome
 
     async def room_in(self, queue: str) -> int:
@@ -481,8 +487,34 @@ class Store(Caller):
         return await self.run(Call("promote", queue, [self._stamp(), "", limit, 0], _page))
 
     async def expire(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
-        """ended -> gone, what retention lets go: how many, and whether more is left."""
+        """ended -> gone, what retention lets go, and waiting -> cancelled or dead beyond a deadline: how many, and whether more are left."""
         return await self.run(Call("purge", queue, [self._stamp(), "", "expired", "", limit, 0], _page))
+
+    async def overdue(self, queues: Sequence[str]) -> list[str]:
+        """Those of these queues in which something is likely to be over: a deadline, a job's own retention, a receipt.
+
+        One read a queue, by this host's clock: a hint, the script that acts on it looks at the server's.
+        """
+        now = self._now() if self._now is not None else time.time_ns() // 1_000_000
+        calls = [
+            Call(
+                "overdue",
+                queue,
+                (),
+                _score_of_first,
+                plain=_first_of(Keys(self.namespace, queue).at("expiries")),
+            )
+            for queue in queues
+        ]
+        found: list[str] = []
+        for some in batches(list(zip(queues, calls, strict=True)), lambda _: 100):
+            firsts = await self.run_all([call for _, call in some])
+            found += [
+                queue
+                for (queue, _), first in zip(some, firsts, strict=True)
+                if isinstance(first, float) and first <= now
+            ]
+        return found
 
     # -- acting on jobs ---------------------------------------------------------------------------------------
 
@@ -898,6 +930,16 @@ class Store(Caller):
             if not is_outage(error):
                 raise
             raise self._translated(error, "read") from error
+
+
+def _first_of(key: str) -> tuple[Any, ...]:
+    return ("ZRANGE", key, 0, 0, "WITHSCORES")
+
+
+def _score_of_first(reply: Any) -> float | None:
+    # A member and its score, in one list or, as RESP3 has it, in a list of its own.
+    flat = reply[0] if reply and isinstance(reply[0], list | tuple) else reply
+    return float(flat[1]) if flat else None
 
 
 def weight_of(job: NewJob) -> int:

@@ -113,6 +113,28 @@ def watchdog(
     return Duty("watchdog", settings.watchdog_interval_ms / 1000, do)
 
 
+def expiries(store: Store, queues: Callable[[], Awaitable[list[str]]]) -> Duty:
+    """Ends what waits beyond its deadline, also where a queue is paused or nobody works: a second after it, or soon after."""
+
+    async def do() -> float:
+        names = await queues()
+        failed: SchedulerError | None = None
+        for queue in await store.overdue(names):
+            try:
+                while (await store.expire(queue))[1]:
+                    pass
+            except StoreUnavailable:
+                raise
+            except SchedulerError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        # One look a second, of as many queues as cost the server next to nothing.
+        return max(1.0, len(names) / 1_000)
+
+    return Duty("expiries", 10.0, do)
+
+
 def strays(store: Store) -> Duty:
     """Finds queues that are not registered, one page of keys a minute."""
     cursor = 0

@@ -28,7 +28,7 @@ from .presence import Presence
 from .settings import Settings
 from .store import Store
 from .tasks import Pulse, cancel_all, forever, wait_or_raise
-from .upkeep import Duty, Upkeep, sweep, watchdog
+from .upkeep import Duty, Upkeep, expiries, sweep, watchdog
 
 log = get_logger(__name__)
 
@@ -284,6 +284,7 @@ class Worker(BaseWorker):
         upkeep = Upkeep(
             [
                 watchdog(self.store, self.settings, self._queues, worker=self.name),
+                expiries(self.store, self._queues),
                 self._operations.duty(),
                 Duty("presence", self.settings.lease_ms / 3000, self._sign),
                 Duty("declarations", 60.0, self._declare_anew),

@@ -1,11 +1,18 @@
 -- @include lib/excess
 -- @include lib/trim
+-- @include lib/state_of
+-- @include lib/leave_line
+-- @include lib/lapse
 -- Lets go what stands in `expiries` and whose time is over (ended jobs with a retention of their own, known ids,
--- receipts), then what the queue's retention no longer keeps. Answers how many, and 1 when more may be left. The
--- caller has read every key, so that nothing here can fail.
+-- receipts), ends the jobs that waited beyond their deadline, at most 4 MiB of records, then lets go what the queue's
+-- retention no longer keeps. Answers how many, and 1 when more may be left. The caller has read every key, so that
+-- nothing here can fail.
 local function expire(keys, now, limit)
   local due = redis.call("ZRANGEBYSCORE", keys.expiries, "-inf", string.format("%.0f", now), "LIMIT", 0, limit)
+  local waited, went, bytes = {}, 0, 0
   for _, member in ipairs(due) do
+    if bytes > 4194304 then break end
+    went = went + 1
     redis.call("ZREM", keys.expiries, member)
     local tomb = redis.call("HGET", keys.known, member)
     if string.sub(member, 1, 1) == ":" then
@@ -14,12 +21,27 @@ local function expire(keys, now, limit)
       free(keys.known, member, string.match(tomb, "\n(.*)$"), now, true)
       redis.call("HDEL", keys.known, member)
     else
-      for _, state in ipairs({ "succeeded", "cancelled", "dead" }) do
-        if redis.call("ZSCORE", keys[state], member) then drop(keys, state, { member }, now) end
+      local state, score = state_of(keys, member)
+      if state == "succeeded" or state == "cancelled" or state == "dead" then
+        -- Of one whose own retention does not decide, what stood here was its deadline.
+        if score < 0 then drop(keys, state, { member }, now) end
+      elseif state and state ~= "running" then
+        local record, history = redis.call("HGET", keys.jobs, member) or "", redis.call("HGET", keys.attempts, member) or ""
+        local flags = string.match(record, "^[^|\n]*|[^|\n]*|([^|\n]*)|")
+        local over = flags and lapses(flags, tonumber(string.match(history, "^(%d+)|")) or 0)
+        bytes = bytes + #record
+        if over and over <= now then
+          if keys.laned and state == "ready" then leave_line(keys, member, record) end
+          redis.call("ZREM", keys[state], member)
+          waited[#waited + 1] = { id = member, flags = flags, bytes = #record, history = history }
+        elseif over then
+          redis.call("ZADD", keys.expiries, string.format("%.0f", over), member)
+        end
       end
     end
   end
-  local went, more = #due, #due == limit and 1 or 0
+  if #waited > 0 then lapse(keys, waited, now) end
+  local more = (went < #due or #due == limit) and 1 or 0
   for _, state in ipairs({ "succeeded", "cancelled", "dead" }) do
     local field = "keep_" .. state .. "_"
     local keep = redis.call("HMGET", keys.config, field .. "age", field .. "count", field .. "bytes")

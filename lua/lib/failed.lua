@@ -7,7 +7,8 @@
 -- @include lib/fingerprint
 -- The move of one job whose attempt failed, as its policy says. The caller holds the lease and has seeded
 -- the generator. `failure` has kind, message, trace, retry_in; with `reason` the job is dead by it, and with
--- `crash` it is a run-out lease, ready at once until its attempts or its crashes are used up.
+-- `crash` it is a run-out lease, ready at once until its attempts or its crashes are used up. No attempt can follow one that
+-- failed at the job's deadline, or whose backoff would last beyond it: dead by `deadline`.
 local function failed(keys, id, lease, failure, now)
   local record = redis.call("HGET", keys.jobs, id) or ""
   local kind, header = string.match(record, "^([^|\n]*)|[^\n]*\n([^\n]*)\n")
@@ -20,11 +21,14 @@ local function failed(keys, id, lease, failure, now)
   course.unhandled, course.since = 0, 0
   course.crashes = failure.crash and course.crashes + 1 or 0
 
+  local deadline = tonumber(string.match(lease.flags, " d:(%d+)"))
   local state, due, reason
   if lease.asked then
     state, reason = "cancelled", "asked"
   elseif failure.reason then
     state, reason = "dead", failure.reason
+  elseif deadline and deadline <= now then
+    state, reason = "dead", "deadline"
   elseif failure.crash then
     state, reason = "ready", ""
     if course.crashes >= policy.max_crashes then
@@ -34,6 +38,7 @@ local function failed(keys, id, lease, failure, now)
     end
   else
     state, due, reason = after_failure(policy, course.attempt, failure.kind, failure.retry_in, now)
+    if due and deadline and due >= deadline then state, due, reason = "dead", nil, "deadline" end
   end
 
   local next = state == "ready" and "retry at once" or state == "dead" and "dead: " .. reason or "cancelled"

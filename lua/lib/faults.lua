@@ -3,8 +3,10 @@
 -- @include lib/lane_of
 -- @include lib/lane_member
 -- @include lib/slot_of
--- What is wrong with one id, as a list of sentences.
-local function faults(keys, id)
+-- @include lib/lapses
+-- What is wrong with one id, as a list of sentences. Whether something keeps its deadline is asked where its record is
+-- given: who goes through all records has them.
+local function faults(keys, id, text)
   local sets, found = standing(keys, id), {}
   local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HEXISTS", keys.leases, id) == 1
   local run, tomb = redis.call("HEXISTS", keys.results, id) == 1, redis.call("HEXISTS", keys.known, id) == 1
@@ -21,6 +23,13 @@ local function faults(keys, id)
   local listed = dead and redis.call("ZSCORE", keys.dead_groups, string.sub(dead, 1, 16))
   if dead and not (listed and redis.call("ZSCORE", keys.dead_index, dead)) then
     found[#found + 1] = "is dead but in no group of those that died alike"
+  end
+  local flags = #sets == 1 and string.match(text or "", "^[^|\n]*|[^|\n]*|([^|\n]*)|") or ""
+  if string.find(flags, " [dx]:") and string.find(" ready scheduled retrying blocked ", " " .. sets[1] .. " ", 1, true) then
+    local attempt = tonumber(string.match(redis.call("HGET", keys.attempts, id) or "", "^(%d+)|")) or 0
+    if lapses(flags, attempt) and not redis.call("ZSCORE", keys.expiries, id) then
+      found[#found + 1] = "has a deadline that nothing keeps"
+    end
   end
   if not keys.laned then return found end
   local filed, counted = unpack(redis.call("HMGET", keys.counters, "filed", "counted"))

@@ -3,6 +3,7 @@
 -- @include lib/regroup
 -- @include lib/to_ready
 -- @include lib/slot_of
+-- @include lib/lapses
 -- Puts one id right. The caller has read every key, so that nothing here can fail.
 local function mend(keys, id, now)
   local sets = standing(keys, id)
@@ -35,6 +36,11 @@ local function mend(keys, id, now)
   if run and keep ~= "succeeded" then redis.call("HDEL", keys.results, id) end
   if redis.call("HDEL", keys.known, id) == 1 then redis.call("ZREM", keys.expiries, id) end
   if keep == "dead" then regroup(keys, id) end
+  if string.find(" ready scheduled retrying blocked ", " " .. keep .. " ", 1, true) then
+    local flags = string.match(redis.call("HGET", keys.jobs, id), "^[^|\n]*|[^|\n]*|([^|\n]*)|") or ""
+    local over = lapses(flags, tonumber(string.match(redis.call("HGET", keys.attempts, id) or "", "^(%d+)|")) or 0)
+    if over then redis.call("ZADD", keys.expiries, string.format("%.0f", over), id) end
+  end
   if keys.laned and keep == "ready" then
     local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*")
     to_ready(keys, { { id = id, score = redis.call("ZSCORE", keys.ready, id), record = head } })

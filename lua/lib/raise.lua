@@ -1,3 +1,4 @@
+-- @include lib/ring
 -- @include lib/int
 -- @include lib/report
 -- @include lib/to_ready

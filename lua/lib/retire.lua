@@ -12,7 +12,11 @@ local function retire(keys, state, list, now)
   for _, job in ipairs(list) do
     local score, expiry = ended_score(job.flags, now)
     redis.call("ZADD", keys[state], string.format("%.0f", score), job.id)
-    if expiry then redis.call("ZADD", keys.expiries, string.format("%.0f", expiry), job.id) end
+    if expiry then
+      redis.call("ZADD", keys.expiries, string.format("%.0f", expiry), job.id)
+    elseif string.find(job.flags, " [dx]:") then
+      redis.call("ZREM", keys.expiries, job.id)
+    end
     if expiry and expiry <= now then gone[#gone + 1] = job.id end
     if not expiry then bytes = bytes + job.bytes end
   end

@@ -6,8 +6,8 @@
 -- @include lib/to_ready
 -- @include lib/announce
 -- The write phase of replay: dead jobs become ready, placed now. Each has id, bytes, head (its record's
--- first line), rank and payload ("": as it is), and with one also crc, record and edits. The caller has read every key, so
--- that nothing here can fail.
+-- first line), rank and payload ("": as it is), with one also crc and edits; its record where that is needed or has changed;
+-- `deadline` where it has one still. The caller has read every key, so that nothing here can fail.
 local function revive(keys, jobs, step, now, micros)
   local place = tonumber(redis.call("HGET", keys.counters, "place")) or 0
   local ids, list, bytes = {}, {}, 0
@@ -21,7 +21,10 @@ local function revive(keys, jobs, step, now, micros)
       local record, edits = edited(job.record, job.payload, job.crc, job.edits, now)
       redis.call("HSET", keys.jobs, job.id, record)
       redis.call("HSET", keys.notes, job.id .. ":edits", edits)
+    elseif job.record then
+      redis.call("HSET", keys.jobs, job.id, job.record)
     end
+    if job.deadline then redis.call("ZADD", keys.expiries, job.deadline, job.id) end
     local course = course_of(redis.call("HGET", keys.attempts, job.id))
     course.attempt, course.crashes, course.unhandled, course.since, course.reason, course.alike = 0, 0, 0, 0, "", ""
     redis.call("HSET", keys.attempts, job.id, course_text(course))

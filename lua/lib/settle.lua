@@ -1,5 +1,6 @@
 -- @include lib/to_ready
 -- @include lib/free_slots
+-- @include lib/lapses
 -- Takes jobs out of running, writes down their runs, and puts the unfinished ones where they wait; `moves` are
 -- what `failed` makes. Answers the ended ones by state, and whether a limit has
 -- room now for what waits for it. The caller has read every key, so that nothing can fail.
@@ -10,6 +11,8 @@ local function settle(keys, moves)
     courses[#courses + 1] = move.id
     courses[#courses + 1] = move.course
     local set = waiting[move.state]
+    local over = move.flags ~= "" and not ended[move.state] and lapses(move.flags, tonumber(string.match(move.course, "^(%d+)|")))
+    if over then redis.call("ZADD", keys.expiries, string.format("%.0f", over), move.id) end
     if move.state == "ready" then
       local record = keys.laned and redis.call("HGET", keys.jobs, move.id)
       local score = type(move.score) == "number" and string.format("%.0f", move.score) or move.score

@@ -13,7 +13,17 @@ from ..fields import CopyFields, JobFields, JobShown
 from ..job import Job, NewJob, State, faults_of, new_key
 from ..limits import COSTLIEST
 from ..times import duration_ms, parse_rfc3339
-from .jobs import check_outcome, check_size, enqueued, key_of, priority_of, read_with, retry_of, unique_of
+from .jobs import (
+    check_outcome,
+    check_size,
+    deadline_of,
+    enqueued,
+    key_of,
+    priority_of,
+    read_with,
+    retry_of,
+    unique_of,
+)
 from .limits import whole_of
 from .once import Seed, once
 from .parts import IDEMPOTENT_BODY, SCHEMAS, SETTINGS, STORE
@@ -105,7 +115,9 @@ def _copy(job: Job, fields: CopyFields, max_payload: int) -> NewJob:
         "key": new_key(),
         "delay_ms": read_with(fields.delay, "/delay", duration_ms, faults),
         "run_at_ms": read_with(fields.run_at, "/run_at", parse_rfc3339, faults),
+        "expires_in_ms": read_with(fields.expires_in, "/expires_in", duration_ms, faults),
     }
+    changes["deadline_ms"], changes["deadline_in_ms"] = deadline_of(fields.deadline, faults)
     for name in ("type", "queue", "group"):
         if (value := getattr(fields, name)) is not UNSET:
             changes[name] = value

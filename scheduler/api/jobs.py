@@ -184,6 +184,7 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
     """The job that was asked for, with a key. Raises Invalid with all that is wrong, or Refusal."""
     faults: list[Fault] = []
     payload = fields.payload
+    deadline_ms, deadline_in_ms = deadline_of(fields.deadline, faults)
     job = NewJob(
         type=fields.type,
         payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
@@ -199,6 +200,9 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
         cost=whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1,
         unique=None if fields.unique is None else unique_of(fields.unique, faults),
+        expires_in_ms=read_with(fields.expires_in, "/expires_in", duration_ms, faults),
+        deadline_ms=deadline_ms,
+        deadline_in_ms=deadline_in_ms,
     )
     check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
@@ -209,8 +213,8 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
 
 _FRESH = (
     b'{"id":"%b","queue":"%b","type":"%b","state":"%b","reason":null,"payload":%b,"priority":%d,"group":%b,'
-    b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":null,'
-    b'"expires_at":null,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
+    b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":%b,'
+    b'"expires_at":%b,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
     b'"schedule":null,"traceparent":null%b%b}'
 )
@@ -232,12 +236,27 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         orjson.dumps(job.tags) if job.tags else b"[]",
         attempts,
         orjson.dumps(seconds(timeout_ms)),
+        *((b"null", b"null") if not job.timed else _times(job, done.created_at)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
         b',"cost":%d' % job.cost if job.cost != 1 else b"",
         b',"unique":{"key":"%b"}' % job.unique_key.encode() if job.unique else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
     )
+
+
+def _times(job: NewJob, created_at: int) -> list[bytes]:
+    """Deadline and expiry as the document has them."""
+    deadline = job.deadline_ms if job.deadline_in_ms is None else created_at + job.deadline_in_ms
+    expiry = None if job.expires_in_ms is None else created_at + job.expires_in_ms
+    return [b"null" if at is None else b'"%b"' % rfc3339(at).encode() for at in (deadline, expiry)]
+
+
+def deadline_of(value: float | str | None, faults: list[Fault]) -> tuple[int | None, int | None]:
+    """A deadline as NewJob has it: the time in ms, or the duration in ms. Adds a fault under /deadline."""
+    if isinstance(value, str) and ":" in value:
+        return read_with(value, "/deadline", parse_rfc3339, faults), None
+    return None, read_with(value, "/deadline", duration_ms, faults)
 
 
 def check_size(payload: bytes, most: int) -> None:

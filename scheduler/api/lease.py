@@ -251,6 +251,10 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
         retry_policy.DEFAULT_TIMEOUT_MS,
         *(one.timeout_ms for one in said if one.timeout_ms is not None),
     ][-1]
+    started = claimed.timeout_ends_ms - timeout_ms
+    if claimed.ends_by_deadline:
+        # A token is the time of its claim in µs, or a little more.
+        started = claimed.token // 1000
     return Job(
         id=claimed.id,
         queue=claimed.queue,
@@ -269,7 +273,7 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
         timeout_ms=timeout_ms,
         created_at=record.created_ms,
         run_at=None,
-        started_at=claimed.timeout_ends_ms - timeout_ms,
+        started_at=started,
         finished_at=None,
         lease_expires_at=claimed.lease_ends_ms,
         worker=worker,
@@ -279,6 +283,8 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
         traceparent=record.header.get("traceparent"),
         copied_from=record.header.get("copied_from"),
         cost=record.cost,
+        deadline_ms=record.deadline_ms,
+        expires_ms=record.expires_ms,
     )
 
 

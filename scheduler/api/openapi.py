@@ -255,4 +255,6 @@ def _tidy(schema: Any) -> Any:
             {"type": "number", "minimum": bounds[0], "maximum": bounds[1]},
             {"type": "string", "pattern": rf"^{more_than_0}[0-9]{{1,15}}(\.[0-9]{{1,9}})?(ms|s|m|h|d)$"},
         ]
+        if made.pop("x-moment", False):
+            made["anyOf"].append({"type": "string", "format": "date-time"})
     return made

@@ -92,15 +92,19 @@ def _place_of(raw: bytes) -> str:
 @click.option("--unique-for", metavar="DURATION", help="How long it is kept: seconds, or 30s 5m 2h.")
 @click.option("--unique-until", type=click.Choice(["start", "end"]), help="It is kept until then.")
 @click.option("--on-conflict", type=click.Choice(CONFLICTS), help="Of a unique job, where one stands.")
+@click.option("--deadline", help="When it must have ended: RFC 3339 with an offset, or a duration from now.")
+@click.option("--expires-in", help="Cancelled if it has not started by then: seconds, or 30s 5m 2h.")
 @json_option
 @with_settings
 def enqueue(
     type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
     group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None,
-    unique: str | None, unique_for: str | None, unique_until: str | None, on_conflict: str | None, as_json: bool, settings: Settings,
+    unique: str | None, unique_for: str | None, unique_until: str | None, on_conflict: str | None,
+    deadline: str | None, expires_in: str | None, as_json: bool, settings: Settings,
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
     key = job_id or new_key()
+    moment = deadline is not None and ":" in deadline
     if ":" in key:
         named, _, key = key.partition(":")
         if named != queue:
@@ -128,6 +132,9 @@ def enqueue(
             until=unique_until or "",
             on_conflict=on_conflict or "return",
         ),
+        deadline_ms=said(parse_rfc3339, deadline if moment else None, "--deadline"),
+        deadline_in_ms=said(typed_duration_ms, None if moment else deadline, "--deadline"),
+        expires_in_ms=said(typed_duration_ms, expires_in, "--expires-in"),
     )
     try:
         check(job, max_payload=settings.max_payload)

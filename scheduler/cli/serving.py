@@ -21,7 +21,7 @@ from ..logs import get_logger
 from ..settings import Settings
 from ..store import Store
 from ..tasks import Pulse, cancel_all, forever, wait_or_raise
-from ..upkeep import Upkeep, strays, watchdog
+from ..upkeep import Upkeep, expiries, strays, watchdog
 from ..worker import Worker
 from .common import wait_for
 from .program import Mistake
@@ -64,7 +64,9 @@ def on_signals(stop: Callable[[], None]) -> None:
 
 async def upkeep_of_all(store: Store, settings: Settings) -> None:
     """The watchdog's round over every queue there is, and the search for unregistered ones."""
-    await Upkeep([watchdog(store, settings, store.queues), strays(store)]).run()
+    await Upkeep(
+        [watchdog(store, settings, store.queues), expiries(store, store.queues), strays(store)]
+    ).run()
 
 
 async def work(

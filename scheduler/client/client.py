@@ -129,6 +129,8 @@ class Client:
         retention: Duration | None = None,
         cost: int | None = None,
         unique: bool | str | Mapping[str, Any] | None = None,
+        deadline: datetime | Duration | None = None,
+        expires_in: Duration | None = None,
     ) -> Handle:
         """A new job, and its handle. The same `id` and request again is the same job: `handle.duplicate`.
 
@@ -142,6 +144,7 @@ class Client:
         options = {
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
             "tags": tags, "timeout": timeout, "retry": retry, "retention": retention, "cost": cost, "unique": unique,
+            "deadline": deadline, "expires_in": expires_in,
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:

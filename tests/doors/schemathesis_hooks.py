@@ -12,7 +12,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 IN_WORDS = {
     "a cursor is one that was answered": r"/cursor",
-    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for)",
+    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for|deadline|expires_in)",
     "a time lies between now and ten years, and is one of the calendar": r"(/.*)?/(run_at|before)",
     "the name of the queue is repeated": r"/confirm",
     "an id is of the queue that is named": r"/id|/ids/\d+",

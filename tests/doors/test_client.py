@@ -117,6 +117,8 @@ async def test_a_job_is_enqueued_with_all_its_options(api, jobs):
     assert (300_000, 3, "scheduled") == (found.timeout_ms, found.max_attempts, found.state)
     assert found.run_at == when.timestamp() * 1000
     assert found == await jobs.job("mail:a")
+    late = await (await jobs.enqueue("send", deadline=when, expires_in="1h"))
+    assert (when.timestamp() * 1000, late.created_at + 3_600_000) == (late.deadline_ms, late.expires_ms)
     later = await jobs.enqueue("send", delay=60)
     assert "scheduled" == (await later).state
 

@@ -265,3 +265,15 @@ def test_a_job_that_failed_is_shown_with_the_trace_of_its_last_error(
     assert r"error 1            Boom: no\x1b[31m way (dead: permanent)" in lines
     assert ["    Traceback", "      line 3"] == lines[-2:]
     assert "state              dead" in lines
+
+
+def test_a_deadline_is_a_time_or_a_duration(command: Command) -> None:
+    for text in ("1h", "3600"):
+        made = json.loads(command("enqueue", "t", "--deadline", text, "--json"))
+        assert (True, None) == (made["deadline"] > made["created_at"], made["expires_at"])
+    made = json.loads(command("enqueue", "t", "--expires-in", "5m", "--json"))
+    assert (None, True) == (made["deadline"], made["expires_at"] > made["created_at"])
+    assert "at most 10 years" in command("enqueue", "t", "--deadline", "2999-01-01T00:00:00Z", status=1)
+    assert "it has passed" in command("enqueue", "t", "--deadline", "2020-01-01T00:00:00Z", status=1)
+    assert "--expires-in" in command("enqueue", "t", "--expires-in", "soon", status=2)
+    assert "--deadline" in command("enqueue", "t", "--deadline", "0", status=2)

@@ -198,7 +198,11 @@ def _cases():
         ({"retry": {"max_delay": -1}}, "/retry/max_delay"), ({"retry": {"non_retryable": [1]}}, "/retry/non_retryable/0"),
         ({"retry": {"max_crashes": 0}}, "/retry/max_crashes"), ({"retry": {"attempts": 1}}, "/retry/attempts"),
         ({"retry": []}, "/retry"), ({"colour": "red"}, "/colour"), ({"a/b~": 1}, "/a~1b~0"),
-        ({"deadline": 60}, "/deadline"), ({"expires_in": 60}, "/expires_in"),
+        ({"deadline": 0}, "/deadline"), ({"expires_in": 0}, "/expires_in"),
+        ({"deadline": "soon"}, "/deadline"), ({"deadline": "2020-01-01T00:00:00Z"}, "/deadline"),
+        ({"deadline": "2999-01-01T00:00:00Z"}, "/deadline"), ({"deadline": "2027-01-01T00:00:00"}, "/deadline"),
+        ({"deadline": "4000d"}, "/deadline"), ({"expires_in": "4000d"}, "/expires_in"), ({"deadline": []}, "/deadline"),
+        ({"expires_in": "2027-01-01T00:00:00Z"}, "/expires_in"),
         ({"after": []}, "/after"), ({"cost": 0}, "/cost"), ({"cost": 1001}, "/cost"), ({"cost": 1.5}, "/cost"), ({"cost": "2"}, "/cost"),
         ({"cost": None}, "/cost"), ({"state": "ready"}, "/state"),
     ]  # fmt: skip

@@ -175,6 +175,40 @@ async def test_a_timeout_stops_the_handler_and_is_no_crash(bench: Bench):
     )
 
 
+async def test_a_deadline_stops_the_handler_and_there_is_no_further_attempt(bench: Bench):
+    seen = []
+
+    async def slow(ctx) -> None:
+        seen.append(ctx.deadline.timestamp() * 1000)
+        await asyncio.sleep(60)
+
+    bench.handler("slow", slow)
+    bench.work()
+    job = await bench.ended(await bench.enqueue("slow", deadline_in_ms=300, timeout_ms=60_000))
+
+    assert [job.deadline_ms] == [round(at) for at in seen]
+    assert (State.DEAD, "deadline", 0, 1) == (job.state, job.reason, job.crashes, job.attempt)
+    assert [("DeadlineExceeded", "dead: deadline")] == [(error.kind, error.next) for error in job.errors]
+
+
+async def test_a_job_that_expires_while_all_slots_are_taken_never_runs(bench: Bench):
+    free = asyncio.Event()
+    ran = []
+
+    async def slow(ctx) -> None:
+        ran.append(ctx.id)
+        await free.wait()
+
+    bench.handler("slow", slow)
+    bench.work(concurrency=1)
+    await bench.enqueue("slow")
+    await bench.until(lambda: len(ran) == 1)
+    late = await bench.ended(await bench.enqueue("slow", expires_in_ms=50))
+    free.set()
+
+    assert (State.CANCELLED, "expired", 1) == (late.state, late.reason, len(ran))
+
+
 async def test_a_type_without_a_handler_waits_for_somebody_who_has_one(bench: Bench):
     bench.handler("other", _nothing)
     bench.work()

@@ -31,8 +31,9 @@ async def world(store: Store, clock: Clock) -> Tokens:
     """A job in each state under the state's name, and more; answers the token of each that was claimed.
 
     `asked` runs and was asked to stop, `last` runs its only attempt, `own` runs and its result goes at once,
-    `due` is scheduled and `backed_off` retrying until now, `corrupt` is ready with a bad record, `gone` is known to
-    have ended, `known` too but its time is over, `held` holds a unique key. Every lease has run out, and the queue was swept.
+    `due` is scheduled and `backed_off` retrying until now, `late` waits beyond its expiry, `corrupt` is
+    ready with a bad record, `gone` is known to have ended, `known` too but its time is over, `held` holds a unique key.
+    Every lease has run out, and the queue was swept.
     """
     await store.configure_type(QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}))
     await store.clients.commands.hset(keys().at("config"), mapping={"lanes": "2", "slots": "1"})
@@ -64,6 +65,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     clock.advance(50)
     await unique(store)
     await enqueued(store, "due", delay_ms=0, run_at_ms=clock.now + 1)
+    await enqueued(store, "late", expires_in_ms=1)
     await enqueued(store, "corrupt", "ready")
     await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
     clock.advance(0.001)

@@ -21,6 +21,7 @@ from tests.transitions import (
     test_cancel,
     test_claim,
     test_dead_groups,
+    test_deadlines,
     test_enqueue,
     test_extend,
     test_fence,
@@ -64,6 +65,57 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant(
+        "claim that does not look at the time of what it gives",
+        {"elseif over and over <= now then\n    late": "elseif false then\n    late"},
+        test_deadlines.test_a_claim_gives_no_job_whose_time_is_over_though_no_sweep_came,
+        {"by": {"expires_in_ms": 60_000}},
+    ),
+    Mutant(
+        "attempts that outlive the deadline",
+        {"if timed then timeout = math.min(": "if false then timeout = math.min("},
+        test_deadlines.test_an_attempt_ends_with_the_deadline_when_that_is_earlier_than_its_timeout,
+    ),
+    Mutant(
+        "a retry after the deadline",
+        {"elseif deadline and deadline <= now then": "elseif false then"},
+        test_deadlines.test_an_attempt_that_fails_at_the_deadline_is_dead_by_it,
+    ),
+    Mutant(
+        "a backoff beyond the deadline",
+        {"if due and deadline and due >= deadline then": "if false then"},
+        test_deadlines.test_a_backoff_that_lasts_beyond_the_deadline_is_not_waited_for,
+    ),
+    Mutant(
+        "an expiry that is forgotten when an attempt is given back",
+        {'local over = move.flags ~= "" and not': "local over = false and not"},
+        test_deadlines.test_a_job_that_is_given_back_after_its_expiry_is_cancelled,
+    ),
+    Mutant(
+        "an ack that leaves its deadline behind",
+        {'if #timed > 0 then redis.call("ZREM", expiries, unpack(timed)) end': ""},
+        test_deadlines.test_what_ended_in_time_is_kept_as_long_as_any, {"state": "succeeded", "by": {"deadline_in_ms": 60_000}},
+    ),
+    Mutant(
+        "a deadline that takes an ended job away",
+        {"if score < 0 then drop(keys, state, { member }, now) end": "drop(keys, state, { member }, now)"},
+        test_deadlines.test_a_member_that_is_no_jobs_any_more_goes_when_it_is_due,
+    ),
+    Mutant(
+        "a replay into a deadline that has passed",
+        {"if job.deadline and tonumber(job.deadline) <= now then job.deadline = nil end": ""},
+        test_deadlines.test_a_replay_drops_a_deadline_that_has_passed,
+    ),
+    Mutant(
+        "an expiry that counts after the start",
+        {"if attempt > 0 or not expiry then return deadline end": "if not expiry then return deadline end"},
+        test_deadlines.test_an_expiry_means_nothing_to_a_job_that_has_started,
+    ),
+    Mutant(
+        "a deadline in the past that is taken in",
+        {"elseif over and over <= now then\n    reply": "elseif false then\n    reply"},
+        test_deadlines.test_a_deadline_in_the_past_is_refused_and_nothing_stored, {"before_ms": 1},
+    ),
     Mutant(
         "ack without a look at the token",
         {"if its == token and not done[id] then": "if its and not done[id] then"},
