@@ -311,7 +311,7 @@ MUTANTS = [
     ),
     Mutant(
         "pause ignored",
-        {"local line = paused and {} or ": "local line = "},
+        {"if paused then\n  waiting": "if false then\n  waiting"},
         test_claim.test_a_paused_queue_starts_nothing_and_what_runs_goes_on,
     ),
     Mutant(
@@ -331,7 +331,7 @@ MUTANTS = [
     ),
     Mutant(
         "replay that forgets the group",
-        {"  ungroup(keys, ids)\n  for _, job": "  for _, job"},
+        {"  ungroup(keys, ids)\n  for i, job": "  for i, job"},
         test_dead_groups.test_whoever_leaves_dead_leaves_the_group_and_the_last_one_ends_it,
     ),
     Mutant(
