@@ -21,6 +21,7 @@ IN_WORDS = {
     "ids or a filter; a fingerprint is of a dead job": r"/ids|/filter|/filter/fingerprint",
     "a schema is valid by its own standard, and names nothing elsewhere": r"/schema(/.*)?",
     "a payload fits the schema of its type": r"/payload(/.*)?",
+    "code declares what it can keep: a pause is set by people": r"/paused",
     "a rate is of at most a million in a second": r"/rate|/group_rate",
     "all items of a call together have a limit": r"/(ack|nack|release|extend)",
 }  # fmt: skip
