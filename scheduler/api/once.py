@@ -71,7 +71,7 @@ async def once(request: web.Request, act: Act) -> web.Response:
     standing = await store.remember_request(name, print_, seed, request.app[SETTINGS].idempotency_window_ms)
     if standing.fingerprint != print_:
         detail = f"this {HEADER} was given with another request: take a new one for each request"
-        raise Refusal("idempotency_mismatch", detail)
+        raise Refusal("idempotency_mismatch", detail, faults=[Fault(f"/{HEADER}", detail)])
     if standing.answer is not None:
         return _unpacked(standing.answer, body)
     try:

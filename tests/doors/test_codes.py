@@ -56,7 +56,7 @@ def name_of(route: Route) -> str:
 
 def address(route: Route, **names: str) -> str:
     path = route.path.format(
-        **{"id": "mail:a", "queue": "mail", "type": "send", "operation": "mail:op", **names}
+        **{"id": "mail:a", "queue": "mail", "type": "send", "group": "acme", "operation": "mail:op", **names}
     )
     return path + (f"?confirm={names.get('queue', 'mail')}" if name_of(route) == "obliterate" else "")
 
@@ -162,7 +162,7 @@ async def with_a_query_that_is_unknown(api: Api, route: Route) -> Answer:
 
 
 async def of_nothing(api: Api, route: Route) -> Answer:
-    names = {"id": "mail:none", "operation": "mail:none", "queue": "none", "type": "none"}
+    names = {"id": "mail:none", "operation": "mail:none", "queue": "none", "type": "none", "group": "none"}
     body = {"act": "cancel", "queue": "none"} if name_of(route) == "operate" else None
     return await call(api, route, body, names=names)
 
