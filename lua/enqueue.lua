@@ -22,7 +22,7 @@
 -- @include lib/announce
 -- @include lib/line_up
 -- @include lib/supersede
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, expiries, notes, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header
 
 local level, created, step, longest, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length", "lanes"))
@@ -121,17 +121,17 @@ for i = 1, count do
     tomb = nil
   end
   local held
-  if lock and not record and not tomb then
+  if lock and not record and not tomb and not (over and over <= now) then
     if not unique then
       unique = { holders = {}, entries = {}, changes = {}, changed = {} }
       keys.jobs, keys.ready, keys.scheduled, keys.retrying, keys.blocked = jobs, ready, scheduled, retrying, blocked
       keys.running, keys.succeeded, keys.cancelled, keys.dead = running, succeeded, cancelled, dead
-      keys.known, keys.notes, keys.config = known, notes, config
+      keys.attempts, keys.known, keys.expiries, keys.notes, keys.config = attempts, known, expiries, notes, config
       keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
     end
     held, place = conflict(keys, unique, lock, { kind = kind, limit = limit, flags = flags, rank = rank, crc = crc,
       header = header, payload = payload, due = (delay ~= "" or run_at ~= "") and math.max(at, now + later) or nil,
-      now = now, micros = micros, step = step }, place)
+      over = over, now = now, micros = micros, step = step }, place)
   end
   if record or tomb then
     local head = record or string.match(tomb, "\n(.*)$")

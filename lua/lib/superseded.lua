@@ -11,7 +11,7 @@ local function superseded(keys, held, asked, place)
     if string.match(flags, rule) ~= string.match(asked.flags, rule) then return nil, place end
   end
   local change = { id = held.id, from = held.state, to = held.state, score = held.score, payload = "", crc = asked.crc,
-    edits = redis.call("HGET", keys.notes, held.id .. ":edits") }
+    over = asked.over, edits = redis.call("HGET", keys.notes, held.id .. ":edits") }
   local rank, due = asked.rank, asked.due
   if held.state == "blocked" then due = nil end
   if held.state == "ready" and rank ~= (tonumber(former) or 0) then

@@ -54,6 +54,7 @@ class ModelJob:
     timeout_end: int = 0
     asked: bool = False
     ended_at: int = 0
+    unique: str = ""
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Tomb:
     state: str
     at: int
     settled: tuple[int, str, str] | None
+    unique: str = ""
 
 
 @dataclass
@@ -71,6 +73,8 @@ class Model:
     now: int
     jobs: dict[str, ModelJob] = field(default_factory=dict)
     tombs: dict[str, Tomb] = field(default_factory=dict)
+    holders: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each unique key: who took it last, and until its start or its end."""
     created: bool = False
     paused: bool = False
     place: int = 0
@@ -82,24 +86,38 @@ class Model:
     # -- producing
 
     def enqueue(
-        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int
-    ) -> str:
-        request = (policy.__dict__.copy(), priority, delay, retention, timeout)
+        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
+        unique: str = "", until: str = "",
+    ) -> str:  # fmt: skip
+        request = (policy.__dict__.copy(), priority, delay, retention, timeout, unique, until)
         if key in self.jobs:
             return "exists" if self.jobs[key].request == request else "conflict"
         if key in self.tombs:
             tomb = self.tombs[key]
-            if tomb.at + 60_000 > self.now:
+            if tomb.at + 60_000 > self.now or tomb.unique:
                 return "exists" if tomb.request == request else "conflict"
             del self.tombs[key]
+        if unique and self._holds(*self.holders.get(unique, ("", "")), unique):
+            return "held"
         self.created = True
         job = ModelJob(key, request, policy, priority, retention, timeout)
+        job.unique = unique
+        if unique:
+            self.holders[unique] = (key, until)
         self.jobs[key] = job
         if delay:
             self._schedule(job, self.now + delay)
         else:
             self._line_up(job)
         return job.state
+
+    def _holds(self, key: str, until: str, unique: str) -> bool:
+        job = self.jobs.get(key)
+        return (
+            job is not None
+            and job.unique == unique
+            and (job.state in UNSTARTED or (job.state == "running" and until == "end"))
+        )
 
     def _line_up(self, job: ModelJob) -> None:
         self.place = max(self.place + 1, self.now * 1000)
@@ -219,7 +237,7 @@ class Model:
         if state in ENDED:
             job.ended_at = self.now
             if job.retention == 0:
-                self.tombs[job.key] = Tomb(job.request, state, self.now, job.settled)
+                self.tombs[job.key] = Tomb(job.request, state, self.now, job.settled, job.unique)
                 del self.jobs[job.key]
 
     def release(self, key: str, token: int, delay: int, why: str, patience: int) -> str:

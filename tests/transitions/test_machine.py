@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from scheduler.clients import Clients
+from scheduler.job import Unique
 from scheduler.keys import STATES
 from scheduler.operations import WHERE, Operations, Plan
 from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Operation, Release
@@ -121,15 +122,19 @@ class Queue(RuleBasedStateMachine):
         delay=delays,
         retention=some.sampled_from([None, None, 0]),
         timeout=some.sampled_from([3_600_000, 20_000]),
+        unique=some.sampled_from(["", "", "u", "v"]),
+        until=some.sampled_from(["start", "end"]),
     )
     def enqueue(
-        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int
-    ) -> None:
-        self.put(key, policy, priority, delay, retention, timeout)
+        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
+        unique: str, until: str,
+    ) -> None:  # fmt: skip
+        self.put(key, policy, priority, delay, retention, timeout, unique, until)
 
     def put(
-        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int
-    ) -> None:
+        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
+        unique: str = "", until: str = "",
+    ) -> None:  # fmt: skip
         job = new(
             key,
             retry=asdict(policy),
@@ -137,8 +142,10 @@ class Queue(RuleBasedStateMachine):
             delay_ms=delay,
             retention_ms=retention,
             timeout_ms=timeout,
+            unique=Unique(key=unique, until=until) if unique else None,
         )
-        expected = self.model.enqueue(key, policy, priority, delay, retention, timeout)
+        until = until if unique else ""
+        expected = self.model.enqueue(key, policy, priority, delay, retention, timeout, unique, until)
         [done] = self.wait(self.store.enqueue(QUEUE, [job]))
         assert expected == done.outcome
 

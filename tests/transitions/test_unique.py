@@ -451,6 +451,53 @@ async def test_of_many_that_replace_at_once_none_is_lost_and_the_last_stands(sto
     assert b"[39]" == (await look(store, standing.partition(":")[2])).payload
 
 
+# -- with deadlines
+
+
+@pytest.mark.parametrize("conflict", [REPLACE, DEBOUNCE])
+async def test_a_request_whose_time_is_over_changes_nothing(store, redis, clock, conflict):
+    await enqueued(store, "a", unique=ONE, delay_ms=60_000, payload=b"[1]")
+    before = await snapshot(redis)
+
+    late = {"payload": b"[2]", "deadline_ms": clock.now - 1}
+    assert "past" == (await outcome(store, "b", conflict, **late))[0]
+    assert before == await snapshot(redis)
+
+
+async def test_a_changed_job_ends_at_the_deadline_that_it_was_given(store, clock):
+    await enqueued(store, "a", unique=ONE, delay_ms=60_000)
+    assert ("changed", "mail:a") == await outcome(store, "b", DEBOUNCE, expires_in_ms=5_000)
+    clock.advance(5)
+    await store.expire(QUEUE)
+
+    assert "cancelled" == await state_of(store)
+
+
+async def test_a_deadline_that_a_change_took_away_ends_nothing(store, clock):
+    await enqueued(store, "a", unique=ONE, delay_ms=60_000, expires_in_ms=5_000)
+    assert ("changed", "mail:a") == await outcome(store, "b", DEBOUNCE)
+    clock.advance(5)
+    await store.expire(QUEUE)
+
+    assert "scheduled" == await state_of(store)
+
+
+async def test_a_job_that_waits_beyond_its_time_holds_no_key_also_before_the_sweep(store, clock):
+    await enqueued(store, "a", unique=ONE, delay_ms=60_000, expires_in_ms=5_000)
+    clock.advance(4.999)
+    assert ("held", "mail:a") == await outcome(store, "b")
+    clock.advance(0.001)
+
+    assert ("ready", "mail:b") == await outcome(store, "b")
+
+
+async def test_a_job_in_its_backoff_has_begun_and_does_not_expire(store, clock):
+    await in_state(store, "retrying", unique=ONE, expires_in_ms=1_000, retry={"immediate": 0, "base": 60_000})
+    clock.advance(1)
+
+    assert ("held", "mail:a") == await outcome(store, "b")
+
+
 # -- what verify makes of it
 
 
