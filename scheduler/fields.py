@@ -218,7 +218,7 @@ class AckItem(Request):
 class NackItem(Request):
     """`retry_in` overrules the policy's delay; `permanent` makes a dead letter of the job at once, for `reason`.
 
-    With a `scope` no other job of its type, or of its group, starts for `retry_in` either.
+    With a `scope`, which needs `retry_in`, no other job of its type, or of its group, starts for that long either.
     """
 
     id: str
