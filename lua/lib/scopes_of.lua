@@ -11,7 +11,7 @@ local function scopes_of(keys, now, micros)
     local function nothing() end
     local function endless() return math.huge end
     return { queue = unlimited, type = unlimited, group = function() return nil, 1 end, room = endless, again = nothing,
-      use = nothing, forget = nothing, write = nothing, counting = false }
+      use = nothing, forget = nothing, moved = function() return {} end, counting = false }
   end
   local never, known = 9007199254740991, {}
   local queue_rate, queue_slots, group_rate, group_slots =
@@ -115,13 +115,15 @@ local function scopes_of(keys, now, micros)
     end
   end
 
-  -- Writes down the meters that moved.
-  function all.write()
+  -- Of the meters that moved: the fields and values that `take` writes down.
+  function all.moved()
+    local fields = {}
     for name, its in pairs(known) do
       if its.every and (its.moved or its.tat ~= its.begun) then
-        redis.call("HSET", keys.meters, name, string.format("%.0f|%.0f", its.tat, its.every))
+        fields[#fields + 1], fields[#fields + 2] = name, string.format("%.0f|%.0f", its.tat, its.every)
       end
     end
+    return fields
   end
   return all
 end

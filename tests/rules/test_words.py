@@ -31,7 +31,7 @@ VERBS = {
     "purge": "prune clean janitor trim",
     "obliterate": "nuke wipe",
 }
-READS = {"inspect", "list", "census", "groups", "verify"}
+READS = {"inspect", "list", "census", "groups", "explain", "demand", "verify"}
 BESIDES = {"configure", "note", "operate"}
 
 SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, also no event"}
