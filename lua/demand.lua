@@ -1,8 +1,9 @@
 -- demand: read only, how much there is to do for workers of a queue
 --
 -- What may start now and what is held: by the queue's pause, by types and groups that are paused, by limits without room. A limit
--- with room for some holds those beyond. Exact up to `limit` (1..1000, "": 1000) types and lanes; beyond that
--- what was not looked at counts as the rest of its type does.
+-- with room for some holds those beyond; every job is taken to cost 1. Exact up to `limit` (1..1000, "": 1000) types and
+-- lanes; beyond that what was not looked at counts as the rest of its type does. Where limits of types and of groups
+-- both have room for some, it may be off by a few: turns decide who gets it.
 --
 -- Returns the time in ms, 1 when the queue exists, how many run, how many ready jobs may start now, 1 when that is exact, when
 -- the first of those became ready (ms, "" for none), then each reason and how many it holds.

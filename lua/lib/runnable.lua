@@ -29,9 +29,10 @@ local function runnable(keys, now, micros, most)
     local type, group = lane_of(redis.call("HGET", keys.jobs, head))
     if scopes.room(scopes.type(type)) > 0 and scopes.room((scopes.group(group))) > 0 then first = head end
   end
+  local narrow, shared = false, false
   local budget, rooms = math.max(2, math.floor(most / math.max(1, #kinds))), {}
   for _, kind in ipairs(kinds) do
-    local seen, from, kept, nearest, id = 0, "[" .. kind.type .. " ", {}, nil, nil
+    local seen, from, kept, left, nearest, id = 0, "[" .. kind.type .. " ", {}, kind.room, nil, nil
     for _ = 1, kind.room > 0 and (grouped or not first) and budget or 0 do
       local member = redis.call("ZRANGEBYLEX", keys.lanes, from, "(" .. kind.type .. "!", "LIMIT", 0, 1)[1]
       if not member then break end
@@ -41,13 +42,16 @@ local function runnable(keys, now, micros, most)
       local room = rooms[group] or scopes.room(its)
       local may = math.min(n, room)
       if its then
-        rooms[group] = room - may
+        shared = shared or room < math.huge
+        rooms[group] = room - math.min(may, left)
         local code = n > may and code_of(its, scopes.room(its))
         if code then kept[code] = (kept[code] or 0) + n - may end
       end
+      left = left - math.min(may, left)
       if may > 0 and (not nearest or rank < nearest) then nearest, id = rank, key end
       seen, from = seen + n, "(" .. lane .. "!"
     end
+    narrow = narrow or kind.room > 0 and kind.room < kind.n
     local share = 1
     if grouped and kind.room > 0 and seen < kind.n then exact, share = false, kind.n / seen end
     local rest = kind.n
@@ -64,5 +68,7 @@ local function runnable(keys, now, micros, most)
   local room = scopes.room(queue)
   if room < sum then hold(code_of(queue, room), sum - room) end
   sum = math.min(sum, room)
+  -- Whose turn it is decides then which type's last slots go to which group's.
+  if narrow and shared then exact = false end
   return sum, sum > 0 and (first or second) or nil, held, exact
 end

@@ -1,5 +1,7 @@
 """How much there is to do for workers: what may start, what is held and by what; read only."""
 
+from random import Random
+
 import pytest
 
 from scheduler.demand import demand
@@ -56,7 +58,7 @@ async def test_of_a_limit_with_some_room_the_rest_is_held(store, redis, clock):
 
 
 async def test_what_it_counts_is_what_a_claim_gives(store, redis):
-    await limit(redis, queue={"group_concurrency": "2"}, types={"send": "|5|||||"}, groups={"c": "|||||1"})
+    await limit(redis, queue={"group_concurrency": "2"}, groups={"c": "|||||1"})
     for group in ("a", "b", "c", "d"):
         await enqueued(store, *(f"{group}{n}" for n in range(3)), group=group)
         await enqueued(store, *(f"{group}x{n}" for n in range(3)), group=group, type="other")
@@ -66,6 +68,49 @@ async def test_what_it_counts_is_what_a_claim_gives(store, redis):
     assert 24 == runnable + sum(held.values())
     assert runnable == len(await take(store, 30))
     assert 0 == (await work(store))[0]
+
+
+def some_limits(random):
+    """Limits of a queue, some of its types and some of its groups, as `limit` takes them."""
+
+    def slots():
+        return random.choice(["", "", "1", "2", "3"])
+
+    def rate():
+        return random.choice(["||", "||", "1|1000|0", "5|1000|2"])
+
+    def pause():
+        return random.choice(["", "", "1"])
+
+    queue = {"concurrency": "7", "rate": "5|1000|5", "group_concurrency": "2", "group_rate": "2|1000|1"}
+    return {
+        "queue": {name: value for name, value in queue.items() if random.random() < 0.3},
+        "types": {f"t{n}": f"|{slots()}|{rate()}|{pause()}|" for n in range(3) if random.random() < 0.6},
+        "groups": {f"g{n}": f"2|{slots()}|{rate()}|{pause()}" for n in range(4) if random.random() < 0.4},
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_the_limits_it_counts_what_claims_give(store, redis, clock, seed):
+    random = Random(seed)
+    await limit(redis, **some_limits(random))
+    for n in range(random.randint(1, 40)):
+        group = random.choice([None, "g0", "g1", "g2", "g3"])
+        await enqueued(
+            store, f"j{n}", type=f"t{random.randrange(4)}", group=group, priority=random.choice([0, 1])
+        )
+    for _ in range(random.randint(0, 4)):
+        for job in await take(store, random.randint(1, 5)):
+            if random.random() < 0.5:
+                await acked(store, job)
+        clock.advance(random.choice([0, 0.05, 0.3]))
+
+    found, ready = await store.demand(QUEUE), (await store.census(QUEUE)).counts["ready"]
+    given = 0
+    while jobs := await take(store, 50):
+        given += len(jobs)
+    assert ready == found.runnable + sum(found.held.values())
+    assert given == (found.runnable if found.exact else pytest.approx(found.runnable, abs=3))
 
 
 async def test_the_room_of_the_queue_is_the_most_that_may_start(store, redis):
