@@ -31,6 +31,7 @@ local function scopes_of(keys, now, micros)
     if paused == "1" then its.until_ms = never end
     local held = metered and tonumber(redis.call("HGET", keys.meters, "hold " .. name))
     if held then its.until_ms = math.max(its.until_ms, math.min(held, now + 604800000)) end
+    its.over = held and held <= now
     if slots then
       local used = name == "q" and redis.call("ZCARD", keys.running)
         or redis.call("ZLEXCOUNT", keys.slots, "[" .. name .. " ", "(" .. name .. "!")
@@ -67,6 +68,19 @@ local function scopes_of(keys, now, micros)
     its = scope("t" .. type, field(set.slots, declared.slots), field(set.rate, declared.rate), set.paused)
     its.timeout = tonumber(set.timeout or declared.timeout or nil)
     its.breaker = field(set.breaker, declared.breaker)
+    -- An open breaker lets nothing start until its time is over (or the clock went back); then it is half open, and so many
+    -- probes may run. The mark of a probe is the time until which it was open.
+    local open, probes = string.match(its.breaker or "", ";(%d+);(%d+)$")
+    local state = open and metered and redis.call("HGET", keys.meters, "breaker " .. type) or ""
+    local mark, passed = string.match(state, "^open|(%d+)|(%d+)|")
+    local ends = tonumber(mark or nil)
+    if ends and ends > now and ends <= now + tonumber(open) then
+      its.until_ms, its.limited = math.max(its.until_ms, ends), true
+    elseif ends then
+      local out = redis.call("ZLEXCOUNT", keys.slots, "[b" .. type .. " ", "(b" .. type .. "!")
+      its.left = math.min(its.left, math.max(1, tonumber(probes) - tonumber(passed)) - out)
+      its.probe, its.had, its.limited = mark, its.left, true
+    end
     known["t" .. type] = its
     return its
   end
@@ -115,9 +129,10 @@ local function scopes_of(keys, now, micros)
     end
   end
 
-  -- Writes down the meters that moved.
+  -- Writes down the meters that moved, and forgets what is over.
   function all.write()
     for name, its in pairs(known) do
+      if its.over then redis.call("HDEL", keys.meters, "hold " .. name) end
       if its.every and (its.moved or its.tat ~= its.begun) then
         redis.call("HSET", keys.meters, name, string.format("%.0f|%.0f", its.tat, its.every))
       end

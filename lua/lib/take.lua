@@ -17,6 +17,7 @@ local function take(keys, scopes, plan, upto, void, types)
     if (counting or not whole) and not void[id] then
       if counting then
         slots[#slots + 1], slots[#slots + 2] = 0, "t" .. lane.type .. " " .. id
+        if lane.scope.probe then slots[#slots + 1], slots[#slots + 2] = 0, "b" .. lane.type .. " " .. id end
         if group.name ~= "" then slots[#slots + 1], slots[#slots + 2] = 0, "g" .. group.name .. " " .. id end
       end
       if not whole then
