@@ -1,6 +1,7 @@
 """A type's breaker: opens where too much fails, lets probes through after a while, and uses nobody's attempts meanwhile."""
 
 import pytest
+from msgspec.structs import replace
 
 from scheduler.job import NewJob
 from scheduler.limits import Breaker
@@ -23,12 +24,12 @@ BREAKER = Breaker(percent=50, window_ms=60_000, minimum=4, open_ms=30_000, probe
 DAY = 86_400
 
 
-@pytest.fixture
-async def guarded(store):
+GUARDED = TypePolicy(retry={"immediate": 0, "base": DAY * 1000, "max_delay": DAY * 1000}, breaker=BREAKER)
+
+
+async def guard(store, policy=GUARDED):
     """The type `send` has a breaker; jobs wait long after a failure, so that none comes back in between."""
-    policy = TypePolicy(retry={"immediate": 0, "base": DAY * 1000, "max_delay": DAY * 1000}, breaker=BREAKER)
     await store.configure_type(QUEUE, "send", policy)
-    return policy
 
 
 async def state(store, breaker=BREAKER):
@@ -53,7 +54,8 @@ async def names(store, count=10):
     return [job.key for job in await take(store, count)]
 
 
-async def test_it_opens_when_enough_failed_and_the_jobs_wait_without_an_attempt(store, redis, clock, guarded):
+async def test_it_opens_when_enough_failed_and_the_jobs_wait_without_an_attempt(store, redis, clock):
+    await guard(store)
     await enqueued(store, *(f"a{n}" for n in range(9)))
     await ended(store, acked, nacked, nacked)
     assert "closed" == await state(store)
@@ -71,7 +73,8 @@ async def test_it_opens_when_enough_failed_and_the_jobs_wait_without_an_attempt(
     assert [1, 1] == [job.attempt for job in await take(store, 10)]
 
 
-async def test_it_does_not_open_before_the_least_number_or_below_the_rate(store, guarded):
+async def test_it_does_not_open_before_the_least_number_or_below_the_rate(store):
+    await guard(store)
     await enqueued(store, *(f"a{n}" for n in range(9)))
 
     await ended(store, *[nacked] * 3)
@@ -82,17 +85,21 @@ async def test_it_does_not_open_before_the_least_number_or_below_the_rate(store,
     assert "closed" == await state(store)
 
 
-async def test_what_failed_long_ago_counts_no_more(store, clock, guarded):
+async def test_what_failed_long_ago_counts_no_more(store, clock):
+    await guard(store)
     await enqueued(store, *(f"a{n}" for n in range(9)))
     await ended(store, *[nacked] * 3)
-    clock.advance(120)
+    clock.advance(300)
 
     await ended(store, nacked, nacked, nacked)
-
     assert "closed" == await state(store)
+    await ended(store, nacked)
+
+    assert "open" == await state(store)
 
 
-async def test_what_failed_in_the_window_before_counts_by_its_share(store, clock, guarded):
+async def test_what_failed_in_the_window_before_counts_by_its_share(store, clock):
+    await guard(store)
     await enqueued(store, *(f"a{n}" for n in range(9)))
     await ended(store, *[nacked] * 3)
     clock.advance(90)  # half of the window before is over: one and a half of three
@@ -105,7 +112,8 @@ async def test_what_failed_in_the_window_before_counts_by_its_share(store, clock
     assert "open" == await state(store)
 
 
-async def test_when_all_probes_do_well_it_closes_and_the_others_follow_at_once(store, redis, clock, guarded):
+async def test_when_all_probes_do_well_it_closes_and_the_others_follow_at_once(store, redis, clock):
+    await guard(store)
     await opened(store)
     await enqueued(store, *(f"a{n}" for n in range(5)))
     assert [] == await names(store)
@@ -123,7 +131,8 @@ async def test_when_all_probes_do_well_it_closes_and_the_others_follow_at_once(s
     assert ["send", "send"] == await events(redis, "breaker")
 
 
-async def test_a_probe_that_fails_opens_it_again(store, clock, guarded):
+async def test_a_probe_that_fails_opens_it_again(store, clock):
+    await guard(store)
     await opened(store)
     await enqueued(store, *(f"a{n}" for n in range(5)))
     clock.advance(30)
@@ -139,7 +148,8 @@ async def test_a_probe_that_fails_opens_it_again(store, clock, guarded):
     assert ["a2", "a3"] == await names(store)
 
 
-async def test_a_probe_whose_worker_was_killed_opens_it_again(store, clock, guarded):
+async def test_a_probe_whose_worker_was_killed_opens_it_again(store, clock):
+    await guard(store)
     await opened(store)
     await enqueued(store, "a", "b", "c")
     clock.advance(30)
@@ -154,7 +164,8 @@ async def test_a_probe_whose_worker_was_killed_opens_it_again(store, clock, guar
 
 
 @pytest.mark.parametrize("ending", [released, buried])
-async def test_a_probe_that_tells_nothing_makes_room_for_another(store, clock, guarded, ending):
+async def test_a_probe_that_tells_nothing_makes_room_for_another(store, clock, ending):
+    await guard(store)
     await opened(store)
     await enqueued(store, "a", "b", "c")
     clock.advance(30)
@@ -167,20 +178,25 @@ async def test_a_probe_that_tells_nothing_makes_room_for_another(store, clock, g
     assert [probe.key if ending is released else "c"] == await names(store)
 
 
-async def test_what_is_permanent_given_back_or_cancelled_counts_neither_way(store, guarded):
-    await enqueued(store, *(f"a{n}" for n in range(9)))
+async def test_what_is_permanent_given_back_or_cancelled_counts_neither_way(store):
+    await guard(store)
+    await enqueued(store, *(f"a{n}" for n in range(12)), retry={"non_retryable": ["Refused"]})
+
+    async def refused(store, job):
+        assert "dead" == await nacked(store, job, kind="Refused")
 
     async def cancelled(store, job):
         await store.cancel(QUEUE, [job.key])
-        await nacked(store, job)
+        assert "cancelled" == await nacked(store, job)
 
-    await ended(store, *[buried] * 3, *[cancelled] * 3, *[nacked] * 3)
+    await ended(store, *[buried, refused, cancelled] * 2, *[released] * 3, *[nacked] * 3)
 
     [found] = (await store.breakers(QUEUE, {"send": BREAKER})).values()
     assert ("closed", 0, 3) == (found.state, found.successes, found.failures)
 
 
-async def test_crashes_and_timeouts_are_failures(store, clock, guarded):
+async def test_crashes_and_timeouts_are_failures(store, clock):
+    await guard(store)
     await enqueued(store, "a", "b", "c", "d", timeout_ms=10_000)
     await take(store, 2)
     await take(store, 2, lease_ms=5_000)
@@ -191,7 +207,8 @@ async def test_crashes_and_timeouts_are_failures(store, clock, guarded):
     assert "open" == await state(store)
 
 
-async def test_what_ran_when_it_opened_tells_no_probe(store, clock, guarded):
+async def test_what_ran_when_it_opened_tells_no_probe(store, clock):
+    await guard(store)
     await enqueued(store, "slow0", "slow1")
     slow = await take(store, 2)
     await opened(store)
@@ -205,7 +222,8 @@ async def test_what_ran_when_it_opened_tells_no_probe(store, clock, guarded):
     assert ("half_open", []) == (await state(store), await names(store))
 
 
-async def test_a_reset_closes_it_and_rings(store, redis, guarded):
+async def test_a_reset_closes_it_and_rings(store, redis):
+    await guard(store)
     await opened(store)
     await enqueued(store, "a", "b", "c")
     assert [] == await names(store)
@@ -219,19 +237,21 @@ async def test_a_reset_closes_it_and_rings(store, redis, guarded):
     assert ["send"] == await events(redis, "reset")
 
 
-async def test_one_that_is_lifted_holds_nobody_and_begins_anew_when_set_again(store, guarded):
+async def test_one_that_is_lifted_holds_nobody_and_begins_anew_when_set_again(store):
+    await guard(store)
     await opened(store)
     await enqueued(store, "a", "b")
     assert [] == await names(store)
 
     await store.configure_type(QUEUE, "send", TypePolicy())
     assert ["a", "b"] == await names(store)
-    await store.configure_type(QUEUE, "send", guarded)
+    await guard(store)
 
     assert "closed" == await state(store)
 
 
-async def test_what_code_declares_holds_until_a_user_says_otherwise(store, guarded):
+async def test_what_code_declares_holds_until_a_user_says_otherwise(store):
+    await guard(store)
     await store.configure_type(QUEUE, "send", TypePolicy(breaker=BREAKER), declared=True)
     await store.configure_type(QUEUE, "send", None)
     await enqueued(store, *(f"bad{n}" for n in range(4)), retry={"immediate": 0})
@@ -240,11 +260,8 @@ async def test_what_code_declares_holds_until_a_user_says_otherwise(store, guard
     assert "open" == await state(store)
 
 
-async def test_probes_and_a_limit_of_the_type_hold_together(store, clock, guarded):
-    policy = TypePolicy(
-        concurrency=1, breaker=BREAKER, retry={"immediate": 0, "base": DAY * 1000, "max_delay": DAY * 1000}
-    )
-    await store.configure_type(QUEUE, "send", policy)
+async def test_probes_and_a_limit_of_the_type_hold_together(store, clock):
+    await guard(store, replace(GUARDED, concurrency=1))
     await opened(store)
     await enqueued(store, "a", "b", "c")
     clock.advance(30)
@@ -255,7 +272,8 @@ async def test_probes_and_a_limit_of_the_type_hold_together(store, clock, guarde
     assert ["b"] == await names(store)
 
 
-async def test_a_worker_that_takes_only_this_type_is_told_when_to_come_again(store, clock, guarded):
+async def test_a_worker_that_takes_only_this_type_is_told_when_to_come_again(store, clock):
+    await guard(store)
     await opened(store)
     await enqueued(store, "a", "b", "c")
     await take(store, 10, types=["send"])
@@ -266,7 +284,8 @@ async def test_a_worker_that_takes_only_this_type_is_told_when_to_come_again(sto
     assert ["a", "b"] == [job.key for job in await take(store, 10, types=["send"])]
 
 
-async def test_groups_take_turns_behind_a_breaker_too(store, clock, guarded):
+async def test_groups_take_turns_behind_a_breaker_too(store, clock):
+    await guard(store)
     await opened(store)
     for group in ("x", "y"):
         await enqueued(store, *(f"{group}{n}" for n in range(3)), group=group)
@@ -279,7 +298,8 @@ async def test_groups_take_turns_behind_a_breaker_too(store, clock, guarded):
     assert ["x1", "y1", "x2", "y2"] == await names(store)
 
 
-async def test_a_clock_that_went_back_keeps_nobody_waiting_for_the_old_time(store, clock, guarded):
+async def test_a_clock_that_went_back_keeps_nobody_waiting_for_the_old_time(store, clock):
+    await guard(store)
     await opened(store)
     await enqueued(store, "a")
     clock.advance(-3600)
