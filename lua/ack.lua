@@ -11,16 +11,16 @@
 -- @include lib/settled
 -- @include lib/trim
 -- @include lib/free_slots
-local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, waits, slots, config, counters, bell, events = unpack(KEYS)
+local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, types, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, result
 
-local level, in_lanes, counting, age, most, bytes = unpack(redis.call("HMGET", config, "level", "lanes", "slots", "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
+local level, in_lanes, counting, breakers, age, most, bytes = unpack(redis.call("HMGET", config, "level", "lanes", "slots", "breakers", "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
 local refused = refusal(level, count, 3, 3)
 if refused then return refused end
 now = clock(now)
 local keys = { jobs = jobs, leases = leases, succeeded = succeeded, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, counters = counters, events = events, waits = waits,
-  slots = slots }
+  types = types, slots = slots, meters = meters }
 local ids = {}
 for i = 1, tonumber(count) do ids[i] = item(3, 3, i) end
 local held = redis.call("HMGET", leases, unpack(ids))
@@ -29,7 +29,7 @@ redis.call("HLEN", results)
 redis.call("HLEN", counters)
 redis.call("XLEN", events)
 
-if laned(keys, in_lanes, counting) then keys.rung = redis.call("LLEN", bell) end
+if laned(keys, in_lanes, counting, breakers) then keys.rung = redis.call("LLEN", bell) end
 local reply, mine, tokens, scores, records, own, gone, ended, timed, weight, done = {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}
 for i, id in ipairs(ids) do
   local _, token, result = item(3, 3, i)
@@ -51,7 +51,7 @@ for i, id in ipairs(ids) do
       end
     end
     mine[#mine + 1], tokens[#tokens + 1] = id, token
-    if keys.laned then ended[#ended + 1] = { id = id, flags = flags } end
+    if keys.laned then ended[#ended + 1] = { id = id, flags = flags, good = true } end
     scores[#scores + 1] = string.format("%.0f", score)
     scores[#scores + 1] = id
     records[#records + 1] = id
@@ -78,6 +78,6 @@ if #timed > 0 then redis.call("ZREM", expiries, unpack(timed)) end
 tally(counters, { ack = #mine, bytes_succeeded = weight })
 drop(keys, "succeeded", gone, now)
 if beyond then trim(keys, "succeeded", beyond, now, math.max(100, #mine)) end
-if free_slots(keys, ended) and keys.rung == 0 then redis.call("RPUSH", bell, string.format("%.0f", now)) end
+if free_slots(keys, ended, now) and keys.rung == 0 then redis.call("RPUSH", bell, string.format("%.0f", now)) end
 report(events, "ack", worker, now, mine, tokens)
 return reply

@@ -154,7 +154,10 @@ for i, record in ipairs(records) do
     if timed then timeout = math.min(timeout, (tonumber(string.match(flags, " d:(%d+)")) or math.huge) - now) end
     local ends, mine, attempt = int(now + timeout), int(token), former + 1
     local until_ms = int(math.min(now + lease_ms, now + timeout + 5000))
-    if keys.counting then flags = flags .. " t:" .. kind end
+    if keys.counting then
+      local probe = drawn.probe(kind)
+      flags = flags .. " t:" .. kind .. (probe and " p:" .. probe or "")
+    end
     token = token + 1
     local nth = #given + 1
     given[nth], tokens[nth] = id, mine

@@ -11,7 +11,7 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/report
-local types, groups, waits, config, counters, bell, events = unpack(KEYS)
+local types, groups, waits, meters, config, counters, bell, events = unpack(KEYS)
 local now, part, name, record, expect, count = unpack(ARGV) -- then `count` times: field, value
 
 local level, created, version, paused, counting = unpack(redis.call("HMGET", config, "level", "created", "version", "paused", "slots"))
@@ -23,6 +23,7 @@ now = clock(now)
 redis.call("HLEN", types)
 redis.call("HLEN", groups)
 redis.call("HLEN", counters)
+redis.call("HLEN", meters)
 redis.call("ZCARD", waits)
 redis.call("LLEN", bell)
 redis.call("XLEN", events)
@@ -69,7 +70,7 @@ local function limits_of(text) return string.match(text, "^%d*|([^\n]*)\n") or "
 local grouped, key = part == "groups", types
 if part ~= "" and part ~= "types" and not grouped then return redis.error_reply("INVALID part") end
 if grouped then key = groups end
-local named, scopes, lanes, slots = name ~= "", {}, false, false
+local named, scopes, lanes, slots, breaker = name ~= "", {}, false, false, nil
 if grouped and not (#name <= 128 and string.find(name, "^[%w._-]+$")) or not grouped and named
   and not (#name <= 65 and string.find(name, "^:?%w[%w._-]*$")) then
   return redis.error_reply("INVALID name")
@@ -81,7 +82,8 @@ if named and record ~= "" then
     return redis.error_reply("INVALID record")
   end
   lanes = grouped or string.find(limits_of(record), "[^|-]")
-  slots = string.find(line or record, "^%d*|%d")
+  breaker = not grouped and string.find(line, ";", 1, true)
+  slots = breaker or string.find(line or record, "^%d*|%d")
 end
 if grouped and record ~= standing then
   scopes[1] = "g" .. name
@@ -91,7 +93,8 @@ end
 local new, set, lifted = named and record ~= standing, {}, {}
 for i = 1, fields do
   local field, value = item(6, 2, i)
-  if field == "" or field == "level" or field == "created" or field == "version" or field == "lanes" or field == "slots" then
+  if field == "" or field == "level" or field == "created" or field == "version" or field == "lanes" or field == "slots"
+    or field == "breakers" then
     return redis.error_reply("INVALID field of item " .. i)
   end
   local good, scope = true, nil
@@ -130,6 +133,12 @@ if #set > 0 then redis.call("HSET", config, unpack(set)) end
 version = version + 1
 redis.call("HSET", config, "version", string.format("%.0f", version))
 if lanes then redis.call("HSET", config, "lanes", "2") end
+if breaker then
+  redis.call("HSET", config, "breakers", "1")
+elseif scopes[1] and not grouped and string.find(limits_of(standing), ";", 1, true) then
+  -- One that is set again later begins anew.
+  redis.call("HDEL", meters, "breaker " .. string.sub(scopes[1], 2))
+end
 -- Who runs is counted from now on, those who run already by the claims to come.
 if slots and not counting then
   redis.call("HSET", config, "slots", "1")

@@ -48,7 +48,15 @@ def main() -> None:
             result = _run(module, name, claimed, settings, max_result, send)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's outcome
             failure = failure_of(error)
-            send("failed", failure.kind, failure.message, failure.trace, failure.verb, failure.seconds)
+            send(
+                "failed",
+                failure.kind,
+                failure.message,
+                failure.trace,
+                failure.verb,
+                failure.seconds,
+                failure.scope,
+            )
         else:
             send("done", result)
 

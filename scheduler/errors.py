@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 class SchedulerError(Exception):
@@ -141,25 +141,40 @@ class Permanent(Exception):
 
 
 class RetryAfter(Exception):
-    """Raised by a handler: try again in this many seconds. The attempt is used."""
+    """Raised by a handler: try again in this many seconds. The attempt is used.
 
-    def __init__(self, seconds: float, message: str = "") -> None:
+    With `scope` "type" or "group" no other job of its type, or of its group, starts until then either.
+    """
+
+    def __init__(
+        self, seconds: float, message: str = "", *, scope: Literal["type", "group"] | None = None
+    ) -> None:
         if not 0 <= seconds <= 7 * 86_400:
             raise ValueError(f"RetryAfter takes 0 to 604800 seconds, not {seconds}")
-        self.seconds = seconds
+        if scope not in {None, "type", "group"}:
+            raise ValueError(f'the scope of RetryAfter is "type" or "group", not {scope!r}')
+        self.seconds, self.scope = seconds, scope
         super().__init__(message or f"asked to be tried again in {seconds} s")
 
 
 class HandlerFailed(Exception):
     """A handler's failure as it came from a process of its own.
 
-    `verb` says what it means for the job: nack, bury or release (a snooze); `seconds` is a delay it asked for.
+    `verb` says what it means for the job: nack, bury or release (a snooze); `seconds` is a delay it asked for, `scope` whom that
+    slows besides: type, group or, when empty, nobody.
     """
 
     def __init__(
-        self, kind: str, message: str, trace: str = "", verb: str = "nack", seconds: float | None = None
+        self,
+        kind: str,
+        message: str,
+        trace: str = "",
+        verb: str = "nack",
+        seconds: float | None = None,
+        scope: str = "",
     ) -> None:
-        self.kind, self.message, self.trace, self.verb, self.seconds = kind, message, trace, verb, seconds
+        self.kind, self.message, self.trace, self.verb = kind, message, trace, verb
+        self.seconds, self.scope = seconds, scope
         super().__init__(f"{kind}: {message}")
 
 

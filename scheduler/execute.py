@@ -152,7 +152,7 @@ def failure(claimed: Claimed, error: BaseException) -> Settlement:
         return Release(claimed.key, claimed.token, delay_ms=delay_ms or 0, why="snooze")
     if failed.verb == "bury":
         return Bury(claimed.key, claimed.token, failed.kind, failed.message, failed.trace)
-    return Nack(claimed.key, claimed.token, failed.kind, failed.message, failed.trace, delay_ms)
+    return Nack(claimed.key, claimed.token, failed.kind, failed.message, failed.trace, delay_ms, failed.scope)
 
 
 def failure_of(error: BaseException) -> HandlerFailed:
@@ -160,8 +160,8 @@ def failure_of(error: BaseException) -> HandlerFailed:
     if isinstance(error, Snooze):
         return HandlerFailed("", "", verb="release", seconds=error.seconds)
     verb = "bury" if isinstance(error, Permanent | ResultInvalid | ResultTooLarge) else "nack"
-    seconds = error.seconds if isinstance(error, RetryAfter) else None
-    return HandlerFailed(type(error).__name__, readable(error), trace_of(error), verb, seconds)
+    seconds, scope = (error.seconds, error.scope or "") if isinstance(error, RetryAfter) else (None, "")
+    return HandlerFailed(type(error).__name__, readable(error), trace_of(error), verb, seconds, scope)
 
 
 def readable(error: BaseException) -> str:

@@ -110,6 +110,11 @@ def _reason(queue: str, held: Held, hold: Hold) -> Reason:
             others = int(more[1]) - len(holders)
             message = f"of {_scope(queue, more[0])} {more[1]} run and {more[2]} may: {by}"
             return Reason(hold.code, message + (f" and {others} more" if others > 0 else ""), holders=holders)
+        case "breaker_open":
+            message = f"{_scope(queue, more[0])} fails too often: its breaker is open{till}"
+            if until is None:
+                message = f"{_scope(queue, more[0])} failed too often: its breaker is half open, and others are its probes"
+            return Reason(hold.code, message, until)
         case "group_turn":
             return Reason(hold.code, f"groups take turns: about {more[0]} of them come before its own")
         case _:

@@ -216,12 +216,16 @@ class AckItem(Request):
 
 
 class NackItem(Request):
-    """`retry_in` overrules the policy's delay; `permanent` makes a dead letter of the job at once, for `reason`."""
+    """`retry_in` overrules the policy's delay; `permanent` makes a dead letter of the job at once, for `reason`.
+
+    With a `scope` no other job of its type, or of its group, starts for `retry_in` either.
+    """
 
     id: str
     token: Whole
     error: ErrorFields
     retry_in: UpToAWeek | None = None
+    scope: Literal["type", "group"] | None = None
     permanent: bool = False
     reason: Literal["permanent", "bad_payload"] = "permanent"
 
@@ -857,6 +861,15 @@ class BreakerShown(Struct, kw_only=True):
     probes: Counted
 
 
+class BreakerStateShown(Struct, kw_only=True):
+    """Closed, it counts how attempts ended within the window; open, it shows what opened it; half open, its probes."""
+
+    state: Literal["closed", "open", "half_open"]
+    until: Moment | None
+    successes: Counted
+    failures: Counted
+
+
 class TypeInForce(Struct, kw_only=True):
     retry: RetryShown
     timeout: float
@@ -877,6 +890,7 @@ class TypeShown(Struct, kw_only=True):
     concurrency: Counted | None
     paused: bool
     breaker: BreakerShown | None
+    breaker_state: BreakerStateShown | None
     in_force: TypeInForce
 
 

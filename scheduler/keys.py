@@ -92,11 +92,16 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "zset",
         "what limits hold -> when to look again, ms: q for the queue, t<type>, g<group>, * for all groups",
     ),
-    Key("slots", "zset", "t<type> id, g<group> id -> 0: who runs, counted by lexicographic range"),
+    Key(
+        "slots",
+        "zset",
+        "t<type> id, g<group> id -> 0: who runs, counted by lexicographic range; b<type> id: probes of a breaker",
+    ),
     Key(
         "meters",
         "hash",
-        "q, t<type>, g<group> -> of its rate: when the next start is due, us|between two, us; hold <scope>; after <type>",
+        "q, t<type>, g<group> -> of its rate: when the next start is due, us|between two, us; hold <scope>; after <type>; "
+        "breaker <type> -> closed|since|successes|failures|both of the window before, or open|until|probes passed|successes|failures",
     ),
     Key(
         "groups",
@@ -111,7 +116,7 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key(
         "config",
         "hash",
-        "created, level, version, lanes, paused, step, max_length, rate, concurrency, group_rate, group_concurrency, "
+        "created, level, version, lanes, slots, breakers, paused, step, max_length, rate, concurrency, group_rate, group_concurrency, "
         "keep_<state>_<age|count|bytes>",
     ),
     Key(

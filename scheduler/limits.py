@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from .times import duration_ms, seconds
+from .times import duration_ms, rfc3339, seconds
 
 T = TypeVar("T")
 
@@ -156,6 +156,45 @@ def breaker_of_text(text: str) -> Breaker | Unlimited | None:
         return None
     percent, window_ms, minimum, open_ms, probes = map(int, text.split(";"))
     return Breaker(percent, window_ms, minimum, open_ms, probes)
+
+
+class BreakerState(Struct, frozen=True):
+    """How a type's breaker stands: closed, open or half_open.
+
+    Closed, it counts how attempts ended within the window; open, it shows what opened it; half open, its probes.
+    """
+
+    state: str = "closed"
+    until_ms: int | None = None
+    """Of one that is open."""
+    successes: int = 0
+    failures: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """As documents show it."""
+        until = None if self.until_ms is None else rfc3339(self.until_ms)
+        return {"state": self.state, "until": until, "successes": self.successes, "failures": self.failures}
+
+
+def breaker_state(text: str, breaker: Breaker, now_ms: int) -> BreakerState:
+    """What a field of `meters` says of this breaker at this time; closed for none, or a damaged one."""
+    word, *rest = text.split("|")
+    try:
+        if word == "open":
+            until, passed, good, bad = map(int, rest)
+            if now_ms < until <= now_ms + breaker.open_ms:
+                return BreakerState("open", until, good, bad)
+            return BreakerState("half_open", None, passed)
+        since, good, bad, former_good, former_bad = map(int, rest)
+    except ValueError:
+        return BreakerState()
+    windows = (now_ms - since) / breaker.window_ms
+    if not 0 <= windows < 2:
+        return BreakerState()
+    if windows >= 1:
+        windows, good, bad, former_good, former_bad = windows - 1, 0, 0, good, bad
+    share = 1 - windows
+    return BreakerState(successes=good + round(former_good * share), failures=bad + round(former_bad * share))
 
 
 def percent_of(share: float) -> int:

@@ -36,7 +36,10 @@ class Ack(Struct, frozen=True, gc=False):
 
 
 class Nack(Struct, frozen=True, gc=False):
-    """The attempt failed. `retry_in_ms` overrules the policy's delay."""
+    """The attempt failed. `retry_in_ms` overrules the policy's delay.
+
+    With a `scope`, type or group, no other run of the job's type or group starts for that long either.
+    """
 
     key: str
     token: int
@@ -44,6 +47,7 @@ class Nack(Struct, frozen=True, gc=False):
     message: str
     trace: str = ""
     retry_in_ms: int | None = None
+    scope: str = ""
 
 
 class Bury(Struct, frozen=True, gc=False):

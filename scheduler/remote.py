@@ -377,6 +377,8 @@ def settlement_item(told: Settlement, queue: str) -> Part:
             item["reason"] = told.reason
     elif told.retry_in_ms is not None:
         item["retry_in"] = seconds(told.retry_in_ms)
+        if told.scope:
+            item["scope"] = told.scope
     return Part("nack", item, [told])
 
 

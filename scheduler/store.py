@@ -28,7 +28,7 @@ from .errors import (
 from .job import Job, NewJob, checksum, deadline_passed, new_key
 from .joining import Ask, Call
 from .keys import STATES, Keys, operations_key, queue_of, queues_key, request_keys, schemas_key
-from .limits import GroupPolicy, parse_group
+from .limits import Breaker, BreakerState, GroupPolicy, breaker_state, parse_group
 from .outcomes import (
     Ack,
     Bury,
@@ -388,6 +388,7 @@ class Store(Caller):
                 _clean(item.message),
                 _clean(item.trace),
                 retry_in,
+                item.scope,
             )
         return Call("nack", queue, args, _texts)
 
@@ -750,6 +751,26 @@ class Store(Caller):
 
         plain = ("HMGET", Keys(self.namespace, queue).at("types"), *fields)
         return Call("types", queue, (), read, plain=plain)
+
+    async def breakers(self, queue: str, breakers: Mapping[str, Breaker]) -> dict[str, BreakerState]:
+        """How the breakers of these types stand now."""
+        if not breakers:
+            return {}
+        key, fields = Keys(self.namespace, queue).at("meters"), [f"breaker {name}" for name in breakers]
+        found = await self._read(lambda client: client.hmget(key, fields))
+        if self._now is not None:
+            now = self._now()
+        else:
+            whole, micros = await self._read(lambda client: client.time())
+            now = whole * 1_000 + micros // 1_000
+        return {
+            name: breaker_state((text or b"").decode(errors="replace"), breaker, now)
+            for (name, breaker), text in zip(breakers.items(), found, strict=True)
+        }
+
+    async def reset(self, queue: str, type: str) -> bool:
+        """Closes a type's breaker, and forgets what it counted; False when there was nothing to forget."""
+        return await self.run(Call("reset", queue, [self._stamp(), type], lambda reply: int(reply) == 1))
 
     async def types(self, queue: str) -> dict[str, tuple[TypePolicy, TypePolicy]]:
         """Every type that somebody said something about: as set, as declared."""

@@ -13,6 +13,6 @@ local function begin(keys, now)
   end
   keys.rung = redis.call("LLEN", keys.bell)
   redis.call("XLEN", keys.events)
-  if keys.lanes or keys.slots then laned(keys, unpack(redis.call("HMGET", keys.config, "lanes", "slots"))) end
+  if keys.lanes or keys.slots then laned(keys, unpack(redis.call("HMGET", keys.config, "lanes", "slots", "breakers"))) end
   return (clock(now))
 end

@@ -2,8 +2,8 @@
 -- The next jobs of a queue that has lanes, `only` of some types ("": of all): their ids and scores, and what `gone` names stands
 -- in a lane but not in `ready`. The caller takes out of `ready` as many as it wants, from the first on, and calls `take` then
 -- with their number and those that are void; it answers whether more may run now, when the next limit frees (ms), and the
--- turn now, a field of `counters` (nil: as it is). The
--- caller has read every key (lib/laned).
+-- turn now, a field of `counters` (nil: as it is). `probe` answers the mark of a type's runs where its breaker is half open.
+-- The caller has read every key (lib/laned).
 local function draw(keys, now, micros, count, only, in_lanes, filed, counted)
   -- @include lib/catch_up
   -- @include lib/scopes_of
@@ -36,6 +36,7 @@ local function draw(keys, now, micros, count, only, in_lanes, filed, counted)
       if not score then drawn.gone[plan.ids[i]] = true end
     end
   end
+  function drawn.probe(type) return scopes.type(type).probe end
   function drawn.take(upto, void)
     local turn = take(keys, scopes, plan, upto, void, types)
     local queue = scopes.queue()

@@ -48,6 +48,8 @@ local function failed(keys, id, lease, failure, now)
   course.alike = state == "dead" and fingerprint(kind or "", failure.kind, failure.message) or ""
   local move = { id = id, state = state, score = lease.score, token = lease.token, flags = lease.flags, bytes = lease.bytes,
     fingerprint = course.alike }
+  -- What says that the job itself is wrong says nothing of what its type depends on: no breaker counts it.
+  if state ~= "cancelled" and not failure.reason and reason ~= "permanent" then move.good = false end
   if state == "retrying" then move.score, move.due = due * 1000, due end
   move.course = course_text(course)
   return move

@@ -6,7 +6,7 @@
 -- counts, rings and reports. `begin` has read every key, so that nothing here can fail.
 local function finish(keys, verb, worker, moves, now)
   if #moves == 0 then return end
-  local ended, freed = settle(keys, moves)
+  local ended, freed = settle(keys, moves, now)
   for state, list in pairs(ended) do retire(keys, state, list, now) end
   local ids, tokens, states, runnable, due = {}, {}, {}, freed, nil
   for i, move in ipairs(moves) do

@@ -87,10 +87,11 @@ local function lane_fault(keys, structure, member, repair)
       return "waits but is not held"
     end
   elseif structure == "slots" then
-    local kind, name, id = string.match(member, "^([tg])(%S+) (%S+)$")
+    local kind, name, id = string.match(member, "^([tgb])(%S+) (%S+)$")
     local lease = id and redis.call("HGET", keys.leases, id)
     local type, group = lane_of(id and redis.call("HGET", keys.jobs, id) or "")
-    if not lease or kind == "t" and name ~= type or kind == "g" and name ~= group then
+    local probe = lease and string.find(lease, " p:%d")
+    if not lease or kind ~= "g" and name ~= type or kind == "g" and name ~= group or kind == "b" and not probe then
       strike()
       return "is a slot that no run holds"
     end

@@ -9,6 +9,7 @@ local function runnable(keys, now, micros, most)
   local queue, grouped = scopes.queue(), scopes.group(".") ~= nil
   local function code_of(its, room)
     if room == 0 then return hindrances(its, now, micros)[1][1] end
+    if its.probe and room == its.left then return "breaker_open" end
     return its.every and room < its.left and "rate_limited" or "concurrency_limited"
   end
   local function hold(code, n) held[code] = (held[code] or 0) + n end

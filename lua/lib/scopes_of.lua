@@ -11,7 +11,7 @@ local function scopes_of(keys, now, micros)
     local function nothing() end
     local function endless() return math.huge end
     return { queue = unlimited, type = unlimited, group = function() return nil, 1 end, room = endless, again = nothing,
-      use = nothing, forget = nothing, moved = function() return {} end, counting = false }
+      use = nothing, forget = nothing, moved = function() return {}, {} end, counting = false }
   end
   local never, known = 9007199254740991, {}
   local queue_rate, queue_slots, group_rate, group_slots =
@@ -31,6 +31,7 @@ local function scopes_of(keys, now, micros)
     if paused == "1" then its.until_ms = never end
     local held = metered and tonumber(redis.call("HGET", keys.meters, "hold " .. name))
     if held then its.until_ms = math.max(its.until_ms, math.min(held, now + 604800000)) end
+    its.over = held and held <= now
     if slots then
       local used = name == "q" and redis.call("ZCARD", keys.running)
         or redis.call("ZLEXCOUNT", keys.slots, "[" .. name .. " ", "(" .. name .. "!")
@@ -67,6 +68,19 @@ local function scopes_of(keys, now, micros)
     its = scope("t" .. type, field(set.slots, declared.slots), field(set.rate, declared.rate), set.paused)
     its.timeout = tonumber(set.timeout or declared.timeout or nil)
     its.breaker = field(set.breaker, declared.breaker)
+    -- An open breaker lets nothing start until its time is over (or the clock went back); then it is half open, and so many
+    -- probes may run. The mark of a probe is the time until which it was open.
+    local open, probes = string.match(its.breaker or "", ";(%d+);(%d+)$")
+    local state = open and metered and redis.call("HGET", keys.meters, "breaker " .. type) or ""
+    local mark, passed = string.match(state, "^open|(%d+)|(%d+)|")
+    local ends = tonumber(mark or nil)
+    if ends and ends > now and ends <= now + tonumber(open) then
+      its.until_ms, its.open, its.limited = math.max(its.until_ms, ends), ends, true
+    elseif ends then
+      local out = redis.call("ZLEXCOUNT", keys.slots, "[b" .. type .. " ", "(b" .. type .. "!")
+      its.left = math.min(its.left, math.max(1, tonumber(probes) - tonumber(passed)) - out)
+      its.probe, its.had, its.limited = mark, its.left, true
+    end
     known["t" .. type] = its
     return its
   end
@@ -115,15 +129,16 @@ local function scopes_of(keys, now, micros)
     end
   end
 
-  -- Of the meters that moved: the fields and values that `take` writes down.
+  -- What `take` writes down: fields and values of the meters that moved, and the fields of what is over.
   function all.moved()
-    local fields = {}
+    local fields, over = {}, {}
     for name, its in pairs(known) do
+      if its.over then over[#over + 1] = "hold " .. name end
       if its.every and (its.moved or its.tat ~= its.begun) then
         fields[#fields + 1], fields[#fields + 2] = name, string.format("%.0f|%.0f", its.tat, its.every)
       end
     end
-    return fields
+    return fields, over
   end
   return all
 end

@@ -4,7 +4,7 @@
 -- Takes jobs out of running, writes down their runs, and puts the unfinished ones where they wait; `moves` are
 -- what `failed` makes. Answers the ended ones by state, and whether a limit has
 -- room now for what waits for it. The caller has read every key, so that nothing can fail.
-local function settle(keys, moves)
+local function settle(keys, moves, now)
   local ids, courses, ready, waiting, ended = {}, {}, {}, { scheduled = {}, retrying = {} }, { dead = {}, cancelled = {} }
   for i, move in ipairs(moves) do
     ids[i] = move.id
@@ -29,5 +29,5 @@ local function settle(keys, moves)
   for state, set in pairs(waiting) do if #set > 0 then redis.call("ZADD", keys[state], unpack(set)) end end
   to_ready(keys, ready)
   redis.call("HSET", keys.attempts, unpack(courses))
-  return ended, free_slots(keys, moves)
+  return ended, free_slots(keys, moves, now)
 end

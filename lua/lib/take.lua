@@ -17,6 +17,7 @@ local function take(keys, scopes, plan, upto, void, types)
     if (counting or not whole) and not void[id] then
       if counting then
         slots[#slots + 1], slots[#slots + 2] = 0, "t" .. lane.type .. " " .. id
+        if lane.scope.probe then slots[#slots + 1], slots[#slots + 2] = 0, "b" .. lane.type .. " " .. id end
         if group.name ~= "" then slots[#slots + 1], slots[#slots + 2] = 0, "g" .. group.name .. " " .. id end
       end
       if not whole then
@@ -93,7 +94,8 @@ local function take(keys, scopes, plan, upto, void, types)
     local scope = scopes.type(type)
     redis.call("ZADD", keys.waits, "NX", int(scopes.again(scope)), scope.name)
   end
-  local moved = scopes.moved()
+  local moved, over = scopes.moved()
+  for _, field in ipairs(over) do redis.call("HDEL", keys.meters, field) end
   for i = 1, #moved, 2 do redis.call("HSET", keys.meters, moved[i], moved[i + 1]) end
   return turn and not plan.marks and string.format("%.17g", turn) or nil
 end

@@ -65,6 +65,7 @@ _QUEUE = {
 _BREAKER = {"failure_rate": 0.5, "window": 60, "minimum": 10, "open_for": 30, "probes": 1}
 _TYPE = {
     "queue": "mail", "type": "email.send", "retry": {"max_attempts": 8}, "timeout": 30, "schema": _SCHEMA, "rate": None, "concurrency": 10, "paused": False, "breaker": _BREAKER,
+    "breaker_state": {"state": "closed", "until": None, "successes": 412, "failures": 3},
     "in_force": {"retry": _RETRY, "timeout": 30, "rate": None, "concurrency": 10, "breaker": _BREAKER},
 }  # fmt: skip
 _GROUP = {

@@ -130,6 +130,8 @@ def _nack(batch: Batch, item: NackItem, path: str, queue: str, faults: list[Faul
         if item.retry_in is None
         else within(item.retry_in, f"{path}/retry_in", 0, LONGEST_RETRY_MS, faults)
     )
+    if item.scope is not None and (item.retry_in is None or item.permanent):
+        faults.append(Fault(f"{path}/scope", "slows for retry_in, which is missing"))
     if key is None:
         return
     if item.permanent:
@@ -137,7 +139,12 @@ def _nack(batch: Batch, item: NackItem, path: str, queue: str, faults: list[Faul
             (place, Bury(key, token, error.kind, error.message, error.trace or "", item.reason))
         )
     else:
-        batch.nacks.append((place, Nack(key, token, error.kind, error.message, error.trace or "", retry_in)))
+        batch.nacks.append(
+            (
+                place,
+                Nack(key, token, error.kind, error.message, error.trace or "", retry_in, item.scope or ""),
+            )
+        )
 
 
 def _release(batch: Batch, item: ReleaseItem, path: str, queue: str, faults: list[Fault]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +13,7 @@ from orjson import Fragment
 from .. import retry as retry_policy
 from ..errors import Changed, Fault, Invalid, NotFound
 from ..fields import Nothing, RetryFields, TypeFields, TypeShown, TypesShown
-from ..limits import in_force
+from ..limits import BreakerState, in_force
 from ..outcomes import Census, TypePolicy
 from ..schemas import SchemaInvalid, compiled
 from ..store import Store
@@ -43,19 +44,20 @@ async def list_types(request: web.Request, _: None) -> web.Response:
     await store.census(queue)
     found = await store.types(queue)
     page, cursor = page_of(request, sorted(found))
-    return json_answer(
-        {"items": [document(queue, name, *found[name]) for name in page], "next_cursor": cursor}
-    )
+    states = await _states(store, queue, {name: found[name] for name in page})
+    items = [document(queue, name, *found[name], states.get(name)) for name in page]
+    return json_answer({"items": items, "next_cursor": cursor})
 
 
 @table.add("GET", _PATH, {200: TypeShown}, codes=("not_found",), headers=("ETag",))
 async def get_type(request: web.Request, _: None) -> web.Response:
     """A type's policy."""
     queue, name = queue_name(request), type_name(request)
-    census, as_set, declared = await _standing(request.app[STORE], queue, name)
+    store = request.app[STORE]
+    census, as_set, declared = await _standing(store, queue, name)
     if as_set is None and declared == _NOBODY:
         raise _unknown(queue, name)
-    return _answer(queue, name, as_set, declared, census.version)
+    return await _answer(store, queue, name, as_set, declared, census.version)
 
 
 @table.add(
@@ -82,7 +84,7 @@ async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
     expect = expected(request, census.version if census and before else None)
     version = await store.configure_type(queue, name, policy, expect=expect)
     request.app[SCHEMAS].changed(queue)
-    return _answer(queue, name, policy, declared, version, 200 if before else 201)
+    return await _answer(store, queue, name, policy, declared, version, 200 if before else 201)
 
 
 async def _declare(request: web.Request, queue: str, name: str, policy: TypePolicy) -> web.Response:
@@ -94,7 +96,7 @@ async def _declare(request: web.Request, queue: str, name: str, policy: TypePoli
     expect = expected(request, version if before != _NOBODY else None)
     if version is None or policy.record() != before.record():
         version = await store.configure_type(queue, name, policy, declared=True, expect=expect)
-    return _answer(queue, name, as_set, policy, version, 201 if before == _NOBODY else 200)
+    return await _answer(store, queue, name, as_set, policy, version, 201 if before == _NOBODY else 200)
 
 
 def _is_declared(request: web.Request) -> bool:
@@ -127,12 +129,12 @@ async def _patched(request: web.Request, queue: str, name: str, fields: TypeFiel
         policy = _policy(fields, before or _NOBODY, declared)
         expected(request, census.version)
         if policy == before or (before is None and policy == _NOBODY):
-            return _answer(queue, name, before, declared, census.version)
+            return await _answer(store, queue, name, before, declared, census.version)
         # It was merged into what stood a moment ago; somebody else's change in between is merged into anew.
         with suppress(Changed):
             version = await store.configure_type(queue, name, policy, expect=census.version)
             request.app[SCHEMAS].changed(queue)
-            return _answer(queue, name, policy, declared, version)
+            return await _answer(store, queue, name, policy, declared, version)
 
 
 @table.add(
@@ -151,6 +153,20 @@ async def pause_type(request: web.Request, _: Nothing) -> web.Response:
 async def resume_type(request: web.Request, _: Nothing) -> web.Response:
     """Let jobs of a paused type be claimed again."""
     return await _patched(request, queue_name(request), type_name(request), TypeFields(paused=False))
+
+
+@table.add(
+    "POST", f"{_PATH}/breaker/reset", {200: TypeShown}, body=Nothing, optional=True,
+    codes=("not_found",), headers=("ETag",),
+)  # fmt: skip
+async def reset_breaker(request: web.Request, _: Nothing) -> web.Response:
+    """Close a type's breaker, and forget what it counted: jobs that wait for it can be claimed at once."""
+    queue, name, store = queue_name(request), type_name(request), request.app[STORE]
+    census, as_set, declared = await _standing(store, queue, name)
+    if as_set is None and declared == _NOBODY:
+        raise _unknown(queue, name)
+    await store.reset(queue, name)
+    return await _answer(store, queue, name, as_set, declared, census.version)
 
 
 @table.add("DELETE", _PATH, {204: None}, codes=("not_found", "precondition_failed"))
@@ -244,13 +260,26 @@ def _schema(fields: TypeFields, before: TypePolicy, faults: list[Fault]) -> byte
     return text
 
 
-def _answer(
-    queue: str, name: str, as_set: TypePolicy | None, declared: TypePolicy, version: int, status: int = 200
-) -> web.Response:
-    return json_answer(document(queue, name, as_set or _NOBODY, declared), status, etag(version))
+async def _answer(
+    store: Store, queue: str, name: str, as_set: TypePolicy | None, declared: TypePolicy, version: int,
+    status: int = 200,
+) -> web.Response:  # fmt: skip
+    policy = as_set or _NOBODY
+    states = await _states(store, queue, {name: (policy, declared)})
+    return json_answer(document(queue, name, policy, declared, states.get(name)), status, etag(version))
 
 
-def document(queue: str, name: str, as_set: TypePolicy, declared: TypePolicy) -> dict[str, Any]:
+async def _states(
+    store: Store, queue: str, policies: Mapping[str, tuple[TypePolicy, TypePolicy]]
+) -> dict[str, BreakerState]:
+    """How those of these types stand that have a breaker."""
+    said = {name: in_force(as_set.breaker, declared.breaker) for name, (as_set, declared) in policies.items()}
+    return await store.breakers(queue, {name: breaker for name, breaker in said.items() if breaker})
+
+
+def document(
+    queue: str, name: str, as_set: TypePolicy, declared: TypePolicy, state: BreakerState | None = None
+) -> dict[str, Any]:
     """A type's policy as documents show it."""
     timeouts = [ms for ms in (as_set.timeout_ms, declared.timeout_ms) if ms is not None]
     return {
@@ -263,6 +292,7 @@ def document(queue: str, name: str, as_set: TypePolicy, declared: TypePolicy) ->
         "concurrency": shown(as_set.concurrency),
         "paused": as_set.paused,
         "breaker": shown(as_set.breaker),
+        "breaker_state": None if state is None else state.document(),
         "in_force": {
             "retry": retry_policy.shown(retry_policy.in_force(declared.retry or {}, as_set.retry or {})),
             "timeout": seconds(timeouts[0] if timeouts else retry_policy.DEFAULT_TIMEOUT_MS),

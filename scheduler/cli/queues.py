@@ -216,6 +216,22 @@ def _paused(
         print(f"the {name} {value} of {queue} is {'paused' if paused else 'not paused'}")
 
 
+@queue.command("reset")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@click.option("--type", "kind", type=TYPE, required=True, help="The type whose breaker it is.")
+@with_settings
+def reset(queue: str, kind: str, settings: Settings) -> None:
+    """Close the breaker of a type of the queue Q, and forget what it counted."""
+
+    async def work() -> bool:
+        async with connected(settings, queue=queue) as store:
+            await store.census(queue)
+            return await store.reset(queue, kind)
+
+    found = run(work())
+    print(f"the breaker of {kind} of {queue} is closed" + ("" if found else ", as it was"))
+
+
 @queue.command("purge")
 @click.argument("queue", metavar="Q", type=QUEUE)
 @click.option("--state", type=click.Choice(PURGED), required=True, help="The state of those that go.")

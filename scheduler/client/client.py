@@ -456,6 +456,11 @@ class Queue:
         path = f"{self._path}/types/{part(type)}/resume"
         return (await self._transport.call("POST", path, safe=True)).read(TypeShown)
 
+    async def reset_breaker(self, type: str) -> TypeShown:
+        """Closes a type's breaker, and forgets what it counted."""
+        path = f"{self._path}/types/{part(type)}/breaker/reset"
+        return (await self._transport.call("POST", path, safe=True)).read(TypeShown)
+
     async def set_type(self, type: str, **policy: Any) -> TypeShown:
         """Sets `retry timeout schema rate concurrency paused breaker` of a type, in place of what was set before."""
         answer = await self._transport.call(

@@ -263,6 +263,9 @@ class SyncQueue:
     def resume_type(self, type: str) -> TypeShown:
         return self._thread.run(self._queue.resume_type(type))
 
+    def reset_breaker(self, type: str) -> TypeShown:
+        return self._thread.run(self._queue.reset_breaker(type))
+
     def set_group(self, group: str, **policy: Any) -> GroupPolicyShown:
         return self._thread.run(self._queue.set_group(group, **policy))
 

@@ -229,6 +229,8 @@ async def test_queues_types_workers_stats_and_dead_letters(api, jobs):
     assert ["send"] == [found.type async for found in mail.types()]
     assert (await mail.pause_type("send")).paused
     assert not (await mail.resume_type("send")).paused
+    assert "closed" == (await mail.set_type("guarded", breaker={})).breaker_state.state
+    assert "closed" == (await mail.reset_breaker("guarded")).breaker_state.state
     assert (100, 5) == (
         (limited := await mail.configure(rate="100/m", group_concurrency=5)).rate.limit,
         limited.group_concurrency,

@@ -177,6 +177,10 @@ def test_a_queue_is_shown_paused_and_resumed_as_rest_does(servers: Servers, comm
     assert [["mail", "paused"], ["reports", "–"]] == [line[:2] for line in lines]
     assert "paused             false" in command("queue", "resume", "mail")
     assert "there is no queue 'nowhere'" in command("queue", "pause", "nowhere", status=1)
+    assert "the breaker of send of mail is closed, as it was" in command(
+        "queue", "reset", "mail", "--type", "send"
+    )
+    assert "there is no queue 'nowhere'" in command("queue", "reset", "nowhere", "--type", "send", status=1)
     command("queue", "set", "mail", status=2)
     for option, value in (
         ("--rate", "5"),

@@ -371,3 +371,50 @@ async def test_what_is_paused_is_not_given_until_it_is_resumed(api, path):
 
 async def _waits(api: Any) -> bool:
     return waiting_of(api) == 1
+
+
+# -- breakers, and what a handler slows --------------------------------------------------------------------------
+
+
+async def failing(api) -> dict[str, Any]:
+    """What a nack says of a job that was leased just now."""
+    await api.post("/v1/jobs", {"queue": "mail", "type": "send"})
+    [job] = (await api.post(f"{MAIL}/lease", {"worker": "w"})).doc["jobs"]
+    return {**held(job), "error": {"kind": "E", "message": "m"}}
+
+
+async def test_a_breaker_is_seen_to_open_and_closed_by_a_reset(api):
+    made = await api.put(SEND, {"breaker": {"minimum": 1}})
+    assert {"state": "closed", "until": None, "successes": 0, "failures": 0} == made.doc["breaker_state"]
+    await api.post(f"{MAIL}/settle", {"worker": "w", "nack": [await failing(api)]})
+
+    shown = (await api.get(SEND)).doc["breaker_state"]
+    assert ("open", 0, 1) == (shown["state"], shown["successes"], shown["failures"])
+    assert None is not shown["until"]
+    assert shown == (await api.get(f"{MAIL}/types")).doc["items"][0]["breaker_state"]
+
+    closed = await api.post(f"{SEND}/breaker/reset")
+    assert (200, "closed") == (closed.status, closed.doc["breaker_state"]["state"])
+    assert closed.doc == (await api.post(f"{SEND}/breaker/reset")).doc == (await api.get(SEND)).doc
+    msgspec.convert(closed.doc, TypeShown)
+
+
+async def test_a_type_without_a_breaker_has_no_state_and_one_that_nobody_knows_no_reset(api):
+    assert None is (await api.put(SEND, {})).doc["breaker_state"]
+    assert None is (await api.post(f"{SEND}/breaker/reset")).doc["breaker_state"]
+    assert 404 == (await api.post(f"{MAIL}/types/other/breaker/reset")).status
+    assert 404 == (await api.post("/v1/queues/nowhere/types/send/breaker/reset")).status
+
+
+async def test_a_nack_may_slow_the_type_of_its_job(api):
+    nack = await failing(api)
+    for wrong in ({"scope": "type"}, {"scope": "type", "retry_in": 5, "permanent": True}):
+        refused = await api.post(f"{MAIL}/settle", {"worker": "w", "nack": [{**nack, **wrong}]})
+        assert (422, "/nack/0/scope") == (refused.status, refused.doc["errors"][0]["path"])
+
+    slowing = {**nack, "scope": "type", "retry_in": 60}
+    done = await api.post(f"{MAIL}/settle", {"worker": "w", "nack": [slowing]})
+    await api.post("/v1/jobs", {"queue": "mail", "type": "send"})
+
+    assert "retrying" == done.doc["items"][0]["state"]
+    assert [] == (await api.post(f"{MAIL}/lease", {"worker": "w"})).doc["jobs"]

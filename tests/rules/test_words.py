@@ -32,13 +32,15 @@ VERBS = {
     "obliterate": "nuke wipe",
 }
 READS = {"inspect", "list", "census", "groups", "explain", "demand", "verify"}
-BESIDES = {"configure", "note", "operate"}
+BESIDES = {"configure", "note", "operate", "reset"}
+UNASKED = {"breaker"}
+"""Events that no verb is asked for: how a run ends opens or closes its type's breaker."""
 
 SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, also no event"}
 
 DOORS = {
     "run": "promote", "rm": "purge", "show": "inspect", "list": "list", "lease": "claim", "settle": "ack nack bury release extend",
-    "pause": "configure", "resume": "configure", "set": "configure", "copy": "enqueue", "verify": "verify",
+    "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify",
 }  # fmt: skip
 """Words that the doors have of their own, and what they lead to."""
 
@@ -90,7 +92,7 @@ def test_every_verb_is_an_event():
     }
 
     assert {name for name in VERBS if name not in SILENT} == {name for name in VERBS if name in told[name]}
-    assert set().union(*told.values()) <= {*VERBS, *BESIDES}
+    assert set().union(*told.values()) <= {*VERBS, *BESIDES, *UNASKED}
 
 
 def test_no_method_of_the_store_is_a_synonym():

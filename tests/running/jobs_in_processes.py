@@ -32,7 +32,7 @@ def raises(ctx: Context, how: str) -> None:
     if how == "permanent":
         raise Permanent("not again")
     if how == "later":
-        raise RetryAfter(77, "later")
+        raise RetryAfter(77, "later", scope="type")
     if how == "snooze":
         ctx.snooze(88)
     if how == "exit":

@@ -93,6 +93,17 @@ async def test_its_failure_is_the_jobs(bench: Bench, how, state, kind, message):
         assert "jobs_in_processes.py" in (line.trace or "")
 
 
+async def test_what_it_slows_is_slowed_for_all(bench: Bench):
+    offered(bench, jobs.raises)
+    bench.work()
+    key = await bench.enqueue("raises", b'{"how": "later"}')
+    await bench.until(lambda: _in(bench, key, State.RETRYING))
+    other = await bench.enqueue("raises", b'{"how": "value"}')
+
+    assert [] == (await bench.store.claim(QUEUE, worker="w", types=["raises"])).jobs
+    assert State.READY is (await bench.job(other)).state
+
+
 async def _in(bench: Bench, key: str, state: State) -> bool:
     return (await bench.job(key)).state is state
 

@@ -138,6 +138,25 @@ async def test_retry_after_sets_the_delay(bench: Bench):
     assert "retry in 60.0 s" == job.errors[0].next
 
 
+@pytest.mark.parametrize("scope", ["type", "group"])
+async def test_retry_after_may_slow_a_type_or_a_group(bench: Bench, scope):
+    async def slowed(ctx, fail: bool) -> None:
+        if fail:
+            raise RetryAfter(60, scope=scope)
+
+    async def free(ctx) -> None: ...
+
+    bench.handler("slowed", slowed)
+    bench.handler("free", free)
+    bench.work()
+    key = await bench.enqueue("slowed", b'{"fail": true}', group="g")
+    await bench.until(lambda: _is(bench, key, State.RETRYING))
+    held = await bench.enqueue("slowed", b'{"fail": false}', group="g")
+    assert State.SUCCEEDED is (await bench.ended(await bench.enqueue("free"))).state
+
+    assert (State.READY, 0) == ((await bench.job(held)).state, (await bench.job(held)).attempt)
+
+
 async def test_a_snooze_uses_no_attempt(bench: Bench):
     async def sleepy(ctx) -> int:
         if len(seen) < 2:

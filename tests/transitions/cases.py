@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.job import Unique
+from scheduler.limits import Breaker
 from scheduler.outcomes import Note, OperationPage, TypePolicy
 from scheduler.scripts import script
 from scheduler.store import Store
@@ -35,8 +36,13 @@ async def world(store: Store, clock: Clock) -> Tokens:
     ready with a bad record, `gone` is known to have ended, `known` too but its time is over, `held` holds a unique key.
     Every lease has run out, and the queue was swept.
     """
-    await store.configure_type(QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}))
-    await store.clients.commands.hset(keys().at("config"), mapping={"lanes": "2", "slots": "1"})
+    await store.configure_type(
+        QUEUE, "send", TypePolicy(60_000, {"max_attempts": 4}, breaker=Breaker(minimum=1000))
+    )
+    await store.clients.commands.hset(
+        keys().at("config"), mapping={"lanes": "2", "slots": "1", "breakers": "1"}
+    )
+    await store.clients.commands.hset(keys().at("meters"), "breaker send", "closed|0|0|0|0|0")
     await store.configure_type(QUEUE, "send", TypePolicy(50_000, {"jitter": 0}), declared=True)
     await acked(store, await claimed(store, "known", retention_ms=0))
     clock.advance(61)
@@ -156,7 +162,7 @@ CASES = [
     Case("enqueue", "enqueue", enqueue),
     Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000, "", ""]),
     Case("ack", "ack", lambda t: [WORKER, *settlements(t, "1")]),
-    Case("nack", "nack", lambda t: [WORKER, 1, *settlements(t, "ValueError", "boom", "", "")]),
+    Case("nack", "nack", lambda t: [WORKER, 1, *settlements(t, "ValueError", "boom", "", 5, "type")]),
     Case("bury", "bury", lambda t: [WORKER, *settlements(t, "ValueError", "boom", "", "")]),
     Case("release", "release", lambda t: [WORKER, 0, *settlements(t, 1000, "no_handler")]),
     Case("release later", "release", lambda t: [WORKER, "", *settlements(t, 1000, "snooze")]),
@@ -181,6 +187,7 @@ CASES = [
     ),
     Case("purge expired", "purge", lambda t: ["", "expired", "", 100, 0]),
     Case("configure", "configure", lambda t: ["", "", "", "", 2, "paused", "1", "rate", "5|1000|0"]),
+    Case("reset", "reset", lambda t: ["send"]),
     Case("configure a type", "configure", lambda t: ["types", "send", "5|7|-|||1|50;60000;10;30000;1\n{}", "", 0]),
     Case("configure a group", "configure", lambda t: ["groups", "acme", "3|-|100|60000|0|1", "", 0]),
     Case(

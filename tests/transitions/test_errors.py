@@ -65,7 +65,7 @@ async def test_a_lone_surrogate_is_replaced_and_the_rest_stays(store):
 async def test_bytes_that_are_no_text_hold_nothing_up(store):
     """A client of another language may send them; to cut within them must not take long."""
     job = await claimed(store)
-    await raw(store, "nack", WORKER, 1, 1, "a", job.token, b"E", b"\x80" * 200_000 + b"a", b"", "")
+    await raw(store, "nack", WORKER, 1, 1, "a", job.token, b"E", b"\x80" * 200_000 + b"a", b"", "", "")
 
     [error] = (await look(store)).errors
     assert error.message.endswith(CUT)

@@ -20,6 +20,7 @@ from tests.helpers import (
     snapshot,
     take,
 )
+from tests.transitions.test_breaker import guard, opened
 from tests.transitions.test_limits import limit
 
 
@@ -284,3 +285,25 @@ async def test_a_job_that_is_not_filed_yet_has_a_place_all_the_same(store, prese
 
     found = await told(store, presence, "b")
     assert (2, False) == (found.position, found.exact)
+
+
+async def test_an_open_breaker_says_until_when_and_a_half_open_one_that_others_are_its_probes(
+    store, presence, clock
+):
+    await guard(store)
+    await opened(store)
+    await enqueued(store, "a", "b", "c")
+
+    reason = (await told(store, presence, "a")).reasons[0]
+    assert ("breaker_open", clock.now + 30_000) == (reason.code, reason.until_ms)
+    assert {"breaker_open": 3} == (await store.demand(QUEUE)).held
+
+    clock.advance(30)
+    assert ["behind"] == await codes(store, presence, "a")
+    found = await store.demand(QUEUE)
+    assert (2, {"breaker_open": 1}) == (found.runnable, found.held)
+    assert 2 == len(await take(store, 10))
+    reason = (await told(store, presence, "c")).reasons[0]
+    assert ("breaker_open", None) == (reason.code, reason.until_ms)
+    assert "half open" in reason.message
+    assert {"breaker_open": 1} == (await store.demand(QUEUE)).held

@@ -18,6 +18,7 @@ from scheduler.store import Store
 from tests.helpers import acked, nacked
 from tests.transitions import (
     test_ack,
+    test_breaker,
     test_cancel,
     test_claim,
     test_dead_groups,
@@ -363,6 +364,41 @@ MUTANTS = [
         "obliterated under a running job",
         {'force ~= "1" and redis.call("ZCARD", running) > 0': "false"},
         test_obliterate.test_nothing_of_the_queue_is_left,
+    ),
+    Mutant(
+        "an old run told to an open breaker",
+        {"(not its.mark or its.mark == run.mark)": "true"},
+        test_breaker.test_what_ran_when_it_opened_tells_no_probe,
+    ),
+    Mutant(
+        "more probes than it wants",
+        {"tonumber(probes) - tonumber(passed)": "tonumber(probes)"},
+        test_breaker.test_when_all_probes_do_well_it_closes_and_the_others_follow_at_once,
+    ),
+    Mutant(
+        "a killed probe that tells nothing",
+        {'if state ~= "cancelled" and not failure.reason': 'if state ~= "cancelled" and not failure.crash and not failure.reason'},
+        test_breaker.test_a_probe_whose_worker_was_killed_opens_it_again,
+    ),
+    Mutant(
+        "what is permanent counted",
+        {'not failure.reason and reason ~= "permanent"': "not failure.reason"},
+        test_breaker.test_what_is_permanent_given_back_or_cancelled_counts_neither_way,
+    ),
+    Mutant(
+        "windows that never end",
+        {"now - since >= 2 * its.window": "false"},
+        test_breaker.test_what_failed_long_ago_counts_no_more,
+    ),
+    Mutant(
+        "a reset that brings nobody back",
+        {'redis.call("ZADD", waits, "XX", 0, "t" .. type)': ""},
+        test_breaker.test_a_reset_closes_it_and_rings,
+    ),
+    Mutant(
+        "a slowed type that is not held long enough",
+        {"math.max(held, now + math.ceil(its.wait))": "now + math.ceil(its.wait)"},
+        test_breaker.test_a_shorter_one_does_not_shorten_it_and_a_repeat_does_not_lengthen_it,
     ),
     Mutant(
         "log without end",

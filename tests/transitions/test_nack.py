@@ -123,7 +123,9 @@ async def test_two_calls_with_two_seeds_draw_differently_and_one_seed_the_same(s
     for seed in (1, 2, 1):
         await enqueued(store, "a", retry={"immediate": 0})
         job = await taken(store)
-        assert [b"retrying"] == await raw(store, "nack", WORKER, seed, 1, "a", job.token, "E", "m", "", "")
+        assert [b"retrying"] == await raw(
+            store, "nack", WORKER, seed, 1, "a", job.token, "E", "m", "", "", ""
+        )
         waits.append((await look(store)).run_at)
         await store.purge(QUEUE, ["a"])
 

@@ -159,6 +159,9 @@ CALLS: list[tuple[str, list[object], str]] = [
     ("update", [1, "waits", "", "", "-1", *[""] * 4], "time of item 1"),
     ("update", [1, "waits", "", "", "", "[]", "|", "", ""], "header of item 1"),
     ("update", [1, "waits", "", "", "", "", "", "", "{}\n"], "header of item 1"),
+    ("reset", [""], "type"),
+    ("reset", ["a b"], "type"),
+    ("reset", ["x" * 65], "type"),
     ("purge", ["", "running", "", "", 0], "state"),
     ("purge", ["", "dead", "nan", "", 0], "before_ms"),
     ("purge", ["", "dead", "-1", "", 0], "before_ms"),
@@ -279,11 +282,13 @@ async def test_what_is_out_of_its_range_is_refused_by_name(store, redis):
 
 
 SETTLEMENTS: list[tuple[str, list[object], str]] = [
-    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "nan"], "retry_in_ms"),
-    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "inf"], "retry_in_ms"),
-    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "-1"], "retry_in_ms"),
-    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "604800001"], "retry_in_ms"),
-    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "soon"], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "nan", ""], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "inf", ""], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "-1", ""], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "604800001", ""], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "soon", ""], "retry_in_ms"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "", "type"], "scope"),
+    ("nack", ["w", 1, 1, "a", "T", "E", "m", "", "5", "queue"], "scope"),
     ("bury", ["w", 1, "a", "T", "E", "m", "", "bored"], "reason"),
     ("release", ["w", "", 1, "a", "T", "-1", ""], "delay_ms"),
     ("release", ["w", "", 1, "a", "T", "nan", ""], "delay_ms"),
@@ -326,7 +331,7 @@ async def test_a_policy_that_makes_no_sense_stops_no_settlement(store, clock):
         await raw(store, "enqueue", *new(id=f"job-{n}", header=header))
     for _ in range(3):
         for job in await take(store, len(HEADERS)):
-            [state] = await raw(store, "nack", "w", 1, 1, job.key, job.token, "E", "boom", "", "")
+            [state] = await raw(store, "nack", "w", 1, 1, job.key, job.token, "E", "boom", "", "", "")
             assert state in {b"ready", b"retrying"}, job.key
         clock.advance(3600)
 

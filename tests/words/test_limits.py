@@ -2,11 +2,13 @@
 
 import pytest
 
+from scheduler.errors import RetryAfter
 from scheduler.limits import (
     UNLIMITED,
     Breaker,
     GroupPolicy,
     Rate,
+    breaker_state,
     in_force,
     parse_group,
     parse_rate,
@@ -102,3 +104,25 @@ def test_a_share_is_a_whole_percent_rounded_up(share, percent):
 def test_what_is_no_share_is_refused(share):
     with pytest.raises(ValueError):
         percent_of(share)
+
+
+def test_retry_after_slows_types_and_groups_and_nothing_else():
+    assert ["type", "group", None] == [RetryAfter(60, scope=scope).scope for scope in ("type", "group", None)]
+    with pytest.raises(ValueError, match="scope"):
+        RetryAfter(60, scope="queue")  # type: ignore[arg-type]
+
+
+def test_a_breaker_stands_as_its_field_says_at_that_time():
+    breaker = Breaker(window_ms=10_000, open_ms=5_000)
+
+    def at(text: str, now: int) -> tuple[object, ...]:
+        found = breaker_state(text, breaker, now)
+        return found.state, found.until_ms, found.successes, found.failures
+
+    assert ("closed", None, 0, 0) == at("", 1) == at("nonsense", 1) == at("open|x|1|2|3", 1)
+    assert ("open", 9_000, 1, 7) == at("open|9000|0|1|7", 8_999)
+    assert ("half_open", None, 2, 0) == at("open|9000|2|1|7", 9_000) == at("open|9000|2|1|7", 3_999)
+    assert ("closed", None, 5, 3) == at("closed|1000|1|2|4|1", 1_001)
+    assert ("closed", None, 3, 2) == at("closed|1000|1|2|4|1", 6_001)
+    assert ("closed", None, 1, 2) == at("closed|1000|2|4|9|9", 16_001)
+    assert ("closed", None, 0, 0) == at("closed|1000|2|4|9|9", 21_000) == at("closed|1000|2|4|9|9", 999)

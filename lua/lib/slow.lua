@@ -1,0 +1,19 @@
+-- Lets no run of a job's type, or of its group, start for a while, as its handler asked: each of `asked` has id, scope and wait
+-- (ms). It becomes a limit of the queue, which needs lanes for that, like any. The caller has read every key.
+local function slow(keys, asked, now)
+  -- @include lib/lane_of
+  local limits = keys.limited
+  for _, its in ipairs(asked) do
+    local type, group = lane_of(redis.call("HGET", keys.jobs, its.id))
+    local field = its.scope == "type" and "hold t" .. type or group ~= "" and "hold g" .. group
+    if field and its.wait > 0 then
+      local held = tonumber(redis.call("HGET", keys.meters, field) or nil) or 0
+      redis.call("HSET", keys.meters, field, string.format("%.0f", math.max(held, now + math.ceil(its.wait))))
+      limits = true
+    end
+  end
+  if limits and not keys.limited then
+    redis.call("HSET", keys.config, "lanes", "2")
+    if not keys.laned then redis.call("HDEL", keys.counters, "filed", "counted") end
+  end
+end
