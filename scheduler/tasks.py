@@ -163,10 +163,20 @@ async def cancel_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
     lost connections goes on.
     """
     pending = {task for task in tasks if not task.done()}
-    while pending:
+    interrupted, left = None, 20
+    while pending and left:
         for task in pending:
             task.cancel()
-        done, pending = await asyncio.wait(pending, timeout=0.1)
+        try:
+            done, pending = await asyncio.wait(pending, timeout=0.1)
+        except asyncio.CancelledError as error:
+            # Whoever ends the caller a second time would leave these behind: they have two seconds more.
+            interrupted = error
+            done, pending = set(), {task for task in pending if not task.done()}
+        if interrupted is not None:
+            left -= 1
         for task in done:
             if not task.cancelled():
                 task.exception()
+    if interrupted is not None:
+        raise interrupted

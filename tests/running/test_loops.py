@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -186,3 +187,24 @@ async def test_leases_are_held_again_soon_after_the_loop_turns_again(bench: Benc
     worker.heartbeat._turned = began = monotonic()
 
     await bench.until(lambda: worker.heartbeat.pulse.succeeded_at > began, 1)
+
+
+async def test_who_is_cancelled_again_while_it_ends_its_tasks_leaves_none_behind():
+    async def stubborn() -> None:
+        for _ in range(3):  # as redis-py does it: a cancellation that becomes something else
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def parent(child: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await cancel_all([child])
+
+    child = asyncio.create_task(stubborn())
+    task = asyncio.create_task(parent(child))
+    await asyncio.sleep(0)
+    await cancel_all([task])
+
+    assert task.cancelled()
+    assert child.done()
