@@ -571,6 +571,35 @@ class LogShown(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class HolderShown(Struct, kw_only=True):
+    """A job that has a slot for which this one waits, and the worker that runs it."""
+
+    id: str
+    worker: str | None
+
+
+class ReasonShown(Struct, kw_only=True):
+    """Why a job does not run. `until`: when that is over, null where nobody knows. `holders`: up to ten, of a limit without a slot."""
+
+    code: Literal[
+        "scheduled", "retry_wait", "behind", "queue_paused", "type_paused", "group_paused", "rate_limited", "concurrency_limited",
+        "group_turn", "breaker_open", "blocked_by", "no_worker", "no_handler", "running", "ended",
+    ]  # fmt: skip
+    message: str
+    until: Moment | None
+    holders: list[HolderShown]
+
+
+class ExplainShown(Struct, kw_only=True):
+    """All that holds a job now. `position`: its place in line, 1 for the next one; `approximate`: about so."""
+
+    id: str
+    state: StateName
+    reasons: list[ReasonShown]
+    position: Counted | None
+    approximate: bool
+
+
 class BulkItem(Struct, kw_only=True):
     """What became of one job: 201, or 200 where it stood before; any other status is a problem, all of it here."""
 
@@ -772,6 +801,38 @@ class QueueStats(Struct, kw_only=True):
     wait: PercentilesShown | None
     run: PercentilesShown | None
     types: list[TypeStats]
+
+
+class HeldShown(Struct, kw_only=True):
+    """Ready jobs that may not start, by the first reason that holds them."""
+
+    queue_paused: Counted
+    type_paused: Counted
+    group_paused: Counted
+    rate_limited: Counted
+    concurrency_limited: Counted
+    breaker_open: Counted
+
+
+class SlotsShown(Struct, kw_only=True):
+    """Jobs of the queue that run, and slots of all workers that serve it and say how many they have."""
+
+    used: Counted
+    total: Counted
+
+
+class DemandShown(Struct, kw_only=True):
+    """How much there is to do for workers of a queue. Durations are seconds."""
+
+    queue: Name
+    runnable: Counted
+    oldest_runnable_wait: float
+    held: HeldShown
+    work_seconds: float
+    mean_run: float | None
+    slots: SlotsShown
+    workers: Counted
+    approximate: bool
 
 
 class StatsShown(Struct, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -378,3 +378,35 @@ class DeadGroup(Struct, frozen=True):
             "fingerprint": self.fingerprint, "type": self.type, "kind": self.kind, "message": self.message[:1_000],
             "count": self.count, "first_at": rfc3339(self.first_at), "last_at": rfc3339(self.last_at),
         }  # fmt: skip
+
+
+class Hold(Struct, frozen=True):
+    """A reason of lua/explain.lua: its code, until when it holds (ms, None where nobody knows), and what it says besides."""
+
+    code: str
+    until_ms: int | None
+    more: Sequence[str]
+
+
+class Held(Struct, frozen=True):
+    """What holds a job now, or what became of it. `before` counts the jobs before it in line, None where it is in none."""
+
+    now: int
+    state: str
+    before: int | None
+    exact: bool
+    type: str
+    """Empty for a job that is gone."""
+    holds: Sequence[Hold]
+
+
+class Work(Struct, frozen=True):
+    """What a queue has for workers: how many run, how many jobs may start now, how many are held by which reason."""
+
+    now: int
+    running: int
+    runnable: int
+    exact: bool
+    since: int | None
+    """When the first of those that may start became ready, ms."""
+    held: Mapping[str, int]

@@ -92,12 +92,16 @@ class Presence:
             raise StoreUnavailable(f"{self._store.clients.where}: presence: {error}") from error
         return [replace(worker, running=tuple(running.get(worker.name, ()))) for worker in seen]
 
-    async def counts(self) -> Counter[str]:
-        """How many workers serve each queue. Raises StoreUnavailable."""
+    async def seen(self) -> list[WorkerSeen]:
+        """The same without what they run, which costs a look at every queue. Raises StoreUnavailable."""
         try:
-            return Counter(queue for worker in await self._seen() for queue in worker.queues)
+            return await self._seen()
         except (redis_errors.RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._store.clients.where}: presence: {error}") from error
+
+    async def counts(self) -> Counter[str]:
+        """How many workers serve each queue. Raises StoreUnavailable."""
+        return Counter(queue for worker in await self.seen() for queue in worker.queues)
 
     async def _seen(self) -> list[WorkerSeen]:
         # One look for all that ask meanwhile: it is a pipeline as long as there are workers, and a hint.

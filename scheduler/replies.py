@@ -8,7 +8,7 @@ import orjson
 
 from . import retry as retry_policy
 from .job import Claimed, Job, Record, State, parse_course, parse_record
-from .outcomes import DeadGroup, Lease, parse_type
+from .outcomes import DeadGroup, Held, Hold, Lease, Work, parse_type
 
 
 def read_claimed(
@@ -61,6 +61,34 @@ def read_group(
         fingerprint.decode(), int(count), int(first), int(last), kind.decode(errors="replace"),
         str(said.get("kind", "")), str(said.get("message", "")),
     )  # fmt: skip
+
+
+def read_held(reply: list[Any]) -> Held | None:
+    """What lua/explain.lua says of one job; None when it is not known."""
+    now, state, before, exact, kind, _, *lines = reply
+    if not state:
+        return None
+    holds = []
+    for line in lines:
+        code, until, *more = line.decode(errors="replace").split("|")
+        holds.append(Hold(code, int(until) if until else None, more))
+    return Held(
+        int(now),
+        state.decode(),
+        int(before) if before else None,
+        int(exact) == 1,
+        kind.decode(errors="replace"),
+        holds,
+    )
+
+
+def read_work(reply: list[Any]) -> Work | None:
+    """What lua/demand.lua says; None when the queue does not exist."""
+    now, exists, running, runnable, exact, since, *held = reply
+    if not int(exists):
+        return None
+    counts = {name.decode(): int(n) for name, n in zip(held[::2], held[1::2], strict=True)}
+    return Work(int(now), int(running), int(runnable), int(exact) == 1, int(since) if since else None, counts)
 
 
 def read_job(

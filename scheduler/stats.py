@@ -65,6 +65,12 @@ async def stats(store: Store, queues: Sequence[str]) -> list[Stats]:
     return made
 
 
+async def mean_run(store: Store, queue: str, most: int = 100) -> float | None:
+    """Seconds that the newest `most` jobs which ran and ended took, on an average; None when there is none."""
+    runs = _times(await _sample(store, queue, most)).runs
+    return sum(runs) / len(runs) / 1000 if runs else None
+
+
 async def _ended(store: Store, queue: str, now: int) -> dict[str, dict[str, int]]:
     """How many jobs ended in each window, by state. What retention has let go since is not among them."""
     calls = []

@@ -38,6 +38,7 @@ from .outcomes import (
     Enqueued,
     Extend,
     Fault,
+    Held,
     LogLine,
     Nack,
     Note,
@@ -47,10 +48,11 @@ from .outcomes import (
     Remembered,
     Swept,
     TypePolicy,
+    Work,
     parse_operation,
     parse_type,
 )  # fmt: skip
-from .replies import read_claimed, read_group, read_job
+from .replies import read_claimed, read_group, read_held, read_job, read_work
 
 T = TypeVar("T")
 
@@ -823,6 +825,21 @@ class Store(Caller):
 
         return Call("inspect", queue, [self._stamp(), asked, len(keys), *keys], read)
 
+    async def explain(self, queue: str, key: str) -> Held:
+        """What holds a job now, or what became of it. Raises NotFound."""
+        found = await self.run(Call("explain", queue, [self._stamp(), 1, key], read_held))
+        if found is None:
+            raise NotFound(f"there is no job {queue}:{key}")
+        return found
+
+    async def demand(self, queue: str, *, limit: int | None = None) -> Work:
+        """What a queue has for workers, exact up to `limit` (1..1000) of its types and groups. Raises NotFound."""
+        args = [self._stamp(), "" if limit is None else limit]
+        found = await self.run(Call("demand", queue, args, read_work))
+        if found is None:
+            raise no_queue(queue)
+        return found
+
     async def log(
         self, queue: str, key: str, *, after: str = "", limit: int = 100
     ) -> tuple[Sequence[LogLine], bool]:
@@ -858,9 +875,7 @@ class Store(Caller):
         """A queue at a glance. Raises NotFound when it does not exist."""
         census = await self.run(self.census_call(queue))
         if census is None:
-            raise NotFound(
-                f"there is no queue {queue!r}; it begins with its first job, or with PUT /v1/queues/{queue}"
-            )
+            raise no_queue(queue)
         return census
 
     async def queues(self) -> list[str]:
@@ -961,6 +976,13 @@ def _score_of_first(reply: Any) -> float | None:
     # A member and its score, in one list or, as RESP3 has it, in a list of its own.
     flat = reply[0] if reply and isinstance(reply[0], list | tuple) else reply
     return float(flat[1]) if flat else None
+
+
+def no_queue(queue: str) -> NotFound:
+    """There is no such queue."""
+    return NotFound(
+        f"there is no queue {queue!r}; it begins with its first job, or with PUT /v1/queues/{queue}"
+    )
 
 
 def weight_of(job: NewJob) -> int:

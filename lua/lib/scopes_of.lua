@@ -11,7 +11,7 @@ local function scopes_of(keys, now, micros)
     local function nothing() end
     local function endless() return math.huge end
     return { queue = unlimited, type = unlimited, group = function() return nil, 1 end, room = endless, again = nothing,
-      use = nothing, forget = nothing, write = nothing, counting = false }
+      use = nothing, forget = nothing, moved = function() return {}, {} end, counting = false }
   end
   local never, known = 9007199254740991, {}
   local queue_rate, queue_slots, group_rate, group_slots =
@@ -75,7 +75,7 @@ local function scopes_of(keys, now, micros)
     local mark, passed = string.match(state, "^open|(%d+)|(%d+)|")
     local ends = tonumber(mark or nil)
     if ends and ends > now and ends <= now + tonumber(open) then
-      its.until_ms, its.limited = math.max(its.until_ms, ends), true
+      its.until_ms, its.open, its.limited = math.max(its.until_ms, ends), ends, true
     elseif ends then
       local out = redis.call("ZLEXCOUNT", keys.slots, "[b" .. type .. " ", "(b" .. type .. "!")
       its.left = math.min(its.left, math.max(1, tonumber(probes) - tonumber(passed)) - out)
@@ -129,14 +129,16 @@ local function scopes_of(keys, now, micros)
     end
   end
 
-  -- Writes down the meters that moved, and forgets what is over.
-  function all.write()
+  -- What `take` writes down: fields and values of the meters that moved, and the fields of what is over.
+  function all.moved()
+    local fields, over = {}, {}
     for name, its in pairs(known) do
-      if its.over then redis.call("HDEL", keys.meters, "hold " .. name) end
+      if its.over then over[#over + 1] = "hold " .. name end
       if its.every and (its.moved or its.tat ~= its.begun) then
-        redis.call("HSET", keys.meters, name, string.format("%.0f|%.0f", its.tat, its.every))
+        fields[#fields + 1], fields[#fields + 2] = name, string.format("%.0f|%.0f", its.tat, its.every)
       end
     end
+    return fields, over
   end
   return all
 end

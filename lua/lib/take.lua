@@ -94,6 +94,8 @@ local function take(keys, scopes, plan, upto, void, types)
     local scope = scopes.type(type)
     redis.call("ZADD", keys.waits, "NX", int(scopes.again(scope)), scope.name)
   end
-  scopes.write()
+  local moved, over = scopes.moved()
+  for _, field in ipairs(over) do redis.call("HDEL", keys.meters, field) end
+  for i = 1, #moved, 2 do redis.call("HSET", keys.meters, moved[i], moved[i + 1]) end
   return turn and not plan.marks and string.format("%.17g", turn) or nil
 end

@@ -147,6 +147,24 @@ ANSWERED: Mapping[type[Any], Any] = {
     f.TypesShown: {"items": [_TYPE], "next_cursor": None},
     f.GroupPolicyShown: _GROUP,
     f.GroupPoliciesShown: {"items": [_GROUP], "next_cursor": None},
+    f.ExplainShown: {
+        "id": _ID, "state": "ready", "position": 13, "approximate": True,
+        "reasons": [
+            {
+                "code": "concurrency_limited", "message": f"of type email.send 1 run and 1 may: {_OTHER} on shell-1", "until": None,
+                "holders": [{"id": _OTHER, "worker": "shell-1"}],
+            },
+            {"code": "rate_limited", "message": f"group acme may start no more until {_LATER}", "until": _LATER, "holders": []},
+            {"code": "behind", "message": "about 12 jobs are before it", "until": None, "holders": []},
+        ],
+    },
+    f.DemandShown: {
+        "queue": "mail", "runnable": 240, "oldest_runnable_wait": 1.204,
+        "held": {
+            "queue_paused": 0, "type_paused": 60, "group_paused": 0, "rate_limited": 40, "concurrency_limited": 0, "breaker_open": 0,
+        },
+        "work_seconds": 288, "mean_run": 1.2, "slots": {"used": 25, "total": 400}, "workers": 4, "approximate": False,
+    },
     f.StatsShown: {"items": [_STATS], "next_cursor": None},
     f.AliveShown: {"status": "alive"},
     f.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": 1},

@@ -13,7 +13,17 @@ from msgspec.structs import replace
 from .. import retry as retry_policy
 from ..errors import Duplicate, Fault, Invalid, KeyTaken, NotFound, WrongState
 from ..events import wait_ended
-from ..fields import JobShown, LogShown, NewJobFields, Nothing, ReplayFields, RetryFields, UniqueFields
+from ..explain import explain
+from ..fields import (
+    ExplainShown,
+    JobShown,
+    LogShown,
+    NewJobFields,
+    Nothing,
+    ReplayFields,
+    RetryFields,
+    UniqueFields,
+)
 from ..job import Job, NewJob, State, Unique, faults_of, new_key, split_id
 from ..limits import COSTLIEST
 from ..outcomes import Enqueued
@@ -21,7 +31,7 @@ from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .limits import whole_of
 from .once import Seed, once
 from .pages import PAGE, cursor, cursor_of, limit_of
-from .parts import ENQUEUED_ID, FOLLOWER, IDEMPOTENT_BODY, POLLS, SCHEMAS, SETTINGS, STORE
+from .parts import ENQUEUED_ID, FOLLOWER, IDEMPOTENT_BODY, POLLS, PRESENCE, SCHEMAS, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
 from .server import hang_up_cancels
@@ -114,6 +124,18 @@ async def get_log(request: web.Request, _: None) -> web.Response:
             "next_cursor": cursor(of, [lines[-1].place]) if more else None,
         }
     )
+
+
+@table.add("GET", "/v1/jobs/{id}/explain", {200: ExplainShown}, codes=("not_found",))
+async def get_explanation(request: web.Request, _: None) -> web.Response:
+    """Why a job does not run now: all that holds it, until when, and who has the slots it waits for.
+
+    A reason has a `code`, a sentence, and `until` where that can be known. `position` is the job's place in line: exact in a
+    plain queue; where groups take turns or limits hold it is about right (`approximate`), as if each group served one job a turn.
+    """
+    queue, key = job_id(request)
+    found = await explain(request.app[STORE], request.app[PRESENCE], queue, key)
+    return json_answer(found.document())
 
 
 async def _waited(request: web.Request, queue: str, key: str, wait: float) -> Job:

@@ -63,7 +63,7 @@ _TAGS = {
     "groups": "Weights and limits of a queue's groups: tenants, customers, whatever takes turns.",
     "dlq": "The dead-letter queue: what died, of what, and how to run it again.",
     "operations": "Acts over all jobs that match, which run on the server.",
-    "stats": "Rates and percentiles.",
+    "stats": "Rates and percentiles; how much there is to do, for autoscalers.",
     "workers": "Who works, and on what.",
     "health": "Is it alive, is it ready?",
 }

@@ -1,4 +1,4 @@
-"""Rates, and percentiles of waiting and running."""
+"""Rates, percentiles of waiting and running, and how much there is to do."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
-from ..fields import StatsShown
+from ..demand import demand
+from ..fields import DemandShown, StatsShown
 from ..stats import PERCENTILES, WINDOWS, Stats, Times, percentile, stats
 from ..times import rfc3339, seconds
 from .lists import FILTERS, filters_of
 from .pages import PAGE, page_of
-from .parts import STORE
-from .routes import Table, json_answer
+from .parts import PRESENCE, STORE
+from .routes import Table, json_answer, queue_name
 
 table = Table()
 
@@ -32,6 +33,19 @@ async def get_stats(request: web.Request, _: None) -> web.Response:
     said, store = filters_of(request, _QUERY), request.app[STORE]
     page, cursor = page_of(request, [said["queue"]] if said else await store.queues())
     return json_answer({"items": [_shown(one) for one in await stats(store, page)], "next_cursor": cursor})
+
+
+@table.add("GET", "/v1/queues/{queue}/demand", {200: DemandShown}, codes=("not_found",))
+async def get_demand(request: web.Request, _: None) -> web.Response:
+    """How much there is to do for workers of a queue: what an autoscaler reads.
+
+    `runnable` jobs may start now; `held` ones are ready too, but more workers would not help them. Of a limit with room for some,
+    those beyond are held. `work_seconds` is runnable times `mean_run`, the mean run time of the newest 100 jobs that ran and ended
+    (a second each, while there is none). `oldest_runnable_wait` is that of the first in line that may start. Exact up to 1,000
+    types and groups; beyond that a part stands for the rest, and `approximate` says so.
+    """
+    found = await demand(request.app[STORE], request.app[PRESENCE], queue_name(request))
+    return json_answer(found.document())
 
 
 def _shown(found: Stats) -> dict[str, Any]:

@@ -249,6 +249,36 @@ def show(job_id: str, as_json: bool, settings: Settings) -> None:
     _print(run(work()), as_json=as_json)
 
 
+@job.command("explain")
+@click.argument("job_id", metavar="ID")
+@json_option
+@with_settings
+def explain(job_id: str, as_json: bool, settings: Settings) -> None:
+    """Why a job does not run now: what holds it, until when, who has the slots; or what became of it."""
+    from ..explain import Explanation  # noqa: PLC0415 - help does without
+    from ..explain import explain as look  # noqa: PLC0415
+    from ..presence import Presence  # noqa: PLC0415
+
+    queue, key = _with_id(job_id)
+
+    async def work() -> Explanation:
+        async with connected(settings, queue=queue) as store:
+            return await look(store, Presence(store), queue, key)
+
+    found = run(work())
+    if as_json:
+        print_json(found.document())
+        return
+    from .draw import fields  # noqa: PLC0415
+
+    place = (
+        {} if found.position is None else {"position": f"{'' if found.exact else 'about '}{found.position}"}
+    )
+    fields(
+        {"id": found.id, "state": found.state, **place, **{one.code: one.message for one in found.reasons}}
+    )
+
+
 _act(
     "cancel",
     "Cancel a job, or ask it to stop when it runs.",

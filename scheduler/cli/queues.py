@@ -132,6 +132,28 @@ def _one_of(function: Any) -> Any:
     return click.option("--type", "kind", type=TYPE, help="Only this type of it.")(function)
 
 
+@queue.command("demand")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@json_option
+@with_settings
+def demand(queue: str, as_json: bool, settings: Settings) -> None:
+    """How much there is to do for workers of the queue Q: what may start, what is held by what, slots."""
+    from ..demand import demand as look  # noqa: PLC0415 - help does without
+    from ..presence import Presence  # noqa: PLC0415
+
+    async def work() -> dict[str, Any]:
+        async with connected(settings, queue=queue) as store:
+            return (await look(store, Presence(store), queue)).document()
+
+    document = run(work())
+    if as_json:
+        print_json(document)
+        return
+    from .draw import fields  # noqa: PLC0415
+
+    fields(document | {"held": {reason: n for reason, n in document["held"].items() if n}})
+
+
 @queue.command("pause")
 @click.argument("queue", metavar="Q", type=QUEUE)
 @_one_of

@@ -25,6 +25,8 @@ from ..documents import (
 )
 from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, SchedulerError
 from ..fields import (
+    DemandShown,
+    ExplainShown,
     GroupPolicyShown,
     GroupShown,
     LineShown,
@@ -378,6 +380,11 @@ class Handle:
         """Deletes it. Raises WrongState while it runs."""
         await self._transport.call("DELETE", f"/v1/jobs/{part(self.id)}", safe=False)
 
+    async def explain(self) -> ExplainShown:
+        """Why it does not run now, or what became of it. Raises NotFound."""
+        path = f"/v1/jobs/{part(self.id)}/explain"
+        return (await self._transport.call("GET", path, safe=True)).read(ExplainShown)
+
     async def log(self) -> AsyncIterator[LineShown]:
         """What its handler logged, the oldest line first."""
         path = f"/v1/jobs/{part(self.id)}/log"
@@ -413,6 +420,10 @@ class Queue:
     async def show(self) -> QueueShown:
         """Its counts and its configuration. Raises NotFound."""
         return (await self._transport.call("GET", self._path, safe=True)).read(QueueShown)
+
+    async def demand(self) -> DemandShown:
+        """How much there is to do for its workers. Raises NotFound."""
+        return (await self._transport.call("GET", f"{self._path}/demand", safe=True)).read(DemandShown)
 
     async def pause(self) -> QueueShown:
         """Nothing more is claimed from it; what runs goes on."""

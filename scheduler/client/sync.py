@@ -10,6 +10,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from ..documents import Leased, Listed
 from ..fields import (
+    DemandShown,
+    ExplainShown,
     GroupPolicyShown,
     GroupShown,
     LineShown,
@@ -214,6 +216,9 @@ class SyncHandle:
     def delete(self) -> None:
         self._thread.run(self._handle.delete())
 
+    def explain(self) -> ExplainShown:
+        return self._thread.run(self._handle.explain())
+
     def log(self) -> Iterator[LineShown]:
         return _each(self._thread, self._handle.log())
 
@@ -230,6 +235,9 @@ class SyncQueue:
 
     def show(self) -> QueueShown:
         return self._thread.run(self._queue.show())
+
+    def demand(self) -> DemandShown:
+        return self._thread.run(self._queue.demand())
 
     def pause(self) -> QueueShown:
         return self._thread.run(self._queue.pause())

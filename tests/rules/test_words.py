@@ -31,7 +31,7 @@ VERBS = {
     "purge": "prune clean janitor trim",
     "obliterate": "nuke wipe",
 }
-READS = {"inspect", "list", "census", "groups", "verify"}
+READS = {"inspect", "list", "census", "groups", "explain", "demand", "verify"}
 BESIDES = {"configure", "note", "operate", "reset"}
 UNASKED = {"breaker"}
 """Events that no verb is asked for: how a run ends opens or closes its type's breaker."""

@@ -214,6 +214,8 @@ CASES = [
     Case("operate: fail", "operate", lambda t: ["fail", "op", "c", '"no"']),
     Case("obliterate", "obliterate", lambda t: ["1"]),
     Case("census", "census", lambda t: [], writes=False),
+    Case("explain", "explain", lambda t: [*ids("ready", "running", "retrying", "dead", "gone", "missing")], writes=False),
+    Case("demand", "demand", lambda t: [""], writes=False),
     Case("verify", "verify", lambda t: ["ready", "0", 500, ""], writes=False),
 ]  # fmt: skip
 """At least one call of each script; together they touch each of its keys."""
