@@ -78,7 +78,7 @@ end
 local ids = {}
 for its, list in pairs(leaving) do
   if its == "known" then
-    for _, id in ipairs(list) do free(known, id, string.match(redis.call("HGET", known, id) or "", "\n(.*)$"), now, true) end
+    for _, id in ipairs(list) do free_key(known, id, string.match(redis.call("HGET", known, id) or "", "\n(.*)$"), now, true) end
     redis.call("HDEL", known, unpack(list))
     redis.call("ZREM", expiries, unpack(list))
   else

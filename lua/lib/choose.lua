@@ -31,11 +31,12 @@ local function choose(keys, scopes, count)
     fetched, ended = fetched + #page / 2, #page < 2 * size
   end
 
-  -- The open lane of a group whose head is the best; heads are read two at a time.
-  local looked = 0
+  -- The open lane of a group whose head is the best, heads are read two at a time; nil for none, with true where this call has
+  -- looked at enough: what is held is set aside then, and the next call goes on.
+  local looked, most = 0, count + 400
   local function best_of(group)
     local name = group.name
-    for _ = 1, count + 500 do
+    for _ = 1, most + 1 do
       local best
       for _, lane in ipairs(group.lanes) do
         if lane.rank and not lane.parked and (not best or lane.rank < best.rank) then best = lane end
@@ -58,7 +59,9 @@ local function choose(keys, scopes, count)
       if not best then return nil end
       if not best.limited or room(best.scope) > 0 then return best end
       best.parked, looked = true, looked + 1
+      if looked > most then break end
     end
+    return nil, true
   end
 
   local function fill(lane, want)
@@ -80,7 +83,7 @@ local function choose(keys, scopes, count)
     local group = line[at]
     if not group then break end
     at, looked = at + 1, looked + 1
-    if looked > count + 400 then
+    if looked > most then
       at, plan.more = at - 1, true
       break
     end
@@ -96,9 +99,9 @@ local function choose(keys, scopes, count)
     local scope, weight, first = group.scope, group.weight, group.first
     for left = turns, 1, -1 do
       if scope and room(scope) == 0 or queue.limited and room(queue) == 0 then break end
-      local lane = best_of(group)
+      local lane, cut = best_of(group)
       if not lane then
-        group.idle = true
+        group.idle = not cut
         break
       end
       if not lane.jobs[lane.at] then fill(lane, left) end

@@ -9,7 +9,7 @@ local function draw(keys, now, micros, count, only, in_lanes, filed, counted)
   -- @include lib/scopes_of
   -- @include lib/look_again
   -- @include lib/choose
-  -- @include lib/choose_of
+  -- @include lib/choose_only
   -- @include lib/take
   redis.call("HDEL", keys.counters, "") -- a server that knows no flags lets ZADD and HSET through after it
   if not in_lanes then
@@ -27,7 +27,7 @@ local function draw(keys, now, micros, count, only, in_lanes, filed, counted)
     waiting = true
   elseif scopes.room(scopes.queue()) > 0 then
     if keys.limited then types, waiting = look_again(keys, scopes, now, count) end
-    plan = only == "" and choose(keys, scopes, count) or choose_of(keys, scopes, count, only)
+    plan = only == "" and choose(keys, scopes, count) or choose_only(keys, scopes, count, only)
   end
   local drawn = { ids = plan.ids, scores = plan.scores, gone = {} }
   -- Every job of a lane is ready: only where the numbers differ it is asked of each.

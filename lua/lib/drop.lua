@@ -1,5 +1,5 @@
 -- @include lib/tally
--- @include lib/free
+-- @include lib/free_key
 -- @include lib/ungroup
 -- Removes ended jobs of one state with all that is kept of them. One that ended less than 60 s ago
 -- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised; one that holds a
@@ -16,7 +16,7 @@ local function drop(keys, state, ids, now, forget)
     -- What the queue's retention does not decide is not in its count of bytes.
     if score >= 0 then bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id) end
     local head = keyed and string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*")
-    local till = keyed and math.max(at + 60000, free(keys.known, id, head, now, forget)) or at + 60000
+    local till = keyed and math.max(at + 60000, free_key(keys.known, id, head, now, forget)) or at + 60000
     if not forget and till > now then
       local run = redis.call("HGET", keys.results, id) or redis.call("HGET", keys.attempts, id) or ""
       head = head or string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*") or ""

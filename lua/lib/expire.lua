@@ -18,7 +18,7 @@ local function expire(keys, now, limit)
     if string.sub(member, 1, 1) == ":" then
       redis.call("HDEL", keys.receipts, string.sub(member, 2))
     elseif tomb then
-      free(keys.known, member, string.match(tomb, "\n(.*)$"), now, true)
+      free_key(keys.known, member, string.match(tomb, "\n(.*)$"), now, true)
       redis.call("HDEL", keys.known, member)
     else
       local state, score = state_of(keys, member)

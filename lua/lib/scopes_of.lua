@@ -58,15 +58,14 @@ local function scopes_of(keys, now, micros)
   function all.type(type)
     local its = known["t" .. type]
     if its then return its end
-    local pattern, found = "^(%d*)|([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)", {}
+    local pattern, found = "^%d*|([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)|?([^|\n]*)", {}
     for i, record in ipairs(redis.call("HMGET", keys.types, type, ":" .. type)) do
-      local timeout, slots, limit, per_ms, burst, paused, breaker = string.match(record or "", pattern)
+      local slots, limit, per_ms, burst, paused, breaker = string.match(record or "", pattern)
       local rate = limit and limit ~= "" and (limit == "-" and "-" or limit .. "|" .. per_ms .. "|" .. burst)
-      found[i] = { timeout = timeout ~= "" and timeout, slots = slots, rate = rate, paused = paused, breaker = breaker }
+      found[i] = { slots = slots, rate = rate, paused = paused, breaker = breaker }
     end
     local set, declared = found[1], found[2]
     its = scope("t" .. type, field(set.slots, declared.slots), field(set.rate, declared.rate), set.paused)
-    its.timeout = tonumber(set.timeout or declared.timeout or nil)
     its.breaker = field(set.breaker, declared.breaker)
     -- An open breaker lets nothing start until its time is over (or the clock went back); then it is half open, and so many
     -- probes may run. The mark of a probe is the time until which it was open.

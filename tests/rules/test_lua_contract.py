@@ -15,7 +15,7 @@ LIB = sorted(path.stem for path in (LUA / "lib").glob("*.lua"))
 READ_ARGV = {"item", "refusal"}
 """The only functions that read ARGV by position."""
 
-WHILE = {"list": 2, "edited": 2, "groups": 1, "choose": 2, "choose_of": 2}
+WHILE = {"list": 2, "edited": 2, "groups": 1, "choose": 2, "choose_only": 2}
 """Loops whose end is no number that they begin with: a list's looks and groups are counted, edits are at most a hundred;
 of the lanes so many are looked at a call."""
 

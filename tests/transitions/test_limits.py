@@ -8,6 +8,7 @@ from tests.helpers import (
     enqueued,
     keys,
     nacked,
+    new,
     released,
     rings,
     swept,
@@ -186,4 +187,28 @@ async def test_running_jobs_count_that_were_claimed_before_there_was_a_limit(sto
     await limit(redis, types={"send": "|1|||||"})
     assert [] == await take(store, 10)
     await acked(store, job)
+    assert ["b"] == await names(store)
+
+
+async def test_a_job_behind_more_held_types_than_one_call_looks_at_is_not_forgotten(store, redis):
+    held = [f"type-{n}" for n in range(1100)]
+    await limit(redis, types=dict.fromkeys(held, "|||||1|"))
+    for start in range(0, len(held), 500):
+        await store.enqueue(QUEUE, [new(f"k-{name}", type=name) for name in held[start : start + 500]])
+    await enqueued(store, "free", type="other")
+
+    found: list[str] = []
+    for _ in range(5):
+        found += await names(store, 1)
+    assert ["free"] == found
+
+
+async def test_a_slot_comes_back_when_a_running_job_has_lost_its_record(store, redis, clock):
+    await limit(redis, types={"send": "|1|||||"})
+    await enqueued(store, "a", "b")
+    await take(store)
+    await redis.hdel(keys().at("jobs"), "a")
+    clock.advance(60)
+
+    assert 1 == await swept(store, clock)
     assert ["b"] == await names(store)

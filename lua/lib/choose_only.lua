@@ -1,7 +1,7 @@
 -- Who of some types runs next, for workers that have no handler for the others: reads only, and answers what `choose` does.
 -- Groups take turns in order of their names, each type going on after the group that it served last; of the types the one
 -- whose next job has the best score comes first.
-local function choose_of(keys, scopes, count, wanted)
+local function choose_only(keys, scopes, count, wanted)
   local plan = { members = {}, lanes = {}, ids = {}, scores = {}, costs = {}, tags = {}, groups = {}, more = false, marks = {} }
   local queue, looked, n = scopes.queue(), 0, 0
   local groups, lanes, lines = {}, {}, {}
