@@ -10,7 +10,8 @@ from msgspec import Struct
 from .job import Job, State
 from .joining import Call
 from .keys import STATES
-from .store import Store, key_at
+from .reading import key_at
+from .store import Store
 
 MOST_LOOKED_AT = 2_000
 """Jobs that are looked at for one page."""

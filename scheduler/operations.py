@@ -19,8 +19,10 @@ from .limits import Rate
 from .logs import get_logger
 from .merging import merged
 from .outcomes import Operation, OperationPage
+from .producing import weight_of
+from .reading import key_at
 from .schemas import Schemas
-from .store import Store, key_at, weight_of
+from .store import Store
 from .tasks import cancel_all
 from .times import rfc3339
 from .upkeep import Duty

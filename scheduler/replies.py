@@ -194,3 +194,8 @@ def _edits(text: bytes) -> list[tuple[int, bytes]]:
         found.append((int(when), text[start : start + int(length)]))
         at = start + int(length)
     return found
+
+
+def texts(reply: list[Any]) -> list[str]:
+    """A list of words."""
+    return [item.decode() for item in reply]

@@ -13,7 +13,8 @@ from .joining import Call
 from .keys import Keys
 from .listing import replies_of
 from .outcomes import Census
-from .store import Store, key_at
+from .reading import key_at
+from .store import Store
 
 WINDOWS: Mapping[str, int] = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000}
 """How far back ended jobs are counted, ms."""

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from scheduler.store import LONGEST_PAUSE
+from scheduler.producing import LONGEST_PAUSE
 
 QUEUE = "/v1/queues/mail"
 

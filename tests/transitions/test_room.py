@@ -4,7 +4,7 @@ import pytest
 
 from scheduler.errors import Invalid, QueueFull, StoreRefused
 from scheduler.outcomes import Ack
-from scheduler.store import LONGEST_PAUSE
+from scheduler.producing import LONGEST_PAUSE
 from tests.helpers import QUEUE, WORKER, claimed, enqueued, nacked, new, race, take
 
 
