@@ -30,7 +30,8 @@ redis.call("HLEN", counters)
 redis.call("XLEN", events)
 
 if laned(keys, in_lanes, counting, breakers) then keys.rung = redis.call("LLEN", bell) end
-local reply, mine, tokens, scores, records, own, gone, ended, timed, weight, done = {}, {}, {}, {}, {}, {}, {}, {}, {}, 0, {}
+local reply, mine, tokens, scores, records, own = {}, {}, {}, {}, {}, {}
+local gone, ended, timed, weight, gross, done = {}, {}, {}, 0, 0, {}
 for i, id in ipairs(ids) do
   local _, token, result = item(3, 3, i)
   local its, by, started, attempt, flags, size =
@@ -56,6 +57,7 @@ for i, id in ipairs(ids) do
     scores[#scores + 1] = id
     records[#records + 1] = id
     records[#records + 1] = record
+    gross = gross + tonumber(size)
     if score > 0 then weight = weight + tonumber(size) + #record end
     reply[i] = "succeeded"
   else
@@ -75,7 +77,7 @@ redis.call("ZADD", succeeded, unpack(scores))
 redis.call("HSET", results, unpack(records))
 if #own > 0 then redis.call("ZADD", expiries, unpack(own)) end
 if #timed > 0 then redis.call("ZREM", expiries, unpack(timed)) end
-tally(counters, { ack = #mine, bytes_succeeded = weight })
+tally(counters, { ack = #mine, bytes_succeeded = weight, bytes_unfinished = -gross })
 drop(keys, "succeeded", gone, now)
 if beyond then trim(keys, "succeeded", beyond, now, math.max(100, #mine)) end
 if free_slots(keys, ended, now) and keys.rung == 0 then redis.call("RPUSH", bell, string.format("%.0f", now)) end

@@ -173,7 +173,7 @@ end
 local sums, damaged = {}, "0000000000000000" -- what has no type is one group
 if #corrupt > 0 then
   for _, key in ipairs({ dead, dead_index, dead_groups }) do redis.call("ZCARD", key) end
-  sums = redis.call("HMGET", counters, "dead", "bytes_dead")
+  sums = redis.call("HMGET", counters, "dead", "bytes_dead", "bytes_unfinished")
 end
 if #late > 0 then
   for _, key in ipairs({ cancelled, dead, dead_index, dead_groups, expiries }) do redis.call("ZCARD", key) end
@@ -216,11 +216,13 @@ for _, id in ipairs(corrupt) do
   redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0|" .. damaged .. errors)
   redis.call("ZADD", dead_index, 0, string.format("%s%015.0f%s", damaged, now, id))
   redis.call("ZADD", dead_groups, int(now), damaged)
+  sums[3] = (tonumber(sums[3]) or 0) - redis.call("HSTRLEN", jobs, id)
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
   sums[2] = (tonumber(sums[2]) or 0) + redis.call("HSTRLEN", jobs, id)
 end
 if #corrupt > 0 then
-  redis.call("HSET", counters, "dead", int((tonumber(sums[1]) or 0) + #corrupt), "bytes_dead", int(sums[2]))
+  redis.call("HSET", counters, "dead", int((tonumber(sums[1]) or 0) + #corrupt), "bytes_dead", int(sums[2]),
+    "bytes_unfinished", int(math.max(0, sums[3])))
 end
 if #late > 0 then
   lapse({ jobs = jobs, cancelled = cancelled, dead = dead, dead_index = dead_index, dead_groups = dead_groups,

@@ -100,7 +100,7 @@ for i = 1, fields do
   local good, scope = true, nil
   if field == "step" then
     good = whole(value, 0, 60000000000000)
-  elseif field == "max_length" or string.find(field, "^keep_") then
+  elseif field == "max_length" or field == "max_bytes" or string.find(field, "^keep_") then
     good = whole(value, 0, 9007199254740991)
   elseif field == "concurrency" or field == "group_concurrency" then
     good, scope = whole(value, 1, 1000000), field == "concurrency" and "q" or "*"

@@ -3,8 +3,10 @@
 -- Takes in new jobs. An id that stands already, or ended less than 60 s ago, is not taken again: it is
 -- the same job when its fingerprint is the same (without one: its type and payload), else a conflict.
 -- A job that is due later than now waits in scheduled; ties of one millisecond keep their order. Where the queue has a
--- `max_length` and as many jobs stand in ready and scheduled, no more are taken in. `rules` is what else decides when the
--- job runs, "" for nothing: `group:<name>`, `cost:<1..1000>`, `deadline:<ms>` and `expires:<ms>`, the time or with a `+`
+-- `max_length` and as many jobs stand in ready and scheduled, no more are taken in; nor where it has `max_bytes` and the records
+-- of the unfinished jobs would be more than that (one that is larger alone is taken into an empty queue).
+-- `rules` is what else decides when the job runs, "" for nothing: `group:<name>`, `cost:<1..1000>`, `deadline:<ms>` and
+-- `expires:<ms>`, the time or with a `+`
 -- how long from now, with a space between. A time that has passed already is refused, and nothing is stored.
 -- With the rule `unique:<key>` there is one such job at a time: from its enqueueing to its end, or with `until:start` to
 -- its start, or with `for:<ms>` alone for so long; with both, at most so long. `conflict:` says what happens to one that
@@ -25,7 +27,7 @@
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header
 
-local level, created, step, longest, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length", "lanes"))
+local level, created, step, longest, largest, in_lanes = unpack(redis.call("HMGET", config, "level", "created", "step", "max_length", "max_bytes", "lanes"))
 local refused = refusal(level, count, 2, 12)
 if refused then return refused end
 count = tonumber(count)
@@ -33,9 +35,12 @@ step = tonumber(step) or 60000000
 
 local micros
 now, micros = clock(now)
-local place, due_ms, due_score, total = unpack(redis.call("HMGET", counters, "place", "due_ms", "due_score", "enqueue"))
+local place, due_ms, due_score, total, unfinished =
+  unpack(redis.call("HMGET", counters, "place", "due_ms", "due_score", "enqueue", "bytes_unfinished"))
 place, due_ms, due_score = tonumber(place) or 0, tonumber(due_ms), tonumber(due_score)
-local room = math.huge
+local room, weight = math.huge, 0
+local stood = tonumber(unfinished) or 0
+largest = tonumber(largest) or math.huge
 if longest then room = tonumber(longest) - redis.call("ZCARD", ready) - redis.call("ZCARD", scheduled) end
 local before = redis.call("ZCARD", ready)
 redis.call("XLEN", events)
@@ -113,6 +118,8 @@ for i = 1, count do
   if payload == "" then payload = "{}" end
   if kept ~= "" then flags = "r" .. string.format("%.0f", kept) .. flags end
 
+  local made = table.concat({ kind, limit, flags, string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|")
+    .. "\n" .. header .. "\n" .. payload
   local record = standing[i] or seen[id]
   local tomb = not record and tombs[i]
   -- One that holds a unique key is known until its expiry takes it.
@@ -146,12 +153,12 @@ for i = 1, count do
   elseif held then
     reply[#reply + 1] = held.changed and "changed" or "held"
     reply[#reply + 1] = held.id
-  elseif #fresh >= room then
+  elseif #fresh >= room or stood + weight > 0 and stood + weight + #made > largest then
     reply[#reply + 1] = "full"
     reply[#reply + 1] = ""
   else
-    record = table.concat({ kind, limit, flags,
-      string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|") .. "\n" .. header .. "\n" .. payload
+    record = made
+    weight = weight + #record
     seen[id] = record
     if lock then
       local mode = lock.mode or lock.till ~= "" and "t" or "e"
@@ -186,7 +193,10 @@ for i = 1, count do
     end
   end
 end
-if unique and #unique.changes > 0 then supersede(keys, unique.changes, place, now) end
+if unique and #unique.changes > 0 then
+  supersede(keys, unique.changes, place, now)
+  stood = tonumber(redis.call("HGET", counters, "bytes_unfinished") or nil) or 0
+end
 if #fresh == 0 then
   reply[1] = 0
   return reply
@@ -219,6 +229,7 @@ if unique and #unique.entries > 0 then redis.call("HSET", known, unpack(unique.e
 if #timed > 0 then redis.call("ZADD", expiries, unpack(timed)) end
 total = (tonumber(total) or 0) + #fresh
 redis.call("HSET", counters, "place", string.format("%.0f", place), "enqueue", string.format("%.0f", total),
+  "bytes_unfinished", string.format("%.0f", stood + weight),
   "due_ms", due_ms and string.format("%.0f", due_ms) or "", "due_score", due_score and string.format("%.0f", due_score) or "")
 if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
 announce(keys, "enqueue", "", now, { ids = fresh, runnable = #runnable > 0, due = soonest })

@@ -55,19 +55,20 @@ if swept_at and swept_at > now then
 end
 
 math.randomseed(tonumber(seed) or now % 2147483647)
-local moves, lost, slotted, overdue = {}, {}, {}, {}
+local moves, lost, slotted, overdue, weight = {}, {}, {}, {}, 0
 if upto then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(upto), "WITHSCORES", "LIMIT", 0, limit) end
 for i = 1, #overdue, 2 do
   local id, until_ms = overdue[i], tonumber(overdue[i + 1])
   local lease = lease_of(redis.call("HGET", leases, id))
   if redis.call("HEXISTS", jobs, id) == 0 then
     lost[#lost + 1] = id
+    weight = weight + (lease and lease.bytes or 0)
     slotted[#slotted + 1] = { id = id, flags = lease and lease.flags or "" }
   else
     if not lease then
       local attempt = course_of(redis.call("HGET", attempts, id)).attempt
       lease = { token = "0", worker = "", started = "", ends = math.huge, score = int(now * 1000), attempt = attempt,
-        flags = "", bytes = 0, asked = false }
+        flags = "", bytes = redis.call("HSTRLEN", jobs, id), asked = false }
     end
     local failure = { verb = "reclaim", kind = "LeaseExpired", trace = "", retry_in = "" }
     failure.message = "the lease of " .. lease.worker .. " ran out"
@@ -87,6 +88,7 @@ if #moved > 0 then redis.call("ZADD", running, "XX", unpack(moved)) end
 if #lost > 0 then
   redis.call("ZREM", running, unpack(lost))
   redis.call("HDEL", leases, unpack(lost))
+  tally(counters, { bytes_unfinished = -weight })
   if free_slots(keys, slotted, now) then ring(keys, now, true) end
 end
 finish(keys, "reclaim", worker, moves, now)

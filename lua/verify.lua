@@ -4,7 +4,8 @@
 -- in this same call, so that a finding is exact while jobs move. With `repair` what is found is put right at once:
 -- a job in no set becomes ready, of several sets the one that its records speak for stays, a running job without
 -- a lease is run out, a dead one joins its group, a ready one its lane, what belongs to no job goes. A
--- unique key is told as it stands in `known`.
+-- unique key is told as it stands in `known`. The structure "bytes" is the count that `max_bytes` goes by, compared while
+-- no job moves.
 --
 -- Returns the next cursor ("0" at the end), how many were looked at, then for each finding: the id, what is wrong
 -- with it, and "repaired" or "".
@@ -13,6 +14,7 @@
 -- @include lib/faults
 -- @include lib/mend
 -- @include lib/lane_fault
+-- @include lib/weigh
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, lanes, heads, turns, parked, lines, waits, slots, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
 
@@ -29,8 +31,15 @@ local hashes = { jobs = true, leases = true, attempts = true, results = true, kn
 local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
   cancelled = true, dead = true, dead_index = true, dead_groups = true }
 local filed = { lanes = true, heads = true, turns = true, parked = true, lines = true, slots = true }
-if not hashes[structure] and not sorted[structure] and not filed[structure] then return redis.error_reply("INVALID structure") end
+if not hashes[structure] and not sorted[structure] and not filed[structure] and structure ~= "bytes" then
+  return redis.error_reply("INVALID structure")
+end
 now = begin(keys, now)
+if structure == "bytes" then
+  local following, looked, fault = weigh(keys, cursor, limit, repair == "1")
+  if not fault then return { following, looked } end
+  return { following, looked, "bytes_unfinished", fault, repair == "1" and "repaired" or "" }
+end
 
 local page = redis.call(hashes[structure] and "HSCAN" or "ZSCAN", keys[structure], cursor, "COUNT", limit)
 local reply, members = { page[1], #page[2] / 2 }, page[2]

@@ -74,12 +74,12 @@ class KeyTaken(Duplicate):
 
 
 class QueueFull(SchedulerError):
-    """The queue holds as many waiting jobs as its max_length lets it. Try again in `retry_after` seconds."""
+    """The queue holds as many waiting jobs as its max_length, or as many bytes as its max_bytes lets it. Try again in `retry_after` seconds."""
 
     def __init__(self, queue: str, retry_after: int) -> None:
         self.queue, self.retry_after = queue, retry_after
         super().__init__(
-            f"the queue {queue} is full: as many jobs wait as its max_length lets; try again in {retry_after} s"
+            f"the queue {queue} is full: as many jobs wait as its max_length or max_bytes lets; try again in {retry_after} s"
         )
 
 

@@ -311,12 +311,13 @@ class QueueFields(Request):
     `rate`: how many jobs start in how long; `concurrency`: how many run at once. `group_rate` and `group_concurrency`: the
     same for each group that has no such policy of its own.
     `priority_mode`: how priorities weigh, of jobs that become ready from now on. `max_length`: with so many jobs ready and
-    scheduled, no more are taken in.
+    scheduled, no more are taken in. `max_bytes`: nor where the unfinished jobs, payloads and all, would have more than that.
     """
 
     paused: bool | UnsetType | None = UNSET
     priority_mode: Literal["strict"] | AgingFields | UnsetType | None = UNSET
     max_length: Whole | UnsetType | None = UNSET
+    max_bytes: Whole | UnsetType | None = UNSET
     rate: BurstRate | UnsetType | None = UNSET
     concurrency: AtOnce | UnsetType | None = UNSET
     group_rate: BurstRate | UnsetType | None = UNSET
@@ -732,7 +733,7 @@ class QueueShown(Struct, kw_only=True):
     group_rate: RateShown | None
     group_concurrency: Counted | None
     max_length: Counted | None
-    max_bytes: None
+    max_bytes: Counted | None
     partitions: Counted
     workers: Counted
 

@@ -116,8 +116,8 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key(
         "config",
         "hash",
-        "created, level, version, lanes, slots, breakers, paused, step, max_length, rate, concurrency, group_rate, group_concurrency, "
-        "keep_<state>_<age|count|bytes>",
+        "created, level, version, lanes, slots, breakers, paused, step, max_length, max_bytes, rate, concurrency, "
+        "group_rate, group_concurrency, keep_<state>_<age|count|bytes>",
     ),
     Key(
         "counters",

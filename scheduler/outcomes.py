@@ -185,8 +185,7 @@ def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
         },
         **{field: _rate(census.config.get(field, "")) for field in ("rate", "group_rate")},
         **{field: _whole(census.config.get(field)) for field in ("concurrency", "group_concurrency")},
-        "max_length": int(census.config["max_length"]) if "max_length" in census.config else None,
-        "max_bytes": None,
+        **{field: _whole(census.config.get(field)) for field in ("max_length", "max_bytes")},
         "partitions": 1,
         "workers": workers,
     }

@@ -26,7 +26,7 @@ from .scripts import all_scripts
 FORMS: dict[str, tuple[str, ...]] = {
     "HDEL": ("k", "f"), "HEXISTS": ("k", "f"), "HGET": ("k", "f"), "HGETALL": ("k",), "HLEN": ("k",),
     "HMGET": ("k", "f"), "HSCAN": ("k", "0"), "HSET": ("k", "f", "v"), "HSETNX": ("k", "f", "v"), "HSTRLEN": ("k", "f"),
-    "LLEN": ("k",), "LTRIM": ("k", "0", "0"), "RPUSH": ("k", "v"), "TIME": (), "UNLINK": ("k",), "XADD": ("k", "*", "f", "v"), "XLEN": ("k",),
+    "LLEN": ("k",), "LTRIM": ("k", "0", "0"), "RPUSH": ("k", "v"), "TIME": (), "UNLINK": ("k",), "XADD": ("k", "*", "f", "v"), "XLEN": ("k",), "XREVRANGE": ("k", "+", "-"),
     "ZADD": ("k", "0", "m"), "ZCARD": ("k",), "ZCOUNT": ("k", "0", "0"), "ZLEXCOUNT": ("k", "-", "+"), "ZMSCORE": ("k", "m"),
     "ZRANGE": ("k", "0", "0"), "ZRANGEBYLEX": ("k", "-", "+"), "ZRANGEBYSCORE": ("k", "0", "0"), "ZRANK": ("k", "m"), "ZREM": ("k", "m"),
     "ZREMRANGEBYLEX": ("k", "-", "+"), "ZREMRANGEBYRANK": ("k", "0", "0"), "ZREVRANGEBYLEX": ("k", "+", "-"), "ZREVRANGEBYSCORE": ("k", "0", "0"),

@@ -109,6 +109,14 @@ async def in_state(store: Store, state: str, key: str = "a", **fields: Any) -> i
     return job.token
 
 
+async def damaged(store: Store, key: str, record: str | None = "nonsense") -> None:
+    """Somebody else wrote over a job's record (None: took it away). The count of bytes is what stands there now."""
+    jobs = keys().at("jobs")
+    client = store.clients.commands
+    await (client.hdel(jobs, key) if record is None else client.hset(jobs, key, record))
+    _ = [fault async for fault in store.verify(QUEUE, repair=True, structures=["bytes"])]
+
+
 async def in_every_state(store: Store, states: Sequence[str] = STATES) -> dict[str, int]:
     """One job in each state, its key the state's name; answers their tokens."""
     # What is ready comes last: a claim would take it.

@@ -1,7 +1,7 @@
 -- @include lib/tally
 -- @include lib/free_key
 -- @include lib/ungroup
--- Removes ended jobs of one state with all that is kept of them. One that ended less than 60 s ago
+-- Removes jobs of one state, not of running ones, with all that is kept of them. One that ended less than 60 s ago
 -- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised; one that holds a
 -- unique key for a time, as long as it does.
 -- The caller has read every key here, so that nothing can fail.
@@ -9,12 +9,13 @@ local function drop(keys, state, ids, now, forget)
   if #ids == 0 then return end
   local ended = redis.call("ZMSCORE", keys[state], unpack(ids))
   local tombs, times, fields, bytes = {}, {}, {}, 0
+  local waits = state ~= "succeeded" and state ~= "cancelled" and state ~= "dead"
   local keyed = redis.call("HLEN", keys.known) > 0
   for i, id in ipairs(ids) do
     local score = tonumber(ended[i]) or 0
     local at = math.abs(score)
     -- What the queue's retention does not decide is not in its count of bytes.
-    if score >= 0 then bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id) end
+    if score >= 0 or waits then bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id) end
     local head = keyed and string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*")
     local till = keyed and math.max(at + 60000, free_key(keys.known, id, head, now, forget)) or at + 60000
     if not forget and till > now then
@@ -41,5 +42,5 @@ local function drop(keys, state, ids, now, forget)
     redis.call("HSET", keys.known, unpack(tombs))
     redis.call("ZADD", keys.expiries, unpack(times))
   end
-  tally(keys.counters, { ["bytes_" .. state] = -bytes })
+  tally(keys.counters, { [waits and "bytes_unfinished" or "bytes_" .. state] = -bytes })
 end

@@ -28,6 +28,7 @@ local function lapse(keys, list, now)
       added["bytes_" .. state] = (added["bytes_" .. state] or 0) + job.bytes
     end
     added[state] = (added[state] or 0) + 1
+    added.bytes_unfinished = (added.bytes_unfinished or 0) - job.bytes
     table.insert(ids[state], job.id)
   end
   tally(keys.counters, added)

@@ -8,7 +8,7 @@
 -- Each has id, flags (of its record) and bytes. The caller has read every key, so that nothing here can fail.
 local function retire(keys, state, list, now)
   if #list == 0 then return end
-  local gone, bytes = {}, 0
+  local gone, bytes, gross = {}, 0, 0
   for _, job in ipairs(list) do
     local score, expiry = ended_score(job.flags, now)
     redis.call("ZADD", keys[state], string.format("%.0f", score), job.id)
@@ -18,10 +18,11 @@ local function retire(keys, state, list, now)
       redis.call("ZREM", keys.expiries, job.id)
     end
     if expiry and expiry <= now then gone[#gone + 1] = job.id end
+    gross = gross + job.bytes
     if not expiry then bytes = bytes + job.bytes end
   end
   if state == "dead" then join_group(keys, list, now) end
-  tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes })
+  tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes, bytes_unfinished = -gross })
   drop(keys, state, gone, now)
   local field = "keep_" .. state .. "_"
   local keep = redis.call("HMGET", keys.config, field .. "age", field .. "count", field .. "bytes")

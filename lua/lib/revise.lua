@@ -2,11 +2,13 @@
 -- @include lib/announce
 -- @include lib/leave_line
 -- @include lib/to_ready
+-- @include lib/tally
 -- The write phase of update. The caller has read every key, so that nothing here can fail.
 local function revise(keys, changes, place, now)
-  local ids, runnable, soonest = {}, false, nil
+  local ids, runnable, soonest, grown = {}, false, nil, 0
   for i, change in ipairs(changes) do
     ids[i] = change.id
+    grown = grown - redis.call("HSTRLEN", keys.jobs, change.id)
     if keys.laned and change.from == "ready" then leave_line(keys, change.id, change.record) end
     if change.payload ~= "" then
       local record, edits = edited(change.record, change.payload, change.crc, change.edits, now)
@@ -15,6 +17,7 @@ local function revise(keys, changes, place, now)
     else
       redis.call("HSET", keys.jobs, change.id, change.record)
     end
+    grown = grown + redis.call("HSTRLEN", keys.jobs, change.id)
     if change.from ~= change.to then redis.call("ZREM", keys[change.from], change.id) end
     local score = string.format("%.0f", change.score)
     if change.to == "ready" then
@@ -27,5 +30,6 @@ local function revise(keys, changes, place, now)
   end
   if #ids == 0 then return end
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
+  tally(keys.counters, { bytes_unfinished = grown })
   announce(keys, "update", "", now, { ids = ids, runnable = runnable, due = soonest })
 end

@@ -10,7 +10,7 @@
 -- `deadline` where it has one still. The caller has read every key, so that nothing here can fail.
 local function revive(keys, jobs, step, now, micros)
   local place = tonumber(redis.call("HGET", keys.counters, "place")) or 0
-  local ids, list, bytes = {}, {}, 0
+  local ids, list, bytes, gross = {}, {}, 0, 0
   for i, job in ipairs(jobs) do ids[i] = job.id end
   ungroup(keys, ids)
   for i, job in ipairs(jobs) do
@@ -28,11 +28,12 @@ local function revive(keys, jobs, step, now, micros)
     local course = course_of(redis.call("HGET", keys.attempts, job.id))
     course.attempt, course.crashes, course.unhandled, course.since, course.reason, course.alike = 0, 0, 0, 0, "", ""
     redis.call("HSET", keys.attempts, job.id, course_text(course))
+    gross = gross + redis.call("HSTRLEN", keys.jobs, job.id)
     place = math.max(place + 1, micros)
     list[i] = { id = job.id, score = string.format("%.0f", place - job.rank * step), record = job.head }
   end
   to_ready(keys, list)
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
-  tally(keys.counters, { replay = #jobs, bytes_dead = -bytes })
+  tally(keys.counters, { replay = #jobs, bytes_dead = -bytes, bytes_unfinished = gross })
   announce(keys, "replay", "", now, { ids = ids, runnable = true })
 end

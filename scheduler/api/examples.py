@@ -59,7 +59,7 @@ _QUEUE = {
     "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204, "paused": False, "retention": {"dead": {"age": 2_592_000}},
     "priority_mode": None,
     "in_force": {"retention": _KEPT, "priority_mode": {"aging": 60}},
-    "rate": {"limit": 100, "per": 60, "burst": 20}, "concurrency": 50, "group_rate": None, "group_concurrency": 5, "max_length": None, "max_bytes": None, "partitions": 1,
+    "rate": {"limit": 100, "per": 60, "burst": 20}, "concurrency": 50, "group_rate": None, "group_concurrency": 5, "max_length": None, "max_bytes": 100_000_000, "partitions": 1,
     "workers": 4,
 }  # fmt: skip
 _BREAKER = {"failure_rate": 0.5, "window": 60, "minimum": 10, "open_for": 30, "probes": 1}

@@ -35,6 +35,7 @@ AGING_MS = 100, 365 * 86_400_000
 """The shortest and the longest wait that a level of priority may be worth."""
 
 LIMITS = ("rate", "group_rate", "concurrency", "group_concurrency")
+ROOM = ("max_length", "max_bytes")
 
 
 @table.add("GET", "/v1/queues", {200: QueuesShown}, query=PAGE)
@@ -66,7 +67,7 @@ async def get_queue(request: web.Request, _: None) -> web.Response:
 async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     """Create a queue, or replace its configuration: what is left out is as by default."""
     queue = queue_name(request, new=True)
-    lifted = dict.fromkeys(("paused", "step", "max_length", *LIMITS), "") | {
+    lifted = dict.fromkeys(("paused", "step", *ROOM, *LIMITS), "") | {
         field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)
     }
     changes = lifted | _changes(fields)
@@ -190,10 +191,9 @@ def _changes(fields: QueueFields) -> dict[str, str]:
         changes["paused"] = "1" if fields.paused else ""
     if not isinstance(fields.priority_mode, UnsetType):
         changes["step"] = _step(fields.priority_mode, faults)
-    if not isinstance(fields.max_length, UnsetType):
-        changes["max_length"] = (
-            "" if fields.max_length is None else _count(fields.max_length, "/max_length", faults)
-        )
+    for name in ROOM:
+        if (value := getattr(fields, name)) is not UNSET:
+            changes[name] = "" if value is None else _count(value, f"/{name}", faults)
     for name in ("rate", "group_rate"):
         if (value := getattr(fields, name)) is not UNSET:
             rate = rate_of(value, f"/{name}", faults)

@@ -162,7 +162,6 @@ async def test_a_name_that_can_be_none_is_refused(api, name):
 
 
 LATER = (
-    "max_bytes",
     "priority_mode",
     "partitions",
 )

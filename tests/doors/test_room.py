@@ -58,3 +58,20 @@ async def test_what_is_no_length_is_refused_by_name(api, value):
     answer = await api.put(QUEUE, {"max_length": value})
 
     assert (422, ["/max_length"]) == (answer.status, answer.paths), answer.raw
+
+
+async def test_a_queue_takes_no_more_bytes_than_its_max_bytes(api):
+    await api.put("/v1/queues/mail", {"max_bytes": 3000})
+    large = {"type": "send", "queue": "mail", "payload": "x" * 2000}
+
+    assert 201 == (await api.post("/v1/jobs", large)).status
+    refused = await api.post("/v1/jobs", large)
+    assert (429, "queue_full") == (refused.status, refused.code)
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert 201 == (await api.post("/v1/jobs", {"type": "send", "queue": "mail"})).status
+    statuses = [item["status"] for item in (await api.post("/v1/jobs/bulk", [large, large])).doc["items"]]
+    assert [429, 429] == statuses
+    assert 3000 == (await api.get("/v1/queues/mail")).doc["max_bytes"]
+
+    await api.call("PATCH", "/v1/queues/mail", {"max_bytes": None})
+    assert 201 == (await api.post("/v1/jobs", large)).status

@@ -18,6 +18,7 @@ from tests.helpers import (
     Clock,
     acked,
     claimed,
+    damaged,
     enqueued,
     in_every_state,
     keys,
@@ -73,7 +74,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     await enqueued(store, "due", delay_ms=0, run_at_ms=clock.now + 1)
     await enqueued(store, "late", expires_in_ms=1)
     await enqueued(store, "corrupt", "ready")
-    await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
+    await damaged(store, "corrupt")
     clock.advance(0.001)
     await store.clients.commands.hset(
         keys().at("counters"), mapping={"grace_until": "0", "swept_at": str(clock.now)}

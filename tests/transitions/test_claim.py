@@ -10,6 +10,7 @@ from tests.helpers import (
     STATES,
     acked,
     claimed,
+    damaged,
     enqueued,
     events,
     in_every_state,
@@ -203,10 +204,7 @@ BAD = [
 @pytest.mark.parametrize("record", [*BAD, None])
 async def test_a_bad_record_is_buried_as_corrupt_and_the_others_run(store, redis, clock, record):
     await enqueued(store, "a", "bad", "b")
-    if record is None:
-        await redis.hdel(keys().at("jobs"), "bad")
-    else:
-        await redis.hset(keys().at("jobs"), "bad", record)
+    await damaged(store, "bad", record)
 
     assert ["a", "b"] == [job.key for job in await take(store, 10)]
 
@@ -225,7 +223,7 @@ async def test_a_bad_record_is_buried_as_corrupt_and_the_others_run(store, redis
 
 async def test_a_bad_record_that_becomes_due_is_buried_too(store, redis, clock):
     await enqueued(store, "bad", delay_ms=1)
-    await redis.hset(keys().at("jobs"), "bad", "nonsense")
+    await damaged(store, "bad")
     clock.advance(1)
 
     assert [] == await take(store)

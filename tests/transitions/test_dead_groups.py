@@ -7,6 +7,7 @@ from tests.helpers import (
     QUEUE,
     WORKER,
     claimed,
+    damaged,
     enqueued,
     faults,
     keys,
@@ -123,7 +124,7 @@ async def test_whatever_leads_to_dead_leads_into_a_group(store, clock):
     clock.advance(31)
     await swept(store, clock)
     await enqueued(store, "corrupt")
-    await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
+    await damaged(store, "corrupt")
     assert [] == await take(store)
 
     names = ("buried", "used_up", "unhandled", "crashed", "corrupt")
@@ -137,7 +138,7 @@ async def test_whatever_leads_to_dead_leads_into_a_group(store, clock):
 
 async def test_damaged_records_are_a_group_that_says_so(store):
     await nacked(store, await claimed(store, "corrupt", retry={"max_attempts": 5}))
-    await store.clients.commands.hset(keys().at("jobs"), "corrupt", "nonsense")
+    await damaged(store, "corrupt")
     assert [] == await take(store)
 
     [group] = (await store.groups(QUEUE))[0]

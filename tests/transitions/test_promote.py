@@ -5,6 +5,7 @@ from tests.helpers import (
     QUEUE,
     STATES,
     claimed,
+    damaged,
     enqueued,
     events,
     in_every_state,
@@ -136,7 +137,7 @@ async def test_of_many_at_once_each_job_is_promoted_once(store, another_store, c
 
 async def test_a_damaged_record_is_promoted_and_buried_by_the_claim(store, clock, redis):
     await enqueued(store, "a", delay_ms=1000)
-    await redis.hset(keys().at("jobs"), "a", "damaged")
+    await damaged(store, "a", "damaged")
     clock.advance(1)
 
     assert (1, False) == await store.promote(QUEUE)

@@ -1,11 +1,11 @@
-"""A queue that holds no more waiting jobs than its `max_length`."""
+"""A queue that holds no more waiting jobs than its `max_length`, nor more bytes of them than its `max_bytes`."""
 
 import pytest
 
 from scheduler.errors import Invalid, QueueFull, StoreRefused
 from scheduler.outcomes import Ack
 from scheduler.producing import LONGEST_PAUSE
-from tests.helpers import QUEUE, WORKER, claimed, enqueued, nacked, new, race, take
+from tests.helpers import QUEUE, WORKER, buried, claimed, enqueued, keys, nacked, new, race, take
 
 
 async def outcomes(store, *names, **fields):
@@ -95,3 +95,54 @@ async def test_many_are_each_told(store):
 async def test_a_limit_that_is_no_number_is_refused(store, value):
     with pytest.raises((StoreRefused, Invalid)):
         await store.configure(QUEUE, {"max_length": value})
+
+
+async def weighed(store):
+    return int((await store.census(QUEUE)).counters.get("bytes_unfinished", 0))
+
+
+async def test_where_the_unfinished_jobs_have_max_bytes_no_more_are_taken_in(store):
+    assert ["ready"] == await outcomes(store, "a", payload=b'"%s"' % (b"x" * 1000))
+    await store.configure(QUEUE, {"max_bytes": str(2 * await weighed(store) + 100)})
+
+    assert ["ready", "full"] == await outcomes(store, "b", "c", payload=b'"%s"' % (b"x" * 1000))
+    assert ["full"] == await outcomes(store, "d", payload=b'"%s"' % (b"x" * 1000), delay_ms=60_000)
+    assert ["ready"] == await outcomes(store, "small")
+    [job] = await take(store)
+    assert ["full"] == await outcomes(store, "c", payload=b'"%s"' % (b"x" * 1000))
+    await store.ack(QUEUE, [Ack(job.key, job.token, b"1")], worker=WORKER)
+    assert ["ready"] == await outcomes(store, "c", payload=b'"%s"' % (b"x" * 1000))
+
+
+async def test_a_job_that_is_larger_than_max_bytes_is_taken_in_where_nothing_else_waits(store):
+    await store.configure(QUEUE, {"max_bytes": "100"})
+
+    assert ["ready", "full"] == await outcomes(store, "a", "b", payload=b'"%s"' % (b"x" * 1000))
+
+
+async def test_the_count_of_bytes_is_nothing_again_when_all_is_done(store):
+    await enqueued(store, "gone", "changed", "cancelled", "dies", "later", payload=b'"some text"')
+    await store.purge(QUEUE, ["gone"])
+    await store.update(QUEUE, "changed", payload=b'"a good deal more text than before"')
+    assert ["cancelled"] == await store.cancel(QUEUE, ["cancelled"])
+    for job in await take(store, 10):
+        if job.key == "dies":
+            await buried(store, job)
+        else:
+            await store.ack(QUEUE, [Ack(job.key, job.token, b"1")], worker=WORKER)
+    assert 0 == await weighed(store)
+
+    assert ["ready"] == await store.replay(QUEUE, [("dies", None)])
+    assert await weighed(store) > 0
+
+
+@pytest.mark.unverified
+async def test_a_count_of_bytes_that_is_wrong_is_found_and_put_right(store, redis):
+    await enqueued(store, "a")
+    right = await weighed(store)
+    await redis.hset(keys().at("counters"), "bytes_unfinished", 7)
+
+    [fault] = [one async for one in store.verify(QUEUE, repair=True)]
+    assert ("bytes_unfinished", True) == (fault.id, fault.repaired)
+    assert right == await weighed(store)
+    assert [] == [one async for one in store.verify(QUEUE)]

@@ -7,6 +7,7 @@ from scheduler.job import State
 from tests.helpers import (
     QUEUE,
     claimed,
+    damaged,
     enqueued,
     events,
     in_every_state,
@@ -167,7 +168,7 @@ async def test_one_id_twice_is_changed_once(store):
 
 async def test_a_damaged_record_is_not_touched(store, redis):
     await enqueued(store, "a")
-    await redis.hset(keys().at("jobs"), "a", "damaged")
+    await damaged(store, "a", "damaged")
     before = await snapshot(redis)
 
     await raw(store, "update", 1, "a", 5, *[""] * 6)
