@@ -96,9 +96,9 @@ class Model:
             tomb = self.tombs[key]
             if tomb.at + 60_000 > self.now or tomb.unique:
                 return "exists" if tomb.request == request else "conflict"
-            del self.tombs[key]
         if unique and self._holds(*self.holders.get(unique, ("", "")), unique):
-            return "held"
+            return "held"  # nothing has changed: an ended id is known on until its expiry, or until it is taken anew
+        self.tombs.pop(key, None)
         self.created = True
         job = ModelJob(key, request, policy, priority, retention, timeout)
         job.unique = unique
