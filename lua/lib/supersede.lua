@@ -1,4 +1,3 @@
--- @include lib/conflict
 -- Changes standing jobs as new requests of their unique keys have it. The caller has read every key, which lib/conflict
 -- did that found them.
 local function supersede(keys, changes, place, now)
