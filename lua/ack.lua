@@ -11,7 +11,7 @@
 -- @include lib/settled
 -- @include lib/trim
 -- @include lib/free_slots
-local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, types, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, result
 
 local level, in_lanes, counting, breakers, age, most, bytes = unpack(redis.call("HMGET", config, "level", "lanes", "slots", "breakers", "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
@@ -20,7 +20,8 @@ if refused then return refused end
 now = clock(now)
 local keys = { jobs = jobs, leases = leases, succeeded = succeeded, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, counters = counters, events = events, waits = waits,
-  types = types, slots = slots, meters = meters }
+  types = types, slots = slots, meters = meters, bell = bell,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening }
 local ids = {}
 for i = 1, tonumber(count) do ids[i] = item(3, 3, i) end
 local held = redis.call("HMGET", leases, unpack(ids))
@@ -28,6 +29,12 @@ redis.call("ZCARD", running)
 redis.call("HLEN", results)
 redis.call("HLEN", counters)
 redis.call("XLEN", events)
+local followed = redis.call("ZCARD", dependents) > 0
+if followed then
+  redis.call("ZCARD", signals)
+  redis.call("HLEN", notes)
+  redis.call("LLEN", bell)
+end
 
 if laned(keys, in_lanes, counting, breakers) then keys.rung = redis.call("LLEN", bell) end
 local reply, mine, tokens, scores, records, own = {}, {}, {}, {}, {}, {}
@@ -67,8 +74,8 @@ end
 if #mine == 0 then return reply end
 local beyond = excess(keys, "succeeded", { age, most, bytes }, now, #mine - #own / 2, weight)
 if beyond or #own > 0 or #timed > 0 then
-  for _, key in ipairs({ expiries, logs }) do redis.call("ZCARD", key) end
-  for _, key in ipairs({ jobs, attempts, known, notes }) do redis.call("HLEN", key) end
+  for _, key in ipairs({ expiries, logs, awaits, opening }) do redis.call("ZCARD", key) end
+  for _, key in ipairs({ jobs, attempts, known, notes, parents }) do redis.call("HLEN", key) end
 end
 
 redis.call("ZREM", running, unpack(mine))
@@ -78,6 +85,11 @@ redis.call("HSET", results, unpack(records))
 if #own > 0 then redis.call("ZADD", expiries, unpack(own)) end
 if #timed > 0 then redis.call("ZREM", expiries, unpack(timed)) end
 tally(counters, { ack = #mine, bytes_succeeded = weight, bytes_unfinished = -gross })
+if followed then
+  local given = {}
+  for i = 1, #mine do given[i] = string.match(records[2 * i], "\n(.*)$") end
+  signal(keys, mine, "succeeded", now, given)
+end
 drop(keys, "succeeded", gone, now)
 if beyond then trim(keys, "succeeded", beyond, now, math.max(100, #mine)) end
 if free_slots(keys, ended, now) and keys.rung == 0 then redis.call("RPUSH", bell, string.format("%.0f", now)) end

@@ -10,7 +10,7 @@
 -- @include lib/failed
 -- @include lib/settled
 -- @include lib/finish
-local jobs, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, types, waits, slots, config, counters, bell, events = unpack(KEYS)
+local jobs, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, waits, slots, config, counters, bell, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, kind, message, trace, reason
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 3, 6)
@@ -18,7 +18,8 @@ if refused then return refused end
 local keys = { jobs = jobs, running = running, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters, bell = bell,
-  events = events, waits = waits, slots = slots }
+  events = events, waits = waits, slots = slots,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening }
 now = begin(keys, now)
 local reasons = { [""] = "permanent" }
 for _, reason in ipairs({ "permanent", "no_handler", "bad_payload", "corrupt" }) do reasons[reason] = reason end

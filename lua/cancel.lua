@@ -12,7 +12,7 @@
 -- @include lib/lease_text
 -- @include lib/turn_page
 -- @include lib/leave_line
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, count = unpack(ARGV) -- then `count` times: id
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 3, 1)
@@ -21,7 +21,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts,
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, operations = operations,
   config = config, counters = counters, bell = bell, events = events, lanes = lanes, heads = heads, turns = turns,
-  parked = parked, lines = lines }
+  parked = parked, lines = lines,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening }
 local page, outrun
 now, page, outrun = begin_page(keys, now, operation)
 if outrun then return outrun end

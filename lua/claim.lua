@@ -9,15 +9,16 @@
 -- timekeeper.
 --
 -- Returns how long to wait in ms before the next call (0 when jobs were given, or when a text's turn was answered
--- before), 1 when the queue's sweep is due, the time in ms, then for each job: id, token, attempt, when its lease
--- ends (ms), when its timeout ends (ms), its record, the record of its former runs and its checkpoint ("" for none).
+-- before), 1 when the queue's sweep is due and 2 when there is word for jobs that wait for others (lua/relay.lua; 3: both), the
+-- time in ms, then for each job: id, token, attempt, when its lease ends (ms), when its timeout ends (ms), its record,
+-- the record of its former runs and its checkpoint ("" for none).
 -- @flags allow-oom
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/raise
 -- @include lib/draw
 -- @include lib/lapse
-local jobs, ready, scheduled, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, notes, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, notes, dependents, signals, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
 local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms, only = unpack(ARGV)
 
 local level, created, paused, step, in_lanes, counting = unpack(redis.call("HMGET", config, "level", "created", "paused", "step", "lanes", "slots"))
@@ -45,7 +46,8 @@ local first, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros)
 local name = (turn == "" or tonumber(turn)) and worker or worker .. "/" .. turn
 local receipt = redis.call("HGET", receipts, name)
 if #only > 6500 or string.find(only, "[^%w._ -]") then return redis.error_reply("INVALID only") end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, counters = counters, bell = bell }
+local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, notes = notes, dependents = dependents,
+  signals = signals, counters = counters, bell = bell }
 if in_lanes or only ~= "" then
   keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
   keys.waits, keys.slots, keys.meters, keys.groups, keys.types = waits, slots, meters, groups, types
@@ -56,6 +58,7 @@ keys.rung = redis.call("LLEN", bell)
 redis.call("ZCARD", running)
 redis.call("HLEN", leases)
 redis.call("XLEN", events)
+local followed, told_of = redis.call("ZCARD", dependents) > 0, redis.call("ZCARD", signals) > 0
 local seasoned = redis.call("HLEN", attempts) > 0
 
 -- Only a job that ran before can have left a checkpoint.
@@ -171,6 +174,7 @@ for i, record in ipairs(records) do
   end
 end
 local sums, damaged = {}, "0000000000000000" -- what has no type is one group
+if followed then redis.call("HLEN", notes) end
 if #corrupt > 0 then
   for _, key in ipairs({ dead, dead_index, dead_groups }) do redis.call("ZCARD", key) end
   sums = redis.call("HMGET", counters, "dead", "bytes_dead", "bytes_unfinished")
@@ -209,6 +213,10 @@ if math.abs(now - swept_at) >= period_ms and math.abs(now - asked_at) >= period_
   told[#told + 1], told[#told + 2] = "sweep_told", int(now)
   reply[2] = 1
 end
+if told_of and math.abs(now - (tonumber(marks[8]) or 0)) >= 500 then
+  told[#told + 1], told[#told + 2] = "relay_told", int(now)
+  reply[2] = reply[2] + 2
+end
 if #told > 0 then redis.call("HSET", counters, unpack(told)) end
 for _, id in ipairs(corrupt) do
   redis.call("ZADD", dead, int(now), id)
@@ -223,10 +231,12 @@ end
 if #corrupt > 0 then
   redis.call("HSET", counters, "dead", int((tonumber(sums[1]) or 0) + #corrupt), "bytes_dead", int(sums[2]),
     "bytes_unfinished", int(math.max(0, sums[3])))
+  signal(keys, corrupt, "dead", now)
 end
 if #late > 0 then
   lapse({ jobs = jobs, cancelled = cancelled, dead = dead, dead_index = dead_index, dead_groups = dead_groups,
-    attempts = attempts, expiries = expiries, counters = counters, events = events }, late, now)
+    attempts = attempts, notes = notes, dependents = dependents, signals = signals, expiries = expiries,
+    counters = counters, bell = bell, events = events }, late, now)
 end
 if turn ~= "" and (#given > 0 or tonumber(turn)) then
   local kept = renew and int(now + spell) or kept_until

@@ -12,7 +12,7 @@
 -- @include lib/settled
 -- @include lib/finish
 -- @include lib/slow
-local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, seed, count = unpack(ARGV) -- then `count` times: id, token, kind, message, trace, retry_in_ms, scope
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 4, 7)
@@ -21,7 +21,8 @@ local keys = { jobs = jobs, ready = ready, retrying = retrying, running = runnin
   dead_index = dead_index, dead_groups = dead_groups, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters,
   bell = bell, events = events,
-  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots, meters = meters }
+  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots, meters = meters,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening }
 now = begin(keys, now)
 math.randomseed(tonumber(seed) or now % 2147483647)
 

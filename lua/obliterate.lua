@@ -6,7 +6,7 @@
 --
 -- Returns "gone", "running" when a job runs, or "missing" when there is no such queue.
 -- @flags allow-oom
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, types, operations, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, dependents, awaits, parents, signals, opening, flows, types, operations, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
 local force = unpack(ARGV)
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
@@ -14,6 +14,7 @@ if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) e
 if not created then return { "missing" } end
 if force ~= "1" and redis.call("ZCARD", running) > 0 then return { "running" } end
 redis.call("UNLINK", jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups,
-  leases, attempts, results, known, expiries, receipts, notes, logs, types, operations, lanes, heads, turns, parked, lines,
+  leases, attempts, results, known, expiries, receipts, notes, logs, dependents, awaits, parents, signals, opening, flows, types,
+  operations, lanes, heads, turns, parked, lines,
   waits, slots, meters, groups, config, counters, bell, events)
 return { "gone" }

@@ -13,7 +13,7 @@
 -- @include lib/expire
 -- @include lib/turn_page
 -- @include lib/leave_line
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, dependents, awaits, parents, signals, opening, flows, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, state, before_ms, limit, count = unpack(ARGV) -- then `count` times: id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
@@ -25,7 +25,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, receipts = receipts, notes = notes, logs = logs, operations = operations, config = config,
   counters = counters, bell = bell, events = events, lanes = lanes, heads = heads, turns = turns, parked = parked,
-  lines = lines }
+  lines = lines,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening, flows = flows }
 local of, outrun
 now, of, outrun = begin_page(keys, now, operation)
 redis.call("HLEN", receipts)

@@ -13,7 +13,7 @@
 -- @include lib/failed
 -- @include lib/finish
 -- @include lib/int
-local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, seed, limit, lease_ms, period_ms, only_if_due = unpack(ARGV)
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
@@ -22,7 +22,8 @@ local keys = { jobs = jobs, ready = ready, retrying = retrying, running = runnin
   dead_index = dead_index, dead_groups = dead_groups, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters,
   bell = bell, events = events,
-  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots, meters = meters }
+  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots, meters = meters,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening }
 now = begin(keys, now)
 limit = limit == "" and 100 or tonumber(limit)
 lease_ms, period_ms = lease_ms == "" and 30000 or tonumber(lease_ms), period_ms == "" and 10000 or tonumber(period_ms)

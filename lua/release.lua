@@ -12,7 +12,7 @@
 -- @include lib/failed
 -- @include lib/settled
 -- @include lib/finish
-local jobs, ready, scheduled, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, types, lanes, heads, turns, parked, lines, waits, slots, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, config, counters, bell, events = unpack(KEYS)
 local now, worker, no_handler_after_ms, count = unpack(ARGV) -- then `count` times: id, token, delay_ms, why
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 4, 4)
@@ -21,7 +21,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, running = runn
   dead_index = dead_index, dead_groups = dead_groups, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters,
   bell = bell, events = events,
-  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots }
+  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening }
 now = begin(keys, now)
 local patience = tonumber(no_handler_after_ms) or 600000
 

@@ -12,7 +12,7 @@
 -- @include lib/refusal
 -- @include lib/revive
 -- @include lib/turn_page
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, dependents, signals, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
@@ -23,7 +23,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, attempts = attempts, known = known, expiries = expiries, notes = notes,
   operations = operations, config = config, counters = counters, bell = bell, events = events, lanes = lanes,
-  heads = heads, turns = turns, parked = parked, lines = lines }
+  heads = heads, turns = turns, parked = parked, lines = lines,
+  dependents = dependents, signals = signals }
 local sent = now
 local of, outrun
 now, of, outrun = begin_page(keys, now, operation)

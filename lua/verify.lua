@@ -15,7 +15,7 @@
 -- @include lib/mend
 -- @include lib/lane_fault
 -- @include lib/weigh
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, lanes, heads, turns, parked, lines, waits, slots, counters, config, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, waits, slots, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
 
 local level = redis.call("HGET", config, "level")
@@ -26,7 +26,8 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events,
-  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots }
+  lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots,
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening, flows = flows }
 local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true }
 local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
   cancelled = true, dead = true, dead_index = true, dead_groups = true }

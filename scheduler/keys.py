@@ -62,12 +62,30 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "id or :worker -> when its deadline, own retention, tombstone or receipt is over, ms",
     ),
     Key("receipts", "hash", "worker (or worker/request) -> turn|first token|until|ids of its last claim"),
-    Key("notes", "hash", "id:progress, id:checkpoint, id:edits -> what handlers and editors left"),
+    Key(
+        "notes",
+        "hash",
+        "id:progress, id:checkpoint, id:edits -> what handlers and editors left; id:signal -> order|state|told|added, result",
+    ),
     Key(
         "logs",
         "zset",
         "id:microseconds line -> 0; the newest 1,000 lines of a job, read by lexicographic range",
     ),
+    Key("dependents", "zset", "id (or = and a flow), who waits for its end as queue:key -> 0"),
+    Key(
+        "awaits",
+        "zset",
+        "id (or = and a flow), ? + or - and what it waits for as queue:key -> 0: still to end, succeeded, ended otherwise",
+    ),
+    Key(
+        "parents",
+        "hash",
+        "id, what it waits for -> order|state and result of its end; id -> bytes of all these results",
+    ),
+    Key("signals", "zset", "id (or = and a flow) -> order of the word about its end; in notes as id:signal"),
+    Key("opening", "zset", "id that those it waits for do not know yet, = and a flow not open yet -> since, ms"),
+    Key("flows", "hash", "flow -> state|opened|ended|asked|total, header; flow page -> its jobs"),
     Key(
         "types",
         "hash",

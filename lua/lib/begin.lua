@@ -3,11 +3,12 @@
 -- Reads the time and every key that a transition may write, so that nothing can fail after the first write.
 local function begin(keys, now)
   local sorted = { "ready", "scheduled", "retrying", "blocked", "running", "succeeded", "cancelled", "dead", "expiries", "logs",
-    "dead_index", "dead_groups" }
+    "dead_index", "dead_groups", "dependents", "awaits", "signals", "opening" }
   for _, name in ipairs(sorted) do
     if keys[name] then redis.call("ZCARD", keys[name]) end
   end
-  local hashes = { "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters", "operations" }
+  local hashes = { "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters", "operations",
+    "parents", "flows" }
   for _, name in ipairs(hashes) do
     if keys[name] then redis.call("HLEN", keys[name]) end
   end

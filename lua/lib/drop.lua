@@ -1,6 +1,8 @@
 -- @include lib/tally
 -- @include lib/free_key
 -- @include lib/ungroup
+-- @include lib/signal
+-- @include lib/forsake
 -- Removes jobs of one state, not of running ones, with all that is kept of them. One that ended less than 60 s ago
 -- stays known by a tombstone (unless `forget`), so that a repeated enqueue or settlement is recognised; one that holds a
 -- unique key for a time, as long as it does.
@@ -37,6 +39,10 @@ local function drop(keys, state, ids, now, forget)
   if redis.call("HLEN", keys.notes) > 0 then redis.call("HDEL", keys.notes, unpack(fields)) end
   if redis.call("ZCARD", keys.logs) > 0 then
     for _, id in ipairs(ids) do redis.call("ZREMRANGEBYLEX", keys.logs, "[" .. id .. ":", "(" .. id .. ";") end
+  end
+  if redis.call("ZCARD", keys.awaits) + redis.call("ZCARD", keys.dependents) > 0 then
+    if waits then signal(keys, ids, "cancelled", now) end
+    for _, id in ipairs(ids) do forsake(keys, id, now) end
   end
   if #tombs > 0 then
     redis.call("HSET", keys.known, unpack(tombs))

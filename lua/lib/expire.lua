@@ -3,6 +3,7 @@
 -- @include lib/state_of
 -- @include lib/leave_line
 -- @include lib/lapse
+-- @include lib/disband
 -- Lets go what stands in `expiries` and whose time is over (ended jobs with a retention of their own, known ids,
 -- receipts), ends the jobs that waited beyond their deadline, at most 4 MiB of records, then lets go what the queue's
 -- retention no longer keeps. Answers how many, and 1 when more may be left. The caller has read every key, so that
@@ -15,8 +16,13 @@ local function expire(keys, now, limit)
     went = went + 1
     redis.call("ZREM", keys.expiries, member)
     local tomb = redis.call("HGET", keys.known, member)
-    if string.sub(member, 1, 1) == ":" then
-      redis.call("HDEL", keys.receipts, string.sub(member, 2))
+    local mark, its = string.match(member, "^([:~=])(.*)$")
+    if mark == ":" then
+      redis.call("HDEL", keys.receipts, its)
+    elseif mark == "~" then
+      if not state_of(keys, its) and redis.call("HEXISTS", keys.flows, string.sub(its, 2)) == 0 then forsake(keys, its, now) end
+    elseif mark == "=" then
+      disband(keys, its, now)
     elseif tomb then
       free_key(keys.known, member, string.match(tomb, "\n(.*)$"), now, true)
       redis.call("HDEL", keys.known, member)

@@ -1,4 +1,5 @@
 -- @include lib/lapses
+-- @include lib/signal
 -- Ends jobs that waited until their time was over: those that never started are cancelled by `expired`, the others are
 -- dead by `deadline`. Each has id, flags, bytes and history (its course), and is out of its old set already; what of
 -- retention this calls for is left to the next sweep. The caller has read every key, so that nothing here can fail.
@@ -32,6 +33,8 @@ local function lapse(keys, list, now)
     table.insert(ids[state], job.id)
   end
   tally(keys.counters, added)
+  signal(keys, ids.cancelled, "cancelled", now)
+  signal(keys, ids.dead, "dead", now)
   report(keys.events, "cancel", "", now, ids.cancelled)
   report(keys.events, "bury", "", now, ids.dead)
 end

@@ -1,6 +1,7 @@
 -- @include lib/join_group
 -- @include lib/excess
 -- @include lib/trim
+-- @include lib/signal
 -- @include lib/ended_score
 -- @include lib/course_of
 -- @include lib/course_text
@@ -8,8 +9,9 @@
 -- Each has id, flags (of its record) and bytes. The caller has read every key, so that nothing here can fail.
 local function retire(keys, state, list, now)
   if #list == 0 then return end
-  local gone, bytes, gross = {}, 0, 0
-  for _, job in ipairs(list) do
+  local gone, bytes, gross, ids = {}, 0, 0, {}
+  for i, job in ipairs(list) do
+    ids[i] = job.id
     local score, expiry = ended_score(job.flags, now)
     redis.call("ZADD", keys[state], string.format("%.0f", score), job.id)
     if expiry then
@@ -21,6 +23,7 @@ local function retire(keys, state, list, now)
     gross = gross + job.bytes
     if not expiry then bytes = bytes + job.bytes end
   end
+  signal(keys, ids, state, now)
   if state == "dead" then join_group(keys, list, now) end
   tally(keys.counters, { [state] = #list, ["bytes_" .. state] = bytes, bytes_unfinished = -gross })
   drop(keys, state, gone, now)

@@ -39,9 +39,9 @@ local function take_in(keys, now, micros, count, each)
   end
 
   -- What stands in a record's flags of a job's rules, nil for a rule that is none; what is said of its unique key; and when it
-  -- has no more time to start (ms).
+  -- has no more time to start (ms); and whom it waits for, and who waits for it.
   local function flagged(rules)
-    local flags, lock, over = "", nil, nil
+    local flags, lock, over, ties = "", nil, nil, nil
     for rule in string.gmatch(rules, "%S+") do
       local name, value = string.match(rule, "^(%a+):(.+)$")
       if name == "group" and #value <= 128 and string.find(value, "^[%w._-]+$") then
@@ -56,6 +56,13 @@ local function take_in(keys, now, micros, count, each)
         lock.mode = string.sub(value, 1, 1)
       elseif lock and name == "conflict" and string.find(" return reject replace debounce ", " " .. value .. " ", 1, true) then
         lock.conflict = value
+      elseif (name == "after" or name == "before") and #value <= 200 and string.find(value, "^%w[%w._~-]*:=?[%w._-]+$") then
+        ties = ties or { after = {}, before = {}, failure = "cancel" }
+        table.insert(ties[name], value)
+      elseif ties and name == "failure" and string.find(" cancel continue wait failure ", " " .. value .. " ", 1, true) then
+        ties.failure = value
+      elseif ties and name == "linked" then
+        ties.linked = true
       elseif name == "deadline" or name == "expires" then
         local span, time = string.match(value, "^%+(%d+)$"), whole(value, 0, 9007199254740991)
         if span then time = now + tonumber(span) end
@@ -66,12 +73,13 @@ local function take_in(keys, now, micros, count, each)
         return nil
       end
     end
-    return flags, lock, over
+    if ties and #ties.after > 0 then flags = flags .. " a:" .. ties.failure end
+    return flags, lock, over, ties
   end
 
   local reply = { created and 0 or 1, string.format("%.0f", now) }
   local records, runnable, waiting, timed, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}, {}
-  local soonest, grouped, unique
+  local tied, soonest, grouped, unique = {}, nil, nil, nil
   for i = 1, count do
     local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = each(i)
     if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
@@ -83,14 +91,16 @@ local function take_in(keys, now, micros, count, each)
     if not rank then return redis.error_reply("INVALID priority of item " .. i) end
     if not later or not at or at > now + 315576000000 then return redis.error_reply("INVALID time of item " .. i) end
     if not limit or not kept then return redis.error_reply("INVALID timeout or retention of item " .. i) end
-    local flags, lock, over = "", nil, nil
-    if rules ~= "" then flags, lock, over = flagged(rules) end
+    local flags, lock, over, ties = "", nil, nil, nil
+    if rules ~= "" then flags, lock, over, ties = flagged(rules) end
     if not flags then return redis.error_reply("INVALID rules of item " .. i) end
     if over and over > now + 315576000000 then return redis.error_reply("INVALID deadline of item " .. i) end
     if string.find(fingerprint .. crc, "[|\n]") or string.find(header, "\n") then
       return redis.error_reply("INVALID header of item " .. i)
     end
     if payload == "" then payload = "{}" end
+    local due, blocked = math.max(at, now + later), ties and #ties.after > 0
+    if blocked and due > now then flags = flags .. " w:" .. string.format("%.0f", due) end
     if kept ~= "" then flags = "r" .. string.format("%.0f", kept) .. flags end
 
     local made = table.concat({ kind, limit, flags, string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|")
@@ -142,8 +152,11 @@ local function take_in(keys, now, micros, count, each)
       if over then timed[#timed + 1], timed[#timed + 2] = string.format("%.0f", over), id end
       records[#records + 1] = id
       records[#records + 1] = record
-      local due = math.max(at, now + later)
-      if due <= now then
+      if ties then tied[#tied + 1] = { id = id, after = ties.after, before = ties.before, linked = ties.linked } end
+      if blocked then
+        reply[#reply + 1] = "blocked"
+        reply[#reply + 1] = ""
+      elseif due <= now then
         place = math.max(place + 1, micros)
         runnable[#runnable + 1] = string.format("%.0f", place - rank * step)
         runnable[#runnable + 1] = id
@@ -167,6 +180,9 @@ local function take_in(keys, now, micros, count, each)
   local function look()
     if #timed > 0 then redis.call("ZCARD", expiries) end
     if in_lanes or grouped then laned(keys, in_lanes or "1", false) end
+    if #tied > 0 then
+      for _, key in ipairs({ keys.blocked, keys.dependents, keys.awaits, keys.opening }) do redis.call("ZCARD", key) end
+    end
   end
   local changes = unique and #unique.changes > 0
   if not changes then look() end
@@ -197,6 +213,10 @@ local function take_in(keys, now, micros, count, each)
       line_up(keys, list)
     end
     if #waiting > 0 then redis.call("ZADD", scheduled, unpack(waiting)) end
+    if #tied > 0 then
+      -- @include lib/tie
+      tie(keys, tied, now)
+    end
     if #forgotten > 0 then
       redis.call("HDEL", known, unpack(forgotten))
       redis.call("ZREM", expiries, unpack(forgotten))
