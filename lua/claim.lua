@@ -39,7 +39,8 @@ now, micros = clock(now)
 local reply = { 4000 + micros % 2001, 0, int(now) }
 if not created then return reply end
 
-local marks = redis.call("HMGET", counters, "token", "keeper", "keeper_at", "swept_at", "sweep_told", "filed", "counted")
+local marks = redis.call("HMGET", counters, "token", "keeper", "keeper_at", "swept_at", "sweep_told", "filed", "counted",
+  "relay_told")
 local first, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros), marks[2], tonumber(marks[3])
 -- A turn that is a number is a worker's own, its next one follows; any other has a receipt of its own, since
 -- several may be under way in one name.

@@ -33,13 +33,13 @@ for i = 1, tonumber(count) do
 end
 local standing = redis.call("HGET", flows, flow)
 if standing then
-  local state, its, text = string.match(standing, "^(%a+)|%d*|%d*|%d*|(%d+)\n(.*)$")
+  local state, its, text = string.match(standing, "^(%a+)|%d*|%d*|%d*|(%d+)|%d+\n(.*)$")
   if its ~= string.format("%.0f", of) or text ~= header then return { "conflict", 0 } end
   if state ~= "building" then return { state, 0 } end
 end
 
 if not standing then
-  redis.call("HSET", flows, flow, "building||||" .. string.format("%.0f", of) .. "\n" .. header)
+  redis.call("HSET", flows, flow, string.format("building||||%.0f|%.0f\n", of, now) .. header)
   redis.call("ZADD", opening, string.format("%.0f", now), "=" .. flow)
 end
 redis.call("HSET", flows, flow .. " " .. string.format("%06.0f", nth), nodes)

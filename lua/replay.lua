@@ -11,6 +11,7 @@
 -- @flags allow-oom
 -- @include lib/refusal
 -- @include lib/revive
+-- @include lib/signal
 -- @include lib/turn_page
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, dependents, signals, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
@@ -83,6 +84,11 @@ for _, job in ipairs(chosen) do
   job.head = string.match(job.record or record, "^[^\n]*")
   if job.payload ~= "" then job.record, job.edits = job.record or record, redis.call("HGET", notes, job.id .. ":edits") end
 end
-if #chosen > 0 then revive(keys, chosen, tonumber(step) or 60000000, now, micros) end
+if #chosen > 0 then
+  revive(keys, chosen, tonumber(step) or 60000000, now, micros)
+  local ids = {}
+  for i, job in ipairs(chosen) do ids[i] = job.id end
+  signal(keys, ids, "revived", now)
+end
 turn_page(operations, of, #chosen, now)
 return reply

@@ -15,7 +15,6 @@
 -- @include lib/refusal
 -- @include lib/begin
 -- @include lib/resolved
--- @include lib/state_of
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, from, order, state, result, added
 

@@ -3,7 +3,8 @@
 -- Looks at about `limit` (1..500) members of one structure from `cursor` on ("0" first), each against all others
 -- in this same call, so that a finding is exact while jobs move. With `repair` what is found is put right at once:
 -- a job in no set becomes ready, of several sets the one that its records speak for stays, a running job without
--- a lease is run out, a dead one joins its group, a ready one its lane, what belongs to no job goes. A
+-- a lease is run out, a dead one joins its group, a ready one its lane, a blocked one that waits for nothing becomes ready, what
+-- belongs to no job goes. A
 -- unique key is told as it stands in `known`. The structure "bytes" is the count that `max_bytes` goes by, compared while
 -- no job moves.
 --
@@ -11,9 +12,9 @@
 -- with it, and "repaired" or "".
 -- @flags allow-oom
 -- @include lib/begin
--- @include lib/faults
 -- @include lib/mend
 -- @include lib/lane_fault
+-- @include lib/tie_fault
 -- @include lib/weigh
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, waits, slots, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
@@ -28,11 +29,13 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events,
   lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots,
   dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening, flows = flows }
-local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true }
+local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true, parents = true }
 local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
   cancelled = true, dead = true, dead_index = true, dead_groups = true }
+local tied = { dependents = true, awaits = true, parents = true, signals = true, opening = true }
 local filed = { lanes = true, heads = true, turns = true, parked = true, lines = true, slots = true }
-if not hashes[structure] and not sorted[structure] and not filed[structure] and structure ~= "bytes" then
+if not hashes[structure] and not sorted[structure] and not filed[structure] and not tied[structure]
+  and structure ~= "bytes" then
   return redis.error_reply("INVALID structure")
 end
 now = begin(keys, now)
@@ -51,6 +54,9 @@ for i = 1, #members, 2 do
   local member = members[i]
   if filed[structure] then
     local fault = lane_fault(keys, structure, member, repair == "1")
+    if fault then tell(member, fault, repair == "1" and "repaired" or "") end
+  elseif tied[structure] then
+    local fault = tie_fault(keys, structure, member, repair == "1")
     if fault then tell(member, fault, repair == "1" and "repaired" or "") end
   elseif structure == "dead_index" then
     if grouped(keys, string.sub(member, 32)) ~= member then

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ SHORTEST_SNOOZE = 0.1
 class Context:
     """One attempt of one job, as its handler sees it."""
 
-    __slots__ = ("_tell", "cancelled", "claimed", "lost", "settings", "stopping")
+    __slots__ = ("_tell", "cancelled", "claimed", "lost", "parents", "settings", "stopping")
 
     def __init__(
         self, claimed: Claimed, tell: Callable[[Claimed, str, Any], None], settings: Settings
@@ -31,7 +31,15 @@ class Context:
         self.cancelled = False
         """Somebody asked the job to stop, its lease was lost, or the worker ends: finish soon."""
         self.lost = False
+        self.parents: dict[str, Any] = {}
+        """Results of the jobs that this one waited for, by their name in the flow, else by id; None for one that left none."""
         self.stopping = False
+
+    def take_parents(self, results: Mapping[str, bytes | None]) -> None:
+        """Id -> result (JSON) of the jobs that this one waited for."""
+        header = self.claimed.record.header if self.claimed.record else {}
+        names = dict(zip(header.get("after", ()), header.get("names", ()), strict=False))
+        self.parents = {names.get(i, i): msgspec.json.decode(r) if r else None for i, r in results.items()}
 
     @property
     def id(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -214,6 +214,8 @@ class Line:
         claimed, crew = running.claimed, self.crew
         settlement: Settlement | None = None
         try:
+            if claimed.record is not None and claimed.record.rule("a") is not None:
+                running.context.take_parents(await self.parents_of(claimed))
             settlement = await execute(
                 claimed,
                 running.context,
@@ -221,6 +223,9 @@ class Line:
                 crew.places,
                 max_result=crew.settings.max_result,
             )
+        except StoreUnavailable:
+            # What it waited for could not be read: it has not begun.
+            settlement = Release(claimed.key, claimed.token, delay_ms=1_000)
         except asyncio.CancelledError:
             settlement = None if running.context.lost else Release(claimed.key, claimed.token)
         except Exception as error:
@@ -230,6 +235,10 @@ class Line:
             )
         finally:
             self.end(running, settlement)
+
+    async def parents_of(self, claimed: Claimed) -> Mapping[str, bytes | None]:
+        """Id -> result (JSON) of the jobs that it waited for. Raises StoreUnavailable."""
+        raise NotImplementedError
 
     def end(self, running: Running, settlement: Settlement | None) -> None:
         """Takes an attempt out; one that was abandoned or lost before has nothing more to say."""
@@ -289,9 +298,11 @@ class Fetcher(Line):
         store: Store,
         doorbell: Doorbell,
         sweep_soon: Callable[[str], None],
+        relay_soon: Callable[[str], None],
     ) -> None:
         super().__init__(crew, queue, weight)
-        self.store, self.doorbell, self.sweep_soon = store, doorbell, sweep_soon
+        self.store, self.doorbell = store, doorbell
+        self.sweep_soon, self.relay_soon = sweep_soon, relay_soon
         self.refusal: SchedulerError | None = None
         """What a call of the last turn was refused with."""
         self.turn = 1
@@ -336,6 +347,14 @@ class Fetcher(Line):
                 # What was claimed begins before the next turn is made, and what ends at once is told with it.
                 await asyncio.sleep(0)
 
+    async def parents_of(self, claimed: Claimed) -> Mapping[str, bytes | None]:
+        for pause in (0.05, 0.3, 1.0):
+            try:
+                return await self.store.results_of_parents(self.queue, claimed.key)
+            except StoreUnavailable:
+                await asyncio.sleep(pause)
+        return await self.store.results_of_parents(self.queue, claimed.key)
+
     async def idle(self, seconds: float) -> bool:
         """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
         self.crew.idle(self)
@@ -375,6 +394,8 @@ class Fetcher(Line):
             self.reserved = 0
             if claim.sweep:
                 self.sweep_soon(self.queue)
+            if claim.relay:
+                self.relay_soon(self.queue)
         return claim
 
     def hear(self, call: Call[Any], items: list[Any], reply: Any) -> None:

@@ -143,10 +143,27 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """How long it may wait for its first start."""
     traceparent: str | None = None
     copied_from: str | None = None
+    after: Sequence[str] = ()
+    """Ids of the jobs whose end it waits for."""
+    on_failure: str = ""
+    """What happens when one of them does not succeed: cancel (empty: that), continue, wait, or run on failure."""
+    before: Sequence[str] = ()
+    """Ids of those that are known to wait for it from the first; of a flow with = before its key."""
+    gate: str = ""
+    """The flow, with = before its key, whose opening it waits for."""
+    linked: bool = False
+    """Those it waits for know of it, or will when they come in."""
+    flow: str = ""
+    """The id of its flow."""
+    flow_name: str = ""
+    """Its name in that flow."""
+    after_names: Sequence[str] = ()
+    """The names there of `after`."""
 
     def rules(self) -> str:
         """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
-        if not self.group and self.cost == 1 and not self.timed and self.unique is None:
+        tied = self.after or self.before or self.gate
+        if not self.group and self.cost == 1 and not self.timed and self.unique is None and not tied:
             return ""
         rules = [f"group:{self.group}"] if self.group else []
         if self.cost != 1:
@@ -159,6 +176,13 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             rules.append(f"expires:+{self.expires_in_ms}")
         if self.unique is not None:
             rules += self.unique.rules(self.unique_key)
+        if tied:
+            rules += [f"after:{its_id}" for its_id in (self.gate, *self.after) if its_id]
+            rules += [f"before:{its_id}" for its_id in self.before]
+            if self.on_failure:
+                rules.append(f"failure:{self.on_failure}")
+            if self.linked:
+                rules.append("linked:1")
         return " ".join(rules)
 
     @property
@@ -182,6 +206,12 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             value = getattr(self, name)
             if value:
                 kept[name] = list(value) if name == "tags" else dict(value) if name == "retry" else value
+        if self.after:
+            kept["after"] = list(self.after)
+            if self.after_names:
+                kept["names"] = list(self.after_names)
+        if self.flow:
+            kept["flow"], kept["name"] = self.flow, self.flow_name
         return orjson.dumps(kept) if kept else b""
 
     def fingerprint(self) -> str:
@@ -194,6 +224,8 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             and self.cost == 1
             and self.unique is None
             and not self.timed
+            and not self.after
+            and not self.flow
         ):
             rest = b"%d" % self.priority
         else:
@@ -203,6 +235,8 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
                 *(() if self.cost == 1 else ("cost", self.cost)),
                 *(() if self.unique is None else ("unique", *astuple(self.unique))),
                 *(("times", self.deadline_ms, self.deadline_in_ms, self.expires_in_ms) if self.timed else ()),
+                *(("after", tuple(self.after), self.on_failure) if self.after else ()),
+                *(("flow", self.flow, self.flow_name) if self.flow else ()),
             )).encode()  # fmt: skip
         digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])
         digest.update(b"\0" + self.payload)
@@ -408,6 +442,9 @@ class Job(Struct, frozen=True):
     """Its unique key."""
     deadline_ms: int | None = None
     expires_ms: int | None = None
+    after: Sequence[str] = ()
+    """Ids of the jobs whose end it waits for, or waited."""
+    flow: str | None = None
     fingerprint: str | None = None
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
 
@@ -452,8 +489,10 @@ class Job(Struct, frozen=True):
                 | ({"trace": e.trace} if e.trace and "trace" in include else {})
                 for e in self.errors
             ],
-            "after": [], "schedule": None, "traceparent": self.traceparent,
+            "after": self.after, "schedule": None, "traceparent": self.traceparent,
         }  # fmt: skip
+        if self.flow:
+            document["flow"] = self.flow
         for name in ("payload", "result"):
             if name not in include:
                 del document[name]

@@ -84,8 +84,12 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "id, what it waits for -> order|state and result of its end; id -> bytes of all these results",
     ),
     Key("signals", "zset", "id (or = and a flow) -> order of the word about its end; in notes as id:signal"),
-    Key("opening", "zset", "id that those it waits for do not know yet, = and a flow not open yet -> since, ms"),
-    Key("flows", "hash", "flow -> state|opened|ended|asked|total, header; flow page -> its jobs"),
+    Key(
+        "opening",
+        "zset",
+        "id that those it waits for do not know yet, = and a flow not open yet -> since, ms",
+    ),
+    Key("flows", "hash", "flow -> state|opened|ended|asked|total|created, header; flow page -> its jobs"),
     Key(
         "types",
         "hash",

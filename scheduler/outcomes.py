@@ -103,7 +103,7 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, exists, conflict, full or past (its deadline).
+    """What became of a new job. `outcome` is ready, scheduled, blocked, exists, conflict, full or past (its deadline).
 
     Of a unique one whose key another job holds it is held, changed (that job was) or taken (it was to be refused then).
     """
@@ -118,7 +118,7 @@ class Enqueued(Struct, frozen=True, gc=False):
 
     @property
     def created(self) -> bool:
-        return self.outcome in {"ready", "scheduled"}
+        return self.outcome in {"ready", "scheduled", "blocked"}
 
     @property
     def refusal(self) -> Duplicate | None:
@@ -136,12 +136,48 @@ class Remembered(Struct, frozen=True):
     answer: bytes | None
 
 
+class Parent(Struct, frozen=True, gc=False):
+    """A job that another waits for: the state it ended in and when it was said (us), None until then, and its result."""
+
+    id: str
+    order: int | None
+    state: str | None
+    result: bytes
+
+
+class Parents(Struct, frozen=True):
+    """A page of what a job waits for, and how many of all have still to end, succeeded, and ended otherwise."""
+
+    cursor: str
+    pending: int
+    succeeded: int
+    failed: int
+    items: Sequence[Parent]
+
+
+class Flow(Struct, frozen=True):
+    """A flow as it stands: running, succeeded, failed or cancelled. Times are ms."""
+
+    id: str
+    state: str
+    on_failure: str
+    created_at: int
+    opened_at: int | None
+    finished_at: int | None
+    cancel_asked: bool
+    total: int
+    pending: int
+    succeeded: int
+    failed: int
+
+
 class Claim(Struct, frozen=True):
-    """What a claim gave, how long to wait before the next one, and whether the queue's sweep is due."""
+    """What a claim gave, and what is due: the wait before the next one (ms), a sweep, word for those who wait for jobs that ended."""
 
     jobs: list[Claimed]
     wait_ms: int
     sweep: bool
+    relay: bool = False
 
 
 class Swept(Struct, frozen=True):

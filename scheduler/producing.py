@@ -11,21 +11,25 @@ from msgspec.structs import replace
 from . import retry as retry_policy
 from .calling import BATCH_BYTES, PIPELINE, batches
 from .errors import (
+    Duplicate,
+    Fault,
     Invalid,
+    KeyTaken,
     QueueFull,
     SchedulerError,
     StoreRefused,
     StoreUnavailable,
 )
+from .flow import Plan
 from .job import NewJob, checksum, deadline_passed, new_key
 from .joining import Ask, Call
 from .keys import Keys, request_keys
+from .linking import Linking
 from .outcomes import (
     Enqueued,
     Remembered,
     TypePolicy,
 )  # fmt: skip
-from .reading import Reading
 
 T = TypeVar("T")
 
@@ -36,11 +40,15 @@ LONGEST_PAUSE = 60
 """Seconds after which it is worth to ask a full queue again, however slowly it drains."""
 
 
-class Producing(Reading):
+LINKED = ("blocked", "exists")
+"""Outcomes of a job that waits for others; who repeats its request may be the first to make it known."""
+
+
+class Producing(Linking):
     """The part of the store that takes jobs in."""
 
     def enqueue_call(self, queue: str, jobs: Sequence[NewJob]) -> Call[list[Enqueued]]:
-        """(new) -> ready or scheduled, an outcome for each job. At most BATCH jobs, with keys."""
+        """(new) -> ready, scheduled or blocked, an outcome for each job. At most BATCH jobs, with keys."""
         args: list[Any] = [self._stamp(), len(jobs)]
         for job in jobs:
             args += (
@@ -68,24 +76,57 @@ class Producing(Reading):
         return Call("enqueue", queue, args, read)
 
     async def enqueue(self, queue: str, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        """(new) -> ready or scheduled, in calls of a bounded size; give each job its key before, to repeat safely."""
+        """(new) -> ready, scheduled or blocked, in calls of a bounded size; give each job its key before, to repeat safely.
+
+        Raises Invalid for one that waits for a job that nobody knows.
+        """
+        for n, fault in enumerate(await self._unknown(jobs)):
+            if fault is not None:
+                raise Invalid([Fault(f"/{n}{one.path}", one.message) for one in fault.faults])
         done: list[Enqueued] = []
         for batch in _in_turn(batches(jobs, weight_of), lambda job: job):
             outcomes = await self.run(self.enqueue_call(queue, batch))
             if outcomes[0].new_queue:
                 await self.register(queue)
-            done += outcomes
+            done += await self._linked(batch, outcomes)
         return done
+
+    async def _linked_or_not(
+        self, jobs: Sequence[NewJob], outcomes: list[Enqueued] | SchedulerError
+    ) -> list[Enqueued] | SchedulerError:
+        try:
+            return outcomes if isinstance(outcomes, SchedulerError) else await self._linked(jobs, outcomes)
+        except SchedulerError as error:
+            # They stand there: who repeats the request makes them known, or the watchdog does.
+            return error
+
+    async def _unknown(self, jobs: Sequence[NewJob]) -> list[Invalid | None]:
+        if not any(job.after and not job.linked for job in jobs):
+            return [None] * len(jobs)
+        return await self.check_after([job if not job.linked else _FREE for job in jobs])
+
+    async def _linked(self, jobs: Sequence[NewJob], outcomes: list[Enqueued]) -> list[Enqueued]:
+        """The same, after those that wait for others were made known to them; again for one that stood there changes nothing."""
+        places = [
+            n for n, job in enumerate(jobs) if job.after and not job.linked and outcomes[n].outcome in LINKED
+        ]
+        if places:
+            states = await self.link([jobs[n] for n in places])
+            for n, state in zip(places, states, strict=True):
+                if outcomes[n].outcome == "blocked":
+                    outcomes[n] = replace(outcomes[n], outcome=state)
+        return outcomes
 
     async def enqueue_each(self, jobs: Sequence[NewJob]) -> list[Enqueued | SchedulerError]:
         """Jobs of any queues, with keys, in as few pipelines as may be: what became of each, or its refusal.
 
         Nothing is raised for one of them. What is lost in between is sent once more, with the same keys.
         """
-        done: list[Any] = [None] * len(jobs)
+        done: list[Any] = list(await self._unknown(jobs))
         by_queue: dict[str, list[int]] = {}
         for place, job in enumerate(jobs):
-            by_queue.setdefault(job.queue, []).append(place)
+            if done[place] is None:
+                by_queue.setdefault(job.queue, []).append(place)
         parts = [
             batch
             for places in by_queue.values()
@@ -108,8 +149,9 @@ class Producing(Reading):
                     continue
                 if not isinstance(reply, SchedulerError) and reply[0].new_queue:
                     await self.register(jobs[part[0]].queue)
+                outcomes = await self._linked_or_not([jobs[place] for place in part], reply)
                 for n, place in enumerate(part):
-                    done[place] = reply if isinstance(reply, SchedulerError) else reply[n]
+                    done[place] = outcomes if isinstance(outcomes, SchedulerError) else outcomes[n]
             parts = alone
         return await self._told_full(jobs, done)
 
@@ -145,9 +187,10 @@ class Producing(Reading):
         """One job, with a key made when it has none.
 
         Raises Duplicate when the id is another request's or its unique key is taken and it was to be refused then, QueueFull,
-        Invalid when its deadline has passed.
+        Invalid when its deadline has passed, or it waits for a job that nobody knows.
         """
         job = job if job.key else replace(job, key=new_key())
+        await self._check(job)
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
             return [self.enqueue_call(job.queue, jobs)]
@@ -158,11 +201,17 @@ class Producing(Reading):
             await self.register(job.queue)
         return await self._taken(job, outcome)
 
+    async def _check(self, job: NewJob) -> None:
+        [fault] = await self._unknown([job])
+        if fault is not None:
+            raise fault
+
     async def enqueue_told(self, job: NewJob) -> tuple[Enqueued, int, int]:
         """One job with its key: what became of it, and its max_attempts and timeout (ms) that are in force.
 
         Raises as `enqueue_one` does.
         """
+        await self._check(job)
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
             types = [job.type for job in jobs]
@@ -172,7 +221,7 @@ class Producing(Reading):
         [(outcome, policies)] = await self.ask(ask)
         if outcome.new_queue:
             await self.register(job.queue)
-        await self._taken(job, outcome)
+        outcome = await self._taken(job, outcome)
         attempts, timeout = retry_policy.DEFAULTS["max_attempts"], retry_policy.DEFAULT_TIMEOUT_MS
         for policy in (*reversed(policies), TypePolicy(job.timeout_ms, job.retry)):
             if policy is not None:
@@ -187,7 +236,40 @@ class Producing(Reading):
             raise QueueFull(job.queue, await self._pause(job.queue))
         if outcome.outcome == "past":
             raise deadline_passed()
+        [outcome] = await self._linked([job], [outcome])
         return outcome
+
+    async def create_flow(self, plan: Plan) -> str:
+        """A whole flow or nothing of it: its state, "running" for a new one; the same plan again finds it.
+
+        Raises what refuses one of its jobs, with a pointer to it in `errors` where it is that job's own fault.
+        """
+        state = await self.flow_put(plan)
+        if state == "conflict":
+            raise Duplicate(plan.id)
+        if state != "building":
+            return state
+        for segment in plan.segments:
+            for outcome in await self.enqueue_each(segment):
+                refusal = outcome if isinstance(outcome, SchedulerError) else outcome.refusal
+                if (
+                    refusal is None
+                    and isinstance(outcome, Enqueued)
+                    and outcome.outcome in {"held", "changed"}
+                ):
+                    refusal = KeyTaken(outcome.id)
+                if refusal is None:
+                    continue
+                if not isinstance(refusal, StoreUnavailable):
+                    await self.undo_flow(plan.home, plan.key, older_ms=0)
+                raise refusal
+        state = await self.flow_open(plan.home, plan.key)
+        if state in {"undone", "missing"}:
+            raise StoreUnavailable(
+                f"the flow {plan.id} took too long to be made, and was taken back: try again"
+            )
+        await self.relay(plan.home)
+        return state
 
     async def room_in(self, queue: str) -> int:
         """In how many seconds a full queue is likely to have room: for a hundredth of its length, as it drained lately."""
@@ -248,9 +330,12 @@ class Producing(Reading):
         await self._read(lambda _: self.clients.commands.unlink(request))
 
 
+_FREE = NewJob(type="-")
+
+
 def weight_of(job: NewJob) -> int:
     """Bytes that a job takes in a call, roughly."""
-    return len(job.payload) + 300
+    return len(job.payload) + 300 + 100 * (len(job.after) + len(job.before))
 
 
 def _enqueued(queue: str, job: NewJob, outcome: str, made: int, rest: bytes, new: bool) -> Enqueued:

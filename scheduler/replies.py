@@ -180,6 +180,8 @@ def read_job(
         cost=kept.cost,
         deadline_ms=kept.deadline_ms,
         expires_ms=kept.expires_ms,
+        after=tuple(kept.header.get("after", ())),
+        flow=kept.header.get("flow"),
     )
 
 

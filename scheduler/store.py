@@ -63,7 +63,8 @@ class Store(Producing):
         def read(reply: list[Any]) -> Claim:
             now = int(reply[2])
             jobs = [read_claimed(queue, now, *reply[n : n + 8]) for n in range(3, len(reply), 8)]
-            return Claim(jobs, int(reply[0]), int(reply[1]) == 1)
+            due = int(reply[1])
+            return Claim(jobs, int(reply[0]), due % 2 == 1, due >= 2)
 
         return Call(
             "claim",

@@ -19,7 +19,7 @@ log = get_logger(__name__)
 async def sweep(
     store: Store, queue: str, settings: Settings, *, worker: str = "", only_if_due: bool = False
 ) -> int:
-    """The watchdog's round on one queue: run-out leases, due jobs, retention. In how many ms to come back."""
+    """The watchdog's round on one queue: run-out leases, due jobs, retention, word of what ended. In how many ms to come back."""
     due_only = only_if_due
     while True:
         swept = await store.reclaim(
@@ -43,6 +43,7 @@ async def sweep(
         more = True
         while more:
             _, more = await page(queue)
+    await store.relay(queue)
     return swept.wait_ms
 
 

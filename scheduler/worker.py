@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -269,13 +269,15 @@ class Worker(BaseWorker):
         self.store, self._doorbell = store, doorbell
         self.presence = Presence(store)
         self._sweeps: dict[str, asyncio.Task[Any]] = {}
+        self._relays: dict[str, asyncio.Task[Any]] = {}
         super().__init__(handlers, settings, queues=queues, concurrency=concurrency)
         self._operations = Operations(store, self.name)
 
     def line(self, queue: str, weight: int) -> Line:
         return Fetcher(
-            self.crew, queue, weight, store=self.store, doorbell=self._doorbell, sweep_soon=self.sweep_soon
-        )
+            self.crew, queue, weight, store=self.store, doorbell=self._doorbell, sweep_soon=self.sweep_soon,
+            relay_soon=self.relay_soon,
+        )  # fmt: skip
 
     def beat(self) -> Heartbeat:
         return Heartbeat(self.store, self.settings.lease_ms, held=self.held, heard=self.heard)
@@ -293,7 +295,7 @@ class Worker(BaseWorker):
         return [asyncio.create_task(upkeep.run(), name="upkeep")]
 
     async def leave(self) -> None:
-        await cancel_all(self._sweeps.values())
+        await cancel_all([*self._sweeps.values(), *self._relays.values()])
         await self._operations.close()
         # A server that is away must not hold up the end, which has used nearly all of its two seconds by now.
         with contextlib.suppress(TimeoutError):
@@ -339,11 +341,22 @@ class Worker(BaseWorker):
         if task is None or task.done():
             self._sweeps[queue] = asyncio.create_task(self._sweep(queue))
 
+    def relay_soon(self, queue: str) -> None:
+        """Tells those who wait for jobs that ended, when a claim has said that there is word for them."""
+        task = self._relays.get(queue)
+        if task is None or task.done():
+            self._relays[queue] = asyncio.create_task(self._behind("relay", queue, self.store.relay(queue)))
+
     async def _sweep(self, queue: str) -> None:
+        doing = sweep(self.store, queue, self.settings, worker=self.name, only_if_due=True)
+        await self._behind("sweep", queue, doing)
+
+    @staticmethod
+    async def _behind(what: str, queue: str, doing: Coroutine[Any, Any, object]) -> None:
         try:
-            await sweep(self.store, queue, self.settings, worker=self.name, only_if_due=True)
+            await doing
         except SchedulerError as error:
-            log.debug("sweep failed", queue=queue, error=str(error))
+            log.debug("failed behind the work", what=what, queue=queue, error=str(error))
         except Exception:
-            # The watchdog sweeps again; but it is to be known.
-            log.exception("a sweep failed", queue=queue)
+            # The watchdog does it again; but it is to be known.
+            log.exception("failed behind the work", what=what, queue=queue)

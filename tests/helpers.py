@@ -89,14 +89,13 @@ async def in_state(store: Store, state: str, key: str = "a", **fields: Any) -> i
     if state == "scheduled":
         await enqueued(store, key, delay_ms=3_600_000, **fields)
         return 0
-    if state in {"ready", "blocked", "cancelled"}:
+    if state == "blocked":
+        await enqueued(store, key, gate="elsewhere:=closed", linked=True, **fields)
+        return 0
+    if state in {"ready", "cancelled"}:
         await enqueued(store, key, **fields)
         if state == "cancelled":
             assert ["cancelled"] == await store.cancel(QUEUE, [key])
-        if state == "blocked":  # no script leads there yet
-            await store.clients.commands.zrem(keys().at("ready"), key)
-            await store.clients.commands.zadd(keys().at("blocked"), {key: store._now() if store._now else 0})
-            _ = [fault async for fault in store.verify(QUEUE, repair=True, structures=["lanes"])]
         return 0
     retry = {"retry": {"immediate": 0}} if state == "retrying" else {}
     job = await claimed(store, key, **{**retry, **fields})

@@ -4,6 +4,7 @@
 -- @include lib/lane_member
 -- @include lib/slot_of
 -- @include lib/lapses
+-- @include lib/idle_wait
 -- What is wrong with one id, as a list of sentences. Whether something keeps its deadline is asked where its record is
 -- given: who goes through all records has them.
 local function faults(keys, id, text)
@@ -30,6 +31,9 @@ local function faults(keys, id, text)
     if lapses(flags, attempt) and not redis.call("ZSCORE", keys.expiries, id) then
       found[#found + 1] = "has a deadline that nothing keeps"
     end
+  end
+  if #sets == 1 and sets[1] == "blocked" and idle_wait(keys, id) then
+    found[#found + 1] = "is blocked but waits for nothing"
   end
   if not keys.laned then return found end
   local filed, counted = unpack(redis.call("HMGET", keys.counters, "filed", "counted"))

@@ -1,9 +1,7 @@
--- @include lib/standing
+-- @include lib/faults
 -- @include lib/ungroup
 -- @include lib/regroup
 -- @include lib/to_ready
--- @include lib/slot_of
--- @include lib/lapses
 -- Puts one id right. The caller has read every key, so that nothing here can fail.
 local function mend(keys, id, now)
   local sets = standing(keys, id)
@@ -25,7 +23,12 @@ local function mend(keys, id, now)
       if state ~= keep then redis.call("ZREM", keys[state], id) end
     end
   end
-  if not keep then
+  local idle = keep == "blocked" and idle_wait(keys, id)
+  if idle then
+    redis.call("ZREM", keys.blocked, id)
+    redis.call("ZREM", keys.opening, id)
+  end
+  if not keep or idle then
     keep = "ready"
     redis.call("ZADD", keys.ready, string.format("%.0f", now * 1000), id)
     redis.call("RPUSH", keys.bell, string.format("%.0f", now))

@@ -92,6 +92,7 @@ local function resolved(keys, words, now, micros)
       moved.revived[#moved.revived + 1] = id
     else
       redis.call("ZREM", keys.blocked, id)
+      redis.call("ZREM", keys.opening, id)
     end
     if next == "cancelled" then
       course.reason = "dependency"

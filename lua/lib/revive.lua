@@ -5,7 +5,6 @@
 -- @include lib/tally
 -- @include lib/to_ready
 -- @include lib/announce
--- @include lib/signal
 -- The write phase of replay: dead jobs become ready, placed now. Each has id, bytes, head (its record's
 -- first line), rank and payload ("": as it is), with one also crc and edits; its record where that is needed or has changed;
 -- `deadline` where it has one still. The caller has read every key, so that nothing here can fail.
@@ -36,6 +35,5 @@ local function revive(keys, jobs, step, now, micros)
   to_ready(keys, list)
   redis.call("HSET", keys.counters, "place", string.format("%.0f", place))
   tally(keys.counters, { replay = #jobs, bytes_dead = -bytes, bytes_unfinished = gross })
-  signal(keys, ids, "revived", now)
   announce(keys, "replay", "", now, { ids = ids, runnable = true })
 end

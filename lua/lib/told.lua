@@ -8,7 +8,7 @@ local function told(keys, from, order, upto)
     redis.call("HSET", keys.notes, field, order .. "|" .. state .. "|" .. upto .. rest)
     return
   end
-  local range = { "[" .. from .. " ", "[" .. from .. " " .. upto, "LIMIT", 0, 1000 }
-  local heard = redis.call("ZRANGEBYLEX", keys.dependents, unpack(range))
+  local first = "[" .. from .. " "
+  local heard = redis.call("ZRANGEBYLEX", keys.dependents, first, first .. upto, "LIMIT", 0, 1000)
   if #heard > 0 then redis.call("ZREM", keys.dependents, unpack(heard)) end
 end

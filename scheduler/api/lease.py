@@ -159,6 +159,8 @@ async def _claim_once(request: web.Request, asked: Asked, left: float) -> Claim:
         raise
     if claim.sweep:
         request.app[BEHIND].do(_sweep(request, asked))
+    if claim.relay:
+        request.app[BEHIND].do(_relay(store, asked.queue))
     bad = [job for job in claim.jobs if job.record is None or not job.record.intact]
     if bad:
         request.app[BEHIND].do(_bury(store, asked, bad))
@@ -349,6 +351,10 @@ async def _bury(store: Store, asked: Asked, jobs: Sequence[Claimed]) -> None:
         [Bury(job.key, job.token, "Corrupt", message, reason="corrupt") for job in jobs],
         worker=asked.worker,
     )
+
+
+async def _relay(store: Store, queue: str) -> None:
+    await store.relay(queue)
 
 
 async def _sweep(request: web.Request, asked: Asked) -> None:

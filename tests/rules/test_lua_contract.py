@@ -230,8 +230,10 @@ def test_every_writer_looks_at_the_level_of_the_queue_first():
 
 
 def test_only_what_brings_new_bytes_is_refused_by_a_full_server():
-    assert {"enqueue", "update", "note"} == {name for name in SCRIPTS if scripts.script(name).flags == ()}
-    assert {"inspect", "list", "census", "groups", "explain", "demand"} == {
+    assert {"enqueue", "update", "note", "follow", "flow_put"} == {
+        name for name in SCRIPTS if scripts.script(name).flags == ()
+    }
+    assert {"inspect", "list", "census", "groups", "explain", "demand", "parents"} == {
         name for name in SCRIPTS if scripts.script(name).flags == ("no-writes",)
     }
 

@@ -10,6 +10,7 @@ import click
 from scheduler import scripts
 from scheduler.cli import COMMANDS, cli
 from scheduler.keys import STATES, SUFFIXES
+from scheduler.linking import Linking
 from scheduler.producing import Producing
 from scheduler.reading import Reading
 from scheduler.store import Store
@@ -32,9 +33,11 @@ VERBS = {
     "update": "edit reschedule reprioritise",
     "purge": "prune clean janitor trim",
     "obliterate": "nuke wipe",
+    "resolve": "unblock satisfy",
 }
-READS = {"inspect", "list", "census", "groups", "explain", "demand", "verify"}
-BESIDES = {"configure", "note", "operate", "reset"}
+READS = {"inspect", "list", "census", "groups", "explain", "demand", "parents", "verify"}
+FLOWS = {"flow_put", "flow_open", "flow_cancel", "flow_drop"}
+BESIDES = {"configure", "note", "operate", "reset", "follow", "relay", *FLOWS}
 UNASKED = {"breaker"}
 """Events that no verb is asked for: how a run ends opens or closes its type's breaker."""
 
@@ -81,7 +84,7 @@ def test_every_verb_is_a_script_and_every_script_a_verb():
     assert {*VERBS, *READS, *BESIDES} == set(scripts.names())
 
 
-METHODS = {name for part in (Store, Producing, Reading) for name in vars(part)}
+METHODS = {name for part in (Store, Producing, Linking, Reading) for name in vars(part)}
 """What the store has of its own: it takes jobs in, moves them, and is read."""
 
 
@@ -102,7 +105,7 @@ def test_every_verb_is_an_event():
 
 
 def test_no_method_of_the_store_is_a_synonym():
-    words = {word for name in METHODS for word in name.split("_")}
+    words = {word for name in METHODS - FLOWS for word in name.split("_")}
 
     assert set() == words & SYNONYMS
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.job import Unique
+from scheduler.flow import Node, plan_flow
+from scheduler.job import NewJob, Unique
 from scheduler.limits import Breaker
 from scheduler.outcomes import Note, OperationPage, TypePolicy
 from scheduler.scripts import script
@@ -71,6 +72,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     assert ["running"] == await store.cancel(QUEUE, ["asked"])
     clock.advance(50)
     await unique(store)
+    await ties(store)
     await enqueued(store, "due", delay_ms=0, run_at_ms=clock.now + 1)
     await enqueued(store, "late", expires_in_ms=1)
     await enqueued(store, "corrupt", "ready")
@@ -89,6 +91,7 @@ async def quiet(store: Store) -> Tokens:
         tokens[key] = (await claimed(store, key)).token
     await enqueued(store, "ready")
     await unique(store)
+    await ties(store)
     await operation(store)
     return tokens
 
@@ -96,6 +99,17 @@ async def quiet(store: Store) -> Tokens:
 async def unique(store: Store) -> None:
     """A job that holds the unique key of its name."""
     await enqueued(store, "held", delay_ms=3_600_000, unique=Unique(key="held"))
+
+
+async def ties(store: Store) -> None:
+    """`waits` waits for `dead`; there are a flow that is open, one that is building and one that was undone."""
+    await enqueued(store, "waits", after=["mail:dead"], on_failure="wait")
+    for name in ("flow", "building", "undone"):
+        job = NewJob(type="send", queue="elsewhere", key="node")
+        assert "building" == await store.flow_put(plan_flow(QUEUE, name, [Node("node", job)]))
+    assert "running" == await store.flow_open(QUEUE, "flow")
+    assert "undone" == await store.flow_drop(QUEUE, "undone", "undo")
+    await store.clients.commands.hset(keys().at("counters"), "relay_told", "1")
 
 
 async def operation(store: Store) -> None:
@@ -189,6 +203,21 @@ CASES = [
     Case("purge expired", "purge", lambda t: ["", "expired", "", 100, 0]),
     Case("configure", "configure", lambda t: ["", "", "", "", 2, "paused", "1", "rate", "5|1000|0"]),
     Case("reset", "reset", lambda t: ["send"]),
+    Case(
+        "resolve", "resolve",
+        lambda t: [
+            3, "blocked", "elsewhere:=closed", 5, "succeeded", "1", "", "waits", "mail:dead", 9_000_000_000_000_000, "dead", "", "",
+            "=flow", "mail:blocked", 5, "revived", "", "",
+        ],
+    ),
+    Case("follow", "follow", lambda t: [3, "ready", "mail:x", "succeeded", "mail:x", "gone", "mail:x"]),
+    Case("relay", "relay", lambda t: [100, "", 1, "dead", 5, "mail:x"]),
+    Case("parents", "parents", lambda t: ["waits", "", "", 100], writes=False),
+    Case("flow_put", "flow_put", lambda t: ["new", "{}", 1, 0, "[]", 1, "mail:x", "1"]),
+    Case("flow_open", "flow_open", lambda t: ["building"]),
+    Case("flow_cancel", "flow_cancel", lambda t: ["flow"]),
+    Case("flow_drop", "flow_drop", lambda t: ["building", "undo", 0]),
+    Case("flow_drop: gone", "flow_drop", lambda t: ["undone", "gone", 0]),
     Case("configure a type", "configure", lambda t: ["types", "send", "5|7|-|||1|50;60000;10;30000;1\n{}", "", 0]),
     Case("configure a group", "configure", lambda t: ["groups", "acme", "3|-|100|60000|0|1", "", 0]),
     Case(

@@ -11,7 +11,7 @@ from tests.transitions.cases import CASES, world
 
 WRITERS = [case for case in CASES if case.writes or case.script == "verify"]
 BATCHED = [name for name in names() if script(name).each and name != "inspect"]
-PAGED = ("promote", "replay", "purge")
+PAGED = ("promote", "replay", "purge", "relay")
 """They name their jobs, or take a page of at most `limit`."""
 
 
@@ -109,6 +109,10 @@ NEW_JOBS: list[tuple[dict[str, object], str]] = [
     ({"rules": "group:a b"}, "rules"),
     ({"rules": "cost:0"}, "rules"),
     ({"rules": "colour:red"}, "rules"),
+    ({"rules": "after:a"}, "rules"),
+    ({"rules": "after:mail:a|b"}, "rules"),
+    ({"rules": "after:mail:a failure:shrug"}, "rules"),
+    ({"rules": "failure:wait"}, "rules"),
     ({"crc": "a\nb"}, "header"),
     ({"header": "{}\n{}"}, "header"),
 ]
@@ -159,6 +163,22 @@ CALLS: list[tuple[str, list[object], str]] = [
     ("update", [1, "waits", "", "", "-1", *[""] * 4], "time of item 1"),
     ("update", [1, "waits", "", "", "", "[]", "|", "", ""], "header of item 1"),
     ("update", [1, "waits", "", "", "", "", "", "", "{}\n"], "header of item 1"),
+    ("resolve", [1, "a b", "other:x", 1, "dead", "", ""], "id of item 1"),
+    ("resolve", [1, "a", "x", 1, "dead", "", ""], "from of item 1"),
+    ("resolve", [1, "a", "other:x", "nan", "dead", "", ""], "order of item 1"),
+    ("resolve", [1, "a", "other:x", 1, "ready", "", ""], "state of item 1"),
+    ("resolve", [1, "a", "other:x", 1, "dead", "", "a\nb"], "added of item 1"),
+    ("follow", [1, "a b", "other:x"], "from of item 1"),
+    ("follow", [1, "a", "x"], "id of item 1"),
+    ("relay", ["", "x", 0], "beyond"),
+    ("parents", ["a b", "", "", ""], "id"),
+    ("parents", ["a", "!", "", ""], "sign"),
+    ("flow_put", ["a b", "{}", 1, 0, "[]", 1, "other:x", ""], "flow"),
+    ("flow_put", ["f", "{}\n", 1, 0, "[]", 1, "other:x", ""], "header"),
+    ("flow_put", ["f", "{}", 0, 0, "[]", 1, "other:x", ""], "total"),
+    ("flow_put", ["f", "{}", "nan", 0, "[]", 1, "other:x", ""], "total"),
+    ("flow_put", ["f", "{}", 1, -1, "[]", 1, "other:x", ""], "page"),
+    ("flow_put", ["f", "{}", 1, 0, "[]", 1, "x", ""], "id of item 1"),
     ("reset", [""], "type"),
     ("reset", ["a b"], "type"),
     ("reset", ["x" * 65], "type"),
