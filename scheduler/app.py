@@ -99,13 +99,16 @@ class Scheduler:
         timeout: float | str | None = None,
         rate: str | Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        breaker: bool | Mapping[str, Any] | None = None,
         process: bool = False,
     ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
         """Makes a function the handler of a type. It may be `async def`, or `def`, which runs in a thread.
 
         `rate` ("100/m", or {"limit": 100, "per": "1m", "burst": 10}) and `concurrency` say how many jobs of it start in how
-        long, and run at once, over all workers of a queue. A worker declares these, `retry` and `timeout` to its queues
-        when it starts; what was set by PUT or PATCH of the type wins.
+        long, and run at once, over all workers of a queue. `breaker` (True, or {"failure_rate": 0.5, "window": "1m",
+        "minimum": 10, "open_for": "30s", "probes": 1}, which are the defaults) keeps it from running for a while when so
+        much of it fails. A worker declares these, `retry` and `timeout` to its queues when it starts; what was set by PUT
+        or PATCH of the type wins. Raises ValueError for what cannot be.
 
         With `process` it runs in a process of its own, which is killed at the timeout; its module is imported there.
         """
@@ -113,7 +116,7 @@ class Scheduler:
         def declare(function: Callable[P, R]) -> JobFunction[P, R]:
             handler = make_handler(
                 type, function, queue=queue, retry=retry, timeout=timeout, rate=rate, concurrency=concurrency,
-                process=process,
+                breaker=breaker, process=process,
             )  # fmt: skip
             self.handlers.add(handler)
             return JobFunction(self, handler, function)
