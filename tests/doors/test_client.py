@@ -436,6 +436,16 @@ async def test_what_the_unanswered_try_of_a_call_left_is_no_duplicate(api):
     assert [False, False, True] == [job.duplicate, copied.duplicate, again.duplicate]
 
 
+@pytest.mark.parametrize(("stands", "duplicate"), [("mail:b", False), ("mail:a", True)])
+async def test_a_copy_whose_answer_was_lost_is_a_duplicate_only_of_another_job(stands, duplicate):
+    again: Any = (200, {**SHOWN, "id": stands, "duplicate": True}, {})
+    async with answering(None, again) as (address, asked), Client(address) as jobs:
+        copied = await jobs.job("mail:a").copy(id="b", unique="k")
+
+    assert (stands, duplicate) == (copied.id, copied.duplicate)
+    assert 2 == len(asked)
+
+
 async def test_of_a_stream_that_breaks_off_what_was_answered_stands():
     """The first answer says of one that it stood before, of one that it is refused, and breaks off."""
     first = b"".join(
