@@ -265,7 +265,7 @@ class other_process:  # noqa: N801 - it is used as a function
 
 @on_valkey
 async def test_a_worker_that_is_killed_loses_nothing_and_another_does_its_job(clients):
-    async with served(clients, watchdog_interval_ms=500) as api, Client(url(api)) as jobs:
+    async with served(clients, watchdog_interval_ms=500, lease_ms=1_000) as api, Client(url(api)) as jobs:
         from scheduler.upkeep import sweep  # noqa: PLC0415 - the watchdog's part, which this server has not
 
         job = await jobs.enqueue("wait", queue="mail")
