@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         NotFound,
         PayloadInvalid,
         Permanent,
+        QueueFull,
         RetryAfter,
         SchedulerError,
         StoreFull,
@@ -35,14 +36,14 @@ _HOMES = {
     "NewJob": "job", "Middleware": "handlers",
     "Retry": "retry", "Settings": "settings",
 } | dict.fromkeys(
-    ("Duplicate", "Invalid", "JobCancelled", "JobDead", "NotFound", "PayloadInvalid", "Permanent", "RetryAfter",
+    ("Duplicate", "Invalid", "JobCancelled", "JobDead", "NotFound", "PayloadInvalid", "Permanent", "QueueFull", "RetryAfter",
      "SchedulerError", "StoreFull", "StoreRefused", "StoreUnavailable", "WrongState"),
     "errors",
 )  # fmt: skip
 
 __all__ = [
     "Context", "Duplicate", "Handle", "Invalid", "Job", "JobCancelled", "JobDead", "JobFunction", "Middleware", "NewJob", "NotFound",
-    "PayloadInvalid", "Permanent", "Retry", "RetryAfter", "Scheduler", "SchedulerError", "Settings", "State",
+    "PayloadInvalid", "Permanent", "QueueFull", "Retry", "RetryAfter", "Scheduler", "SchedulerError", "Settings", "State",
     "StoreFull", "StoreRefused", "StoreUnavailable", "SyncHandle", "WrongState", "__version__",
 ]  # fmt: skip
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from types import ModuleType, SimpleNamespace, TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
-from .documents import NoJson, read_options, to_json
+from .documents import NoJson, TracedOptions, read_options, to_json
 from .errors import Duplicate, Fault, Invalid, PayloadInvalid, SchedulerError
 from .events import Follower
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
@@ -43,10 +43,9 @@ class JobFunction(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     async def enqueue(self, **payload: Any) -> Handle:
-        """A job with these arguments; names that end in _ are options, such as `queue_`, `delay_` and `id_`.
+        """A job with these arguments; names that end in _ are options, such as `queue_`, `delay_` and `unique_`.
 
-        Raises PayloadInvalid when the arguments do not fit the handler, Invalid for a wrong option, Duplicate when
-        `id_` belongs to another request, StoreUnavailable and StoreFull.
+        Raises PayloadInvalid when the arguments do not fit the handler, and what `Scheduler.enqueue` raises.
         """
         options = _taken_out(payload)
         return await self._app.enqueue(self.handler.type, payload, **options)
@@ -99,13 +98,16 @@ class Scheduler:
         timeout: float | str | None = None,
         rate: str | Mapping[str, Any] | None = None,
         concurrency: int | None = None,
+        breaker: bool | Mapping[str, Any] | None = None,
         process: bool = False,
     ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
         """Makes a function the handler of a type. It may be `async def`, or `def`, which runs in a thread.
 
         `rate` ("100/m", or {"limit": 100, "per": "1m", "burst": 10}) and `concurrency` say how many jobs of it start in how
-        long, and run at once, over all workers of a queue. A worker declares these, `retry` and `timeout` to its queues
-        when it starts; what was set by PUT or PATCH of the type wins.
+        long, and run at once, over all workers of a queue. `breaker` (True, or {"failure_rate": 0.5, "window": "1m",
+        "minimum": 10, "open_for": "30s", "probes": 1}, which are the defaults) keeps it from running for a while when so
+        much of it fails. A worker declares these, `retry` and `timeout` to its queues when it starts; what was set by PUT
+        or PATCH of the type wins. Raises ValueError for what cannot be.
 
         With `process` it runs in a process of its own, which is killed at the timeout; its module is imported there.
         """
@@ -113,7 +115,7 @@ class Scheduler:
         def declare(function: Callable[P, R]) -> JobFunction[P, R]:
             handler = make_handler(
                 type, function, queue=queue, retry=retry, timeout=timeout, rate=rate, concurrency=concurrency,
-                process=process,
+                breaker=breaker, process=process,
             )  # fmt: skip
             self.handlers.add(handler)
             return JobFunction(self, handler, function)
@@ -203,21 +205,22 @@ class Scheduler:
 
     # -- enqueueing -----------------------------------------------------------------------------------------------
 
-    async def enqueue(self, type: str, payload: Any = None, **options: Any) -> Handle:
+    async def enqueue(self, type: str, payload: Any = None, **options: Unpack[TracedOptions]) -> Handle:
         """A job of any type, by name.
 
-        Options: queue id priority delay run_at group tags timeout retry retention cost deadline expires_in.
-        Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request,
-        StoreUnavailable (the same `id` again is safe) and StoreFull.
+        Options: queue id priority delay run_at group tags timeout retry retention cost unique deadline expires_in.
+        Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request, or the
+        unique key to another job and `on_conflict` is "reject"; QueueFull, StoreUnavailable (the same `id` again is safe)
+        and StoreFull.
         """
         return await self._send(self.new_job(type, {} if payload is None else payload, options))
 
     async def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Handle]:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them; their handles, in order.
 
-        Raises Invalid with the number of the item before anything is sent. Sent in calls of 500 jobs; an id that
-        belongs to another request raises Duplicate when all the others are in. StoreUnavailable and StoreFull may leave
-        some of them in: with ids of your own the same call again is safe.
+        Raises Invalid with the number of the item before anything is sent. Sent in calls of 500 jobs; those that are
+        refused for another that stands raise Duplicate when all the others are in. QueueFull, StoreUnavailable and
+        StoreFull may leave some of them in: with ids of your own the same call again is safe.
         """
         made: list[NewJob] = []
         for number, asked in enumerate(jobs):
@@ -249,7 +252,7 @@ class Scheduler:
                 refused.append(refusal)
             handles.append(Handle(self.connection, outcome.id, duplicate=not outcome.created))
         if refused:
-            raise type(refused[0])(*(job_id for refusal in refused for job_id in refusal.job_ids))
+            raise _first_of(refused)
         return handles
 
     async def _send(self, job: NewJob, past: int = 0) -> Handle:
@@ -260,7 +263,7 @@ class Scheduler:
         outcome = await (await self.store()).enqueue_one(job)
         return Handle(self.connection, outcome.id, duplicate=not outcome.created)
 
-    def enqueue_sync(self, type: str, payload: Any = None, **options: Any) -> SyncHandle:
+    def enqueue_sync(self, type: str, payload: Any = None, **options: Unpack[TracedOptions]) -> SyncHandle:
         """`enqueue` for code without an event loop. It is carried out by a loop in a thread of its own."""
         return self.sync(self.enqueue(type, payload, **options))
 
@@ -341,6 +344,13 @@ class Scheduler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _first_of(refused: Sequence[Duplicate]) -> Duplicate:
+    """The first refusal, with the jobs of all that were refused for the same reason: an id that is taken, or a unique key."""
+    kind = type(refused[0])
+    alike = [refusal for refusal in refused if type(refusal) is kind]
+    return kind(*dict.fromkeys(job_id for refusal in alike for job_id in refusal.job_ids))
 
 
 def _taken_out(payload: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Generic, TypedDict, TypeVar, cast, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -19,6 +19,9 @@ from .retry import Retry
 from .times import duration_ms, parse_rfc3339, rfc3339, seconds
 
 T = TypeVar("T")
+
+Duration = float | int | str
+"""Seconds, or text such as "250ms", "30s", "5m", "2h", "7d"."""
 
 
 class Leased(Struct, frozen=True):
@@ -226,23 +229,32 @@ def _unique_document(unique: Unique) -> dict[str, Any]:
     return times | {name: value for name, value in said.items() if value}
 
 
-OPTIONS = (
-    "queue",
-    "id",
-    "priority",
-    "delay",
-    "run_at",
-    "group",
-    "tags",
-    "timeout",
-    "retry",
-    "retention",
-    "cost",
-    "unique",
-    "deadline",
-    "expires_in",
-    "traceparent",
-)
+class JobOptions(TypedDict, total=False):
+    """What may be said of a new job beside its type and payload; None is the same as not said."""
+
+    queue: str | None
+    id: str | None
+    priority: int | None
+    delay: Duration | None
+    run_at: datetime | None
+    group: str | None
+    tags: Iterable[str] | None
+    timeout: Duration | None
+    retry: Retry | Mapping[str, Any] | None
+    retention: Duration | None
+    cost: int | None
+    unique: bool | str | Mapping[str, Any] | None
+    deadline: datetime | Duration | None
+    expires_in: Duration | None
+
+
+class TracedOptions(JobOptions, total=False):
+    """The same beside the store, where a job's trace is said too."""
+
+    traceparent: str | None
+
+
+OPTIONS = tuple(TracedOptions.__annotations__)
 
 
 def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,6 +299,8 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 raise ValueError("a text")
             else:
                 made[name] = value
+        except Invalid as error:
+            faults += error.faults
         except (ValueError, TypeError) as error:
             faults.append(Fault(f"/{name}", str(error)))
     if faults:
@@ -294,25 +308,46 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _read_unique(value: object) -> Unique | None:
-    """What makes a job unique: True, a key, or what a document says of it."""
+def unique_fields(value: object) -> Mapping[str, Any] | None:
+    """What makes a job unique, as documents say it, of True, a key or the same. Raises ValueError for what is none of them."""
     if value is False:
         return None
     if value is True:
-        return Unique()
+        return {}
     if isinstance(value, str):
-        return Unique(key=value or "\0")
-    if not isinstance(value, Mapping) or not {"key", "for", "until", "on_conflict"}.issuperset(value):
-        raise ValueError("True, a key, or a mapping of key, for, until and on_conflict")
-    said = {name: one for name, one in value.items() if one is not None}
-    if not all(isinstance(one, str) for name, one in said.items() if name != "for"):
-        raise ValueError("key, until and on_conflict are texts")
-    return Unique(
-        key=said["key"] or "\0" if "key" in said else "",
-        for_ms=duration_ms(said["for"]) if "for" in said else None,
-        until=said.get("until", ""),
-        on_conflict=said.get("on_conflict", "return"),
-    )
+        return {"key": value}
+    if not isinstance(value, Mapping):
+        raise ValueError("True, a key, or a mapping of key, for, until and on_conflict")  # noqa: TRY004 - a fault of what was said
+    return value
+
+
+def _read_unique(value: object) -> Unique | None:
+    """What makes a job unique. Raises ValueError, or Invalid for one of its fields."""
+    said = unique_fields(value)
+    if said is None:
+        return None
+    faults: list[Fault] = []
+    made: dict[str, Any] = {}
+    for name, one in said.items():
+        if name not in {"key", "for", "until", "on_conflict"}:
+            faults.append(
+                Fault(f"/unique/{name}", "there is no such field; it has key, for, until and on_conflict")
+            )
+        elif one is None:
+            continue
+        elif name == "for":
+            try:
+                made["for_ms"] = duration_ms(one)
+            except ValueError as error:
+                faults.append(Fault("/unique/for", str(error)))
+        elif not isinstance(one, str):
+            faults.append(Fault(f"/unique/{name}", "a text"))
+        else:
+            # An empty one would say nothing: it is refused as what it is.
+            made[name] = one or "\0"
+    if faults:
+        raise Invalid(faults)
+    return Unique(**made)
 
 
 def _moment(value: object) -> int:

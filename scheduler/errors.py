@@ -55,10 +55,11 @@ class WrongState(SchedulerError):
 
 
 class Duplicate(SchedulerError):
-    """The id belongs to a job of another request. Choose another id."""
+    """The id belongs to a job of another request: choose another id. Or a unique key to another job, and this one was to be refused then."""
 
     def __init__(self, *job_ids: str) -> None:
-        self.job_ids = job_ids
+        self.job_ids: tuple[str, ...] = job_ids
+        """The jobs that stand."""
         shown = ", ".join(job_ids[:20]) + (" …" if len(job_ids) > 20 else "")
         is_taken = "is the id of another job" if len(job_ids) == 1 else "are ids of other jobs"
         super().__init__(f"{shown} {is_taken}: choose another id, or send the very same request to find it")

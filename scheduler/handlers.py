@@ -17,7 +17,7 @@ from .context import Context
 from .errors import HandlerMissing, PayloadInvalid
 from .job import TYPE_NAME, NewJob
 from .keys import QUEUE_NAME
-from .limits import MOST_AT_ONCE, Rate, parse_rate
+from .limits import MOST_AT_ONCE, Breaker, Rate, parse_breaker, parse_rate
 from .outcomes import TypePolicy
 from .retry import Retry
 from .times import duration_ms
@@ -39,11 +39,14 @@ class Handler:
     """It runs in a process of its own."""
     rate: Rate | None = None
     concurrency: int | None = None
+    breaker: Breaker | None = None
 
     @property
     def policy(self) -> TypePolicy:
         """What it declares to the queues that a worker serves."""
-        return TypePolicy(self.timeout_ms, self.retry, rate=self.rate, concurrency=self.concurrency)
+        return TypePolicy(
+            self.timeout_ms, self.retry, rate=self.rate, concurrency=self.concurrency, breaker=self.breaker
+        )
 
     @property
     def home(self) -> tuple[str, str]:
@@ -60,6 +63,7 @@ def make_handler(
     timeout: float | str | None = None,
     rate: str | Mapping[str, Any] | None = None,
     concurrency: int | None = None,
+    breaker: bool | Mapping[str, Any] | None = None,
     process: bool = False,
 ) -> Handler:
     """A handler for a function whose first parameter is the context. Raises ValueError for what cannot be one."""
@@ -98,7 +102,19 @@ def make_handler(
         process=process,
         rate=None if rate is None else _rate(type, rate),
         concurrency=concurrency,
+        breaker=_breaker(type, breaker),
     )
+
+
+def _breaker(type: str, said: bool | Mapping[str, Any] | None) -> Breaker | None:
+    if said is None or said is False:
+        return None
+    try:
+        if said is not True and not isinstance(said, Mapping):
+            raise ValueError("it is True, or a mapping such as {'failure_rate': 0.5, 'window': '1m'}")
+        return parse_breaker({} if said is True else said)
+    except ValueError as error:
+        raise ValueError(f"the breaker of {type}: {error}") from error
 
 
 def _rate(type: str, said: str | Mapping[str, Any]) -> Rate:

@@ -29,7 +29,7 @@ class Handle:
         self._connect = connect
         self.id = job_id
         self.duplicate = duplicate
-        """The same request had been enqueued before."""
+        """The job stood before: the same request had been enqueued, or another one of its unique key."""
 
     def __repr__(self) -> str:
         return f"<job {self.id}>"

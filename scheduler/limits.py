@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -29,6 +29,12 @@ HEAVIEST = 100
 
 COSTLIEST = 1_000
 """The highest cost of a job; the lowest is 1."""
+
+SECOND_TO_A_DAY = 1_000, 86_400_000
+"""Between which milliseconds the times of a breaker are."""
+
+MOST_PROBES = 1_000
+"""The highest `probes` of a breaker."""
 
 _PER = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RATE = re.compile(r"([0-9]{1,9})/([smhd])")
@@ -202,6 +208,53 @@ def percent_of(share: float) -> int:
     if not 0 < share <= 1:
         raise ValueError("a failure rate is more than 0 and at most 1")
     return math.ceil(Fraction(repr(share)) * 100)
+
+
+def _share(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError("a number that is more than 0 and at most 1")
+    return percent_of(value)
+
+
+def _second_to_a_day(value: Any) -> int:
+    least, most = SECOND_TO_A_DAY
+    found = duration_ms(value)
+    if not least <= found <= most:
+        raise ValueError(f"from {seconds(least)} to {seconds(most)} s")
+    return found
+
+
+def _up_to(most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise ValueError(f"a whole number from 1 to {most}")
+        return value
+
+    return read
+
+
+_BREAKER: Mapping[str, tuple[str, Callable[[Any], int]]] = {
+    "failure_rate": ("percent", _share),
+    "window": ("window_ms", _second_to_a_day),
+    "minimum": ("minimum", _up_to(MOST_AT_ONCE)),
+    "open_for": ("open_ms", _second_to_a_day),
+    "probes": ("probes", _up_to(MOST_PROBES)),
+}
+
+
+def parse_breaker(said: Mapping[str, Any]) -> Breaker:
+    """A breaker as documents have it; what is left out, or None, is as by default. Raises ValueError that names the field."""
+    made: dict[str, int] = {}
+    for name, value in said.items():
+        if name not in _BREAKER:
+            raise ValueError(f"there is no {name!r}; a breaker has {', '.join(_BREAKER)}")
+        field, read = _BREAKER[name]
+        if value is not None:
+            try:
+                made[field] = read(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    return Breaker(**made)
 
 
 class GroupPolicy(Struct, frozen=True):

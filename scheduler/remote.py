@@ -500,6 +500,8 @@ class RemoteWorker(BaseWorker):
                 policy["rate"] = handler.rate.document()
             if handler.concurrency is not None:
                 policy["concurrency"] = handler.concurrency
+            if handler.breaker is not None:
+                policy["breaker"] = handler.breaker.document()
             try:
                 await self._until_heard(partial(self._link.declare, queue, handler.type, policy))
             except SchedulerError as error:

@@ -12,7 +12,9 @@ from ..fields import BreakerFields, BurstRate, BurstRateFields
 from ..limits import (
     MOST_AT_ONCE,
     MOST_BURST,
+    MOST_PROBES,
     MOST_RATE,
+    SECOND_TO_A_DAY,
     UNLIMITED,
     Breaker,
     Rate,
@@ -23,8 +25,6 @@ from ..limits import (
 from ..times import duration_ms, seconds
 
 T = TypeVar("T")
-
-SECOND_TO_A_DAY = 1_000, 86_400_000
 
 
 def within(value: float | str, path: str, least: int, most: int, faults: list[Fault]) -> int:
@@ -97,7 +97,7 @@ def breaker_of(value: BreakerFields, before: Breaker | Unlimited | None, faults:
         said(value.window, "window_ms", lambda v: within(v, "/breaker/window", *SECOND_TO_A_DAY, faults)),
         said(value.minimum, "minimum", lambda v: at_once(v, "/breaker/minimum", faults)),
         said(value.open_for, "open_ms", lambda v: within(v, "/breaker/open_for", *SECOND_TO_A_DAY, faults)),
-        said(value.probes, "probes", lambda v: whole_of(v, "/breaker/probes", 1, 1000, faults)),
+        said(value.probes, "probes", lambda v: whole_of(v, "/breaker/probes", 1, MOST_PROBES, faults)),
     )
 
 

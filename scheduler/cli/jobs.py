@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -33,6 +34,8 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..store import Store
+
+F = TypeVar("F", bound=Callable[..., None])
 
 
 def read_payload(text: str, option: str = "--payload") -> bytes:
@@ -67,101 +70,151 @@ def _place_of(raw: bytes) -> str:
     return ""
 
 
+NOTHING = "\0"
+"""What no argument of a command can be: --unique without a key; and a key that no check lets pass."""
+
+JOB_OPTIONS = (
+    click.option("--priority", type=click.IntRange(-100, 100), help="Higher first."),
+    click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d."),
+    click.option("--run-at", help="RFC 3339 with an offset."),
+    click.option("--group", type=KEY, help="The group whose turn it takes."),
+    click.option("--tag", "tags", type=KEY, multiple=True, help="May be given more than once."),
+    click.option(
+        "--cost", type=click.IntRange(1, COSTLIEST), help="How much of a rate its start uses."
+    ),
+    click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h."),
+    click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter."),
+    click.option("--retention", help="How long it is kept after its end: seconds, or 30s 5m 2h 7d."),
+    click.option(
+        "--unique",
+        metavar="[KEY]",
+        is_flag=False,
+        flag_value=NOTHING,
+        help="One of this key at a time; at the end of the line, without KEY: one of this type and payload.",
+    ),
+    click.option("--unique-for", metavar="DURATION", help="How long the key is held: seconds, or 30s 5m 2h."),
+    click.option("--unique-until", type=click.Choice(["start", "end"]), help="The key is held until then."),
+    click.option("--on-conflict", type=click.Choice(CONFLICTS), help="Of a unique job, where one stands: return it unless you say so."),
+    click.option("--deadline", help="When it must have ended: RFC 3339 with an offset, or a duration from now."),
+    click.option("--expires-in", help="Cancelled if it has not started by then: seconds, or 30s 5m 2h."),
+)  # fmt: skip
+"""What may be said of a new job, and of a copy."""
+
+
+def _job_options(command: F) -> F:
+    for option in reversed(JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    """What was said by JOB_OPTIONS, as fields of NewJob. Raises click.BadParameter and click.UsageError."""
+    deadline, unique = options["deadline"], options["unique"]
+    moment = deadline is not None and ":" in deadline
+    if unique is None and (options["unique_for"] or options["unique_until"] or options["on_conflict"]):
+        raise click.UsageError("--unique-for, --unique-until and --on-conflict go with --unique")
+    attempts = options["max_attempts"]
+    fields = {
+        "priority": options["priority"],
+        "delay_ms": said(typed_duration_ms, options["delay"], "--delay"),
+        "run_at_ms": said(parse_rfc3339, options["run_at"], "--run-at"),
+        "group": options["group"],
+        "tags": options["tags"] or None,
+        "cost": options["cost"],
+        "timeout_ms": said(typed_duration_ms, options["timeout"], "--timeout"),
+        "retry": None if attempts is None else retry_policy.stored({"max_attempts": attempts}),
+        "retention_ms": said(typed_duration_ms, options["retention"], "--retention"),
+        "unique": None
+        if unique is None
+        else Unique(
+            key="" if unique == NOTHING else unique or NOTHING,
+            for_ms=said(typed_duration_ms, options["unique_for"], "--unique-for"),
+            until=options["unique_until"] or "",
+            on_conflict=options["on_conflict"] or "return",
+        ),
+        "deadline_ms": said(parse_rfc3339, deadline if moment else None, "--deadline"),
+        "deadline_in_ms": said(typed_duration_ms, None if moment else deadline, "--deadline"),
+        "expires_in_ms": said(typed_duration_ms, options["expires_in"], "--expires-in"),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _key_said(job_id: str | None, queue: str) -> str:
+    """The key that --id names, or a new one. Raises click.BadParameter for one of another queue."""
+    # An empty one says nothing, as that of a variable that is not set: it is refused, not taken for none.
+    named, colon, key = (new_key() if job_id is None else job_id or NOTHING).rpartition(":")
+    if colon and named != queue:
+        raise click.BadParameter(f"its queue is {named}, the job's is {queue}", param_hint="--id")
+    return key
+
+
+def _checked(job: NewJob, settings: Settings) -> NewJob:
+    try:
+        check(job, max_payload=settings.max_payload)
+    except Invalid as error:
+        raise click.UsageError(_as_options(error.faults)) from error
+    return job
+
+
+_SAID_OF_IT = {
+    "exists": "it was enqueued before",
+    "held": "it has this unique key: nothing was enqueued",
+    "changed": "it had this unique key, and is changed",
+}
+
+
+async def _enqueued(store: Store, job: NewJob) -> tuple[Job, str]:
+    """The job that stands, and what is to be said of it where it is not a new one."""
+    outcome = await store.enqueue_one(job)
+    return await store.job(job.queue, outcome.id.partition(":")[2]), _SAID_OF_IT.get(outcome.outcome, "")
+
+
+def _tell(found: Job, remark: str, show: Callable[[Job], None], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found.document() | ({"duplicate": True} if remark else {}))
+        return
+    show(found)
+    if remark:
+        print(f"{found.id}: {remark}", file=sys.stderr)
+
+
 @click.command(cls=Command)
 @click.argument("type", type=TYPE)
 @click.option("--payload", default="{}", help="JSON, @file, or - for stdin.")
 @click.option("--queue", type=QUEUE, default="default", show_default=True)
 @click.option("--id", "job_id", help="The job's key: the same id and request enqueue once.")
-@click.option("--priority", type=click.IntRange(-100, 100), default=0, help="Higher first.")
-@click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
-@click.option("--run-at", help="RFC 3339 with an offset.")
-@click.option("--group", type=KEY, help="The group whose turn it takes.")
-@click.option("--tag", "tags", type=KEY, multiple=True, help="May be given more than once.")
-@click.option(
-    "--cost", type=click.IntRange(1, COSTLIEST), default=1, help="How much of a rate its start uses [1]."
-)
-@click.option("--timeout", help="Of one attempt: seconds, or 30s 5m 2h.")
-@click.option("--max-attempts", type=click.IntRange(1, 1000), help="Runs before it is a dead letter.")
-@click.option(
-    "--unique",
-    metavar="[KEY]",
-    is_flag=False,
-    flag_value="",
-    help="One of this key at a time; without KEY: one of this type and payload.",
-)
-@click.option("--unique-for", metavar="DURATION", help="How long it is kept: seconds, or 30s 5m 2h.")
-@click.option("--unique-until", type=click.Choice(["start", "end"]), help="It is kept until then.")
-@click.option("--on-conflict", type=click.Choice(CONFLICTS), help="Of a unique job, where one stands.")
-@click.option("--deadline", help="When it must have ended: RFC 3339 with an offset, or a duration from now.")
-@click.option("--expires-in", help="Cancelled if it has not started by then: seconds, or 30s 5m 2h.")
+@_job_options
 @json_option
 @with_settings
 def enqueue(
-    type: str, payload: str, queue: str, job_id: str | None, priority: int, delay: str | None, run_at: str | None,
-    group: str | None, tags: tuple[str, ...], cost: int, timeout: str | None, max_attempts: int | None,
-    unique: str | None, unique_for: str | None, unique_until: str | None, on_conflict: str | None,
-    deadline: str | None, expires_in: str | None, as_json: bool, settings: Settings,
+    type: str, payload: str, queue: str, job_id: str | None, as_json: bool, settings: Settings, **options: Any
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
-    key = job_id or new_key()
-    moment = deadline is not None and ":" in deadline
-    if ":" in key:
-        named, _, key = key.partition(":")
-        if named != queue:
-            raise click.BadParameter(f"its queue is {named}, the job's is {queue}", param_hint="--id")
-    if unique is None and (unique_for or unique_until or on_conflict):
-        raise click.UsageError("--unique-for, --unique-until and --on-conflict go with --unique")
-    job = NewJob(
-        type=type,
-        payload=read_payload(payload),
-        queue=queue,
-        key=key,
-        priority=priority,
-        delay_ms=said(typed_duration_ms, delay, "--delay"),
-        run_at_ms=said(parse_rfc3339, run_at, "--run-at"),
-        group=group,
-        tags=tags,
-        cost=cost,
-        timeout_ms=said(typed_duration_ms, timeout, "--timeout"),
-        retry=None if max_attempts is None else retry_policy.stored({"max_attempts": max_attempts}),
-        unique=None
-        if unique is None
-        else Unique(
-            key=unique,
-            for_ms=said(typed_duration_ms, unique_for, "--unique-for"),
-            until=unique_until or "",
-            on_conflict=on_conflict or "return",
-        ),
-        deadline_ms=said(parse_rfc3339, deadline if moment else None, "--deadline"),
-        deadline_in_ms=said(typed_duration_ms, None if moment else deadline, "--deadline"),
-        expires_in_ms=said(typed_duration_ms, expires_in, "--expires-in"),
-    )
-    try:
-        check(job, max_payload=settings.max_payload)
-    except Invalid as error:
-        raise click.UsageError(_as_options(error.faults)) from error
+    key, fields = _key_said(job_id, queue), _fields(options)
+    job = _checked(NewJob(type=type, payload=read_payload(payload), queue=queue, key=key, **fields), settings)
 
-    async def work() -> tuple[Job, bool]:
+    async def work() -> tuple[Job, str]:
         async with connected(settings, queue=queue) as store:
-            outcome = await store.enqueue_one(job)
-            return await store.job(queue, outcome.id.partition(":")[2]), outcome.created
+            return await _enqueued(store, job)
 
-    made, created = run(work())
-    if as_json:
-        print_json(made.document() | ({} if created else {"duplicate": True}))
-    else:
-        print(made.id if created else f"{made.id} (enqueued before)")
+    made, remark = run(work())
+    _tell(made, remark, lambda found: print(found.id), as_json=as_json)
 
 
-_OPTIONS = {"type": "TYPE", "tags": "--tag"}
+_OPTIONS = {
+    "/type": "TYPE", "/tags": "--tag", "/unique": "--unique", "/unique/key": "--unique", "/unique/for": "--unique-for",
+    "/unique/until": "--unique-until", "/unique/on_conflict": "--on-conflict",
+}  # fmt: skip
 """Fields that are not options of their own name."""
 
 
 def _as_options(faults: tuple[Fault, ...]) -> str:
-    return "; ".join(
-        f"{_OPTIONS.get(name := f.path[1:].split('/')[0], '--' + name.replace('_', '-'))}: {f.message}"
-        for f in faults
-    )
+    return "; ".join(f"{_option_of(fault.path)}: {fault.message}" for fault in faults)
+
+
+def _option_of(path: str) -> str:
+    top = "/" + path[1:].partition("/")[0]
+    return _OPTIONS.get(path) or _OPTIONS.get(top) or "--" + top[1:].replace("_", "-")
 
 
 @click.group(cls=Group)
@@ -326,40 +379,38 @@ def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) 
 
 @job.command("copy")
 @click.argument("job_id", metavar="ID")
-@click.option("--queue", type=QUEUE, help="Into another queue.")
+@click.option("--type", type=TYPE, help="As a job of another type.")
 @click.option("--payload", help="With another payload: JSON, @file, or - for stdin.")
+@click.option("--queue", type=QUEUE, help="Into another queue.")
 @click.option("--id", "new_id", help="The copy's key: the same id and request enqueue once.")
-@click.option("--priority", type=click.IntRange(-100, 100))
-@click.option("--delay", help="Seconds, or 250ms 30s 5m 2h 7d.")
-@click.option("--run-at", help="RFC 3339 with an offset.")
+@_job_options
 @json_option
 @with_settings
 def copy(
-    job_id: str, queue: str | None, payload: str | None, new_id: str | None, priority: int | None, delay: str | None,
-    run_at: str | None, as_json: bool, settings: Settings,
+    job_id: str, type: str | None, payload: str | None, queue: str | None, new_id: str | None, as_json: bool,
+    settings: Settings, **options: Any,
 ) -> None:  # fmt: skip
-    """Enqueue a new job like this one, whatever became of it."""
-    its_queue, key = _with_id(job_id)
-    changes: dict[str, Any] = {
-        "queue": queue,
-        "payload": None if payload is None else read_payload(payload),
-        "priority": priority,
-        "delay_ms": said(typed_duration_ms, delay, "--delay"),
-        "run_at_ms": said(parse_rfc3339, run_at, "--run-at"),
-    }
-    given = {name: value for name, value in changes.items() if value is not None}
+    """Enqueue a new job like this one, whatever became of it.
 
-    async def work() -> Job:
-        async with connected(settings, queue=queue or its_queue) as store:
+    What is said replaces what it has. It runs at once, has no deadline and is not unique, unless that is said of it.
+    """
+    its_queue, key = _with_id(job_id)
+    into = queue or its_queue
+    changes: dict[str, Any] = {"key": _key_said(new_id, into), "queue": into, **_fields(options)}
+    if type is not None:
+        changes["type"] = type
+    if payload is not None:
+        changes["payload"] = read_payload(payload)
+
+    async def work() -> tuple[Job, str]:
+        async with connected(settings, queue=into) as store:
             found = await _shown(store, its_queue, key)
             if found.payload is None and payload is None:
                 raise WrongState(f"the payload of job {job_id} is gone: give the copy one", found.state)
-            made = replace(found.like(new_id or new_key()), **given)
-            try:
-                check(made, max_payload=settings.max_payload)
-            except Invalid as error:
-                raise click.UsageError(_as_options(error.faults)) from error
-            await store.enqueue_one(made)
-            return await _shown(store, made.queue, made.key)
+            like = found.like()
+            if "retry" in changes:  # of the policy only that is said
+                changes["retry"] = {**(like.retry or {}), **changes["retry"]}
+            return await _enqueued(store, _checked(replace(like, **changes), settings))
 
-    _print(run(work()), as_json=as_json)
+    made, remark = run(work())
+    _tell(made, remark, lambda found: _print(found, as_json=False), as_json=as_json)

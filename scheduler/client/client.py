@@ -8,11 +8,12 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar, Unpack
 
 import msgspec
 
 from ..documents import (
+    Duration,
     JobDocument,
     Leased,
     Listed,
@@ -22,6 +23,7 @@ from ..documents import (
     read,
     read_options,
     to_json,
+    unique_fields,
 )
 from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, SchedulerError
 from ..fields import (
@@ -41,13 +43,22 @@ from ..job import Job, NewJob, State, check, new_key, split_id
 from ..retry import Retry
 from .lines import Line, Outcome, windows
 from .link import HttpLink
+from .options import (
+    Changes,
+    CopyOptions,
+    Edits,
+    GroupOptions,
+    OperationOptions,
+    PurgeDeadOptions,
+    PurgeOptions,
+    QueueOptions,
+    ReplayDeadOptions,
+    TypeOptions,
+)
 from .problems import Problem, StoreUnavailable
 from .transport import PATIENCE, TIMEOUT, Transport, part
 
 T = TypeVar("T")
-
-Duration = float | int | str
-"""Seconds, or text such as "250ms", "30s", "5m", "2h", "7d"."""
 
 LOOK_EVERY = 1.0
 """Seconds between looks at a job where the server does not wait."""
@@ -139,9 +150,10 @@ class Client:
         `unique`: True (one of this type and payload at a time), a key, or `{"key", "for", "until", "on_conflict"}`; the
         handle of a duplicate is that of the job that stands.
 
-        Raises PayloadInvalid and Invalid before anything is sent for what no server takes, Duplicate when `id` belongs
-        to another request or the unique key to another job, StoreUnavailable when the service is away for longer than the patience (the same `id` again is
-        safe) and StoreFull.
+        Raises PayloadInvalid and Invalid before anything is sent for what no server takes, Duplicate (with the `id` that
+        stands) when `id` belongs to another request, or the unique key to another job and `on_conflict` is "reject";
+        StoreUnavailable when the service is away for longer than the patience (the same `id` again is safe), StoreFull
+        and TooMany.
         """
         options = {
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
@@ -152,7 +164,7 @@ class Client:
         try:
             answer = await self.transport.call("POST", "/v1/jobs", new_document(job), safe=True)
         except Problem as error:
-            error.id = error.id or f"{job.queue}:{job.key}"
+            error.about(f"{job.queue}:{job.key}")
             raise
         found = answer.read(JobDocument)
         # What stands after a try that was not answered is that one's work.
@@ -227,13 +239,15 @@ class Client:
         act: Literal["cancel", "purge", "run", "replay"],
         queue: str,
         filter: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[OperationOptions],
     ) -> OperationShown:
         """Begins an act over all jobs of a queue that match; it runs on the server. See `operation`.
 
         Options: ids, limit, dry_run, and of a replay rate, payload_patch, stop_after_failures, into.
         """
-        body = {"act": act, "queue": queue, **({"filter": as_sent(filter)} if filter else {}), **options}
+        body = {"act": act, "queue": queue, **as_sent(options)}
+        if filter:
+            body["filter"] = as_sent(filter)
         return (await self.transport.call("POST", "/v1/operations", body, safe=False)).read(OperationShown)
 
     async def operation(self, id: str) -> OperationShown:
@@ -263,11 +277,15 @@ class Client:
         wait: float = 0,
         lease: Duration | None = None,
         request_id: str | None = None,
+        types: Iterable[str] | None = None,
     ) -> list[Leased]:
-        """Claims up to `max` jobs, waiting up to `wait` seconds for the first. Repeated, it gives the same jobs again."""
+        """Claims up to `max` jobs, waiting up to `wait` seconds for the first. Repeated, it gives the same jobs again.
+
+        `types`: only jobs of these.
+        """
         request_id = request_id or new_key()
         return await HttpLink(self.transport).claim(
-            queue, worker=worker, count=max, wait=wait, lease=lease, request_id=request_id
+            queue, worker=worker, count=max, wait=wait, lease=lease, request_id=request_id, types=types
         )
 
     async def settle(
@@ -307,7 +325,7 @@ class Handle:
         self._transport = transport
         self.id = job_id
         self.duplicate = duplicate
-        """The same request had been enqueued before."""
+        """The job stood before: the same request had been enqueued, or another one of its unique key."""
 
     def __repr__(self) -> str:
         return f"<job {self.id}>"
@@ -360,21 +378,30 @@ class Handle:
         """Makes it ready now. Raises WrongState when it is not scheduled or retrying."""
         return await self._call("POST", "/run", safe=False)
 
-    async def replay(self, **edits: Any) -> Job:
+    async def replay(self, **edits: Unpack[Edits]) -> Job:
         """Runs it again when it is dead; `payload=` gives it another one. Raises WrongState when it is not."""
         return await self._call("POST", "/replay", edits, safe=False)
 
-    async def update(self, **changes: Any) -> Job:
+    async def update(self, **changes: Unpack[Changes]) -> Job:
         """Changes `payload`, `priority`, `run_at` or `tags` while it waits. Raises WrongState when it does not."""
         return await self._call("PATCH", "", as_sent(changes), safe=True)
 
-    async def copy(self, **changes: Any) -> Handle:
-        """A new job like this one, with these fields in place of its own."""
-        changes.setdefault("id", new_key())
+    async def copy(self, **changes: Unpack[CopyOptions]) -> Handle:
+        """A new job like this one, with these fields in place of its own; None lifts what it has of its own.
+
+        It runs at once, without a deadline, and is not unique, unless that is said of it. Raises what `Client.enqueue`
+        raises, NotFound, and WrongState when the payload is gone and none is given.
+        """
+        job_id = changes.get("id") or new_key()
         path = f"/v1/jobs/{part(self.id)}/copy"
-        answer = await self._transport.call("POST", path, as_sent(changes), safe=True)
+        try:
+            body = {**as_sent(changes), "id": job_id}
+        except ValueError as error:
+            raise Invalid([Fault("/unique", str(error))]) from error
+        answer = await self._transport.call("POST", path, body, safe=True)
         found = answer.read(JobDocument)
-        return Handle(self._transport, found.id, duplicate=found.duplicate and not answer.unsure)
+        its_own = answer.unsure and _key_of(found.id) == _key_of(job_id)
+        return Handle(self._transport, found.id, duplicate=found.duplicate and not its_own)
 
     async def delete(self) -> None:
         """Deletes it. Raises WrongState while it runs."""
@@ -397,13 +424,22 @@ class Handle:
 
 
 def as_sent(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody says in words of Python, in those of the API: a time, a retry policy."""
+    """What somebody says in words of Python, in those of the API: a time, a retry policy, what makes a job unique.
+
+    Raises ValueError for what makes no job unique.
+    """
     return {
         name: value.isoformat() if isinstance(value, datetime)
         else value.document() if isinstance(value, Retry)
+        else unique_fields(value) if name == "unique" and value is not None
+        else list(value) if name in {"tags", "ids"} and not isinstance(value, str | None)
         else value
         for name, value in said.items()
     }  # fmt: skip
+
+
+def _key_of(job_id: str) -> str:
+    return job_id.rpartition(":")[2]
 
 
 class Queue:
@@ -433,11 +469,11 @@ class Queue:
         """It is claimed from again."""
         return (await self._transport.call("POST", f"{self._path}/resume", safe=True)).read(QueueShown)
 
-    async def configure(self, **changes: Any) -> QueueShown:
+    async def configure(self, **changes: Unpack[QueueOptions]) -> QueueShown:
         """Changes its configuration: what is left out stays, None lifts. Raises NotFound."""
         return (await self._transport.call("PATCH", self._path, changes, safe=True)).read(QueueShown)
 
-    async def create(self, **fields: Any) -> QueueShown:
+    async def create(self, **fields: Unpack[QueueOptions]) -> QueueShown:
         """Makes it, or replaces its configuration: what is left out is as by default."""
         return (await self._transport.call("PUT", self._path, fields, safe=True)).read(QueueShown)
 
@@ -461,14 +497,14 @@ class Queue:
         path = f"{self._path}/types/{part(type)}/breaker/reset"
         return (await self._transport.call("POST", path, safe=True)).read(TypeShown)
 
-    async def set_type(self, type: str, **policy: Any) -> TypeShown:
+    async def set_type(self, type: str, **policy: Unpack[TypeOptions]) -> TypeShown:
         """Sets `retry timeout schema rate concurrency paused breaker` of a type, in place of what was set before."""
         answer = await self._transport.call(
             "PUT", f"{self._path}/types/{part(type)}", as_sent(policy), safe=True
         )
         return answer.read(TypeShown)
 
-    async def set_group(self, group: str, **policy: Any) -> GroupPolicyShown:
+    async def set_group(self, group: str, **policy: Unpack[GroupOptions]) -> GroupPolicyShown:
         """Changes `weight`, `rate`, `concurrency` and `paused` of a group: what is left out stays, None lifts."""
         path = f"{self._path}/groups/{part(group)}"
         return (await self._transport.call("PATCH", path, policy, safe=True)).read(GroupPolicyShown)
@@ -507,18 +543,18 @@ class Queue:
         async for found in pages(self._transport, f"{self._path}/dlq", GroupShown, query):
             yield found
 
-    async def replay_dead(self, **which: Any) -> OperationShown:
+    async def replay_dead(self, **which: Unpack[ReplayDeadOptions]) -> OperationShown:
         """Runs dead jobs again: `ids`, or all for which `type kind fingerprint before limit` hold.
 
         Further: `dry_run rate payload_patch stop_after_failures queue`.
         """
         return await self._operate("/dlq/replay", which)
 
-    async def purge_dead(self, **which: Any) -> OperationShown:
+    async def purge_dead(self, **which: Unpack[PurgeDeadOptions]) -> OperationShown:
         """Deletes dead jobs: `ids`, or all for which `type kind fingerprint before limit` hold; `dry_run`."""
         return await self._operate("/dlq/purge", which)
 
-    async def purge(self, state: State | str, **which: Any) -> OperationShown:
+    async def purge(self, state: State | str, **which: Unpack[PurgeOptions]) -> OperationShown:
         """Deletes its jobs of one state (not running) for which `type older_than limit` hold; `dry_run`."""
         return await self._operate("/purge", {"state": str(state), **which})
 

@@ -42,7 +42,7 @@ class Outcome(Struct, frozen=True):
     """Its place among those that were given, from 0."""
     id: str
     duplicate: bool = False
-    """The same request had been enqueued before."""
+    """The job stood before: the same request had been enqueued, or another one of its unique key."""
     error: SchedulerError | None = None
 
     @property

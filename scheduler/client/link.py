@@ -68,12 +68,15 @@ class HttpLink:
         wait: float,
         lease: float | str | None,
         request_id: str,
+        types: Iterable[str] | None = None,
         patience: float | None = None,
     ) -> list[Leased]:
         """Claims; the same request again gives the same jobs."""
-        body = {"worker": worker, "max": count, "wait": wait, "request_id": request_id}
+        body: dict[str, Any] = {"worker": worker, "max": count, "wait": wait, "request_id": request_id}
         if lease is not None:
             body["lease"] = lease
+        if types is not None:
+            body["types"] = list(types)
         answer = await self._transport.call(
             "POST", f"/v1/queues/{part(queue)}/lease", body, wait=wait, safe=True, patience=patience
         )
@@ -141,6 +144,7 @@ class HttpLink:
         try:
             answer = await self._transport.call("POST", "/v1/jobs", new_document(job), safe=True)
         except Problem as error:
+            error.about(f"{job.queue}:{job.key}")
             return error
         found = answer.read(JobDocument)
         its_own = answer.unsure and found.id == f"{job.queue}:{job.key}"
@@ -222,6 +226,7 @@ class HttpLink:
             else:
                 problem = problem_of(answer)
                 if problem.code not in LATER:
+                    problem.about(line.id)
                     known[line.number] = Outcome(line.number, line.id, error=problem)
                     continue
                 later = problem

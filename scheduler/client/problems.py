@@ -29,7 +29,12 @@ class Problem(SchedulerError):
         """The job that the call is about, where it may stand although the call failed."""
         self.retry_after = retry_after
         """Seconds after which the same call may be repeated; None where nobody says."""
+        self.about(self.id)
         Exception.__init__(self, f"{self.code}: {self.detail}" if self.detail else self.code)
+
+    def about(self, job_id: str | None) -> None:
+        """Names the job that the call was about, where the problem itself names none."""
+        self.id = self.id or job_id
 
 
 class Unauthorized(Problem):
@@ -53,7 +58,12 @@ class WrongState(Problem, errors.WrongState):
 
 
 class Duplicate(Problem, errors.Duplicate):
-    """The id belongs to a job of another request."""
+    """The id belongs to a job of another request, or the unique key is held by another job: `id` is the one that stands."""
+
+    def about(self, job_id: str | None) -> None:
+        """Names the job that stands, where the problem itself names none."""
+        super().about(job_id)
+        self.job_ids = () if self.id is None else (str(self.id),)
 
 
 class LeaseLost(Problem, errors.LeaseLost):

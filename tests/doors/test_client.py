@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import inspect
 import pickle
 import socket
 import sqlite3
@@ -24,8 +25,11 @@ from scheduler.client import (
     Invalid,
     NotFound,
     Problem,
+    Queue,
     StoreUnavailable,
     SyncClient,
+    SyncHandle,
+    SyncQueue,
     TooMany,
     Unauthorized,
     Unreachable,
@@ -35,6 +39,7 @@ from scheduler.client import client as client_module
 from scheduler.client import lines as client_lines
 from scheduler.client.problems import problem_of
 from scheduler.errors import PayloadInvalid, SchedulerError
+from scheduler.fields import QueueShown
 from scheduler.job import Job
 from scheduler.retry import Retry
 from tests.doors.conftest import held, on_valkey, served, until
@@ -431,6 +436,16 @@ async def test_what_the_unanswered_try_of_a_call_left_is_no_duplicate(api):
     assert [False, False, True] == [job.duplicate, copied.duplicate, again.duplicate]
 
 
+@pytest.mark.parametrize(("stands", "duplicate"), [("mail:b", False), ("mail:a", True)])
+async def test_a_copy_whose_answer_was_lost_is_a_duplicate_only_of_another_job(stands, duplicate):
+    again: Any = (200, {**SHOWN, "id": stands, "duplicate": True}, {})
+    async with answering(None, again) as (address, asked), Client(address) as jobs:
+        copied = await jobs.job("mail:a").copy(id="b", unique="k")
+
+    assert (stands, duplicate) == (copied.id, copied.duplicate)
+    assert 2 == len(asked)
+
+
 async def test_of_a_stream_that_breaks_off_what_was_answered_stands():
     """The first answer says of one that it stood before, of one that it is refused, and breaks off."""
     first = b"".join(
@@ -786,6 +801,23 @@ async def test_code_without_a_loop_has_the_same_calls(api):
     await asyncio.to_thread(plain)
 
 
+@pytest.mark.parametrize(
+    ("face", "faced"),
+    [(SyncClient, Client), (SyncHandle, Handle), (SyncQueue, Queue)],
+    ids=["client", "handle", "queue"],
+)
+def test_without_a_loop_there_is_every_call_with_the_same_arguments(face, faced):
+    def calls(of):
+        return {name: getattr(of, name) for name in vars(of) if not name.startswith("_")}
+
+    assert set() == calls(faced).keys() - calls(face).keys()
+    for name, call in calls(face).items():
+        if name not in {"enqueue_each", "enqueue_many", "transport"}:
+            asked, here = (inspect.signature(one).parameters for one in (calls(faced)[name], call))
+            assert list(asked.values()) == list(here.values()), name
+            assert not inspect.iscoroutinefunction(call), name
+
+
 async def test_several_threads_share_a_client_without_a_loop(api):
     def plain(jobs):
         return [jobs.enqueue("send", queue="mail").id for _ in range(20)]
@@ -838,3 +870,21 @@ async def typed(jobs: Client) -> None:
     assert_type(await jobs.enqueue_many([]), list[Handle])
     async for job in jobs.jobs():
         assert_type(job, Job)
+
+
+def typed_without_a_loop(jobs: SyncClient, app: scheduler.Scheduler) -> None:
+    """Not run: the calls that wait are told of what those that are awaited are; an error that is gone is one here."""
+    assert_type(jobs.enqueue("t", queue="mail", delay="5m", unique={"key": "k"}), SyncHandle)
+    assert_type(jobs.job("a").refresh(), Job)
+    assert_type(jobs.job("a").copy(deadline="1h", group=None), SyncHandle)
+    assert_type(jobs.queue("mail").configure(rate="100/m", max_length=None), QueueShown)
+    for job in jobs.jobs(queue="mail"):
+        assert_type(job, Job)
+    jobs.enqueue("t", quue="mail")  # type: ignore[call-arg]
+    jobs.enqueue("t", delay=[1])  # type: ignore[arg-type]
+    jobs.jobs(qeue="mail")  # type: ignore[call-arg]
+    jobs.job("a").copy(deadlin="1h")  # type: ignore[call-arg]
+    jobs.job("a").update(run_at=5)  # type: ignore[arg-type]
+    jobs.queue("mail").set_type("t", braker={})  # type: ignore[call-arg]
+    jobs.queue("mail").replay_dead(limit="all")  # type: ignore[arg-type]
+    app.enqueue_sync("t", {}, quue="mail")  # type: ignore[call-arg]

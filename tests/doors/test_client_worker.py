@@ -265,7 +265,7 @@ class other_process:  # noqa: N801 - it is used as a function
 
 @on_valkey
 async def test_a_worker_that_is_killed_loses_nothing_and_another_does_its_job(clients):
-    async with served(clients, watchdog_interval_ms=500) as api, Client(url(api)) as jobs:
+    async with served(clients, watchdog_interval_ms=500, lease_ms=1_000) as api, Client(url(api)) as jobs:
         from scheduler.upkeep import sweep  # noqa: PLC0415 - the watchdog's part, which this server has not
 
         job = await jobs.enqueue("wait", queue="mail")
@@ -373,7 +373,15 @@ async def test_no_more_run_at_once_than_the_worker_may(jobs, app):
 
 
 async def test_policies_of_the_code_are_declared(jobs, app):
-    @app.job("send", queue="mail", timeout=12, retry=Retry(max_attempts=3), rate="100/m", concurrency=3)
+    @app.job(
+        "send",
+        queue="mail",
+        timeout=12,
+        retry=Retry(max_attempts=3),
+        rate="100/m",
+        concurrency=3,
+        breaker={"window": "5m"},
+    )
     async def send(ctx) -> None: ...
 
     job = await jobs.enqueue("send", queue="mail", delay=60)
@@ -382,6 +390,7 @@ async def test_policies_of_the_code_are_declared(jobs, app):
     assert 3 == (await job).max_attempts
     [shown] = [shown async for shown in jobs.queue("mail").types()]
     assert (100, 3) == (shown.in_force.rate.limit, shown.in_force.concurrency)
+    assert (300, 10) == (shown.in_force.breaker.window, shown.in_force.breaker.minimum)
 
 
 async def _limited(job):

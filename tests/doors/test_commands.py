@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from scheduler.cli import cli
 from scheduler.errors import SchedulerError
+from scheduler.job import Unique
 from scheduler.outcomes import Bury
 from scheduler.presence import Presence
 from scheduler.store import Store
@@ -43,6 +44,12 @@ def given(servers: Servers, work: Callable[[Store], Awaitable[Any]]) -> None:
         await store.close()
 
     asyncio.run(within())
+
+
+async def on_what_stands(servers: Servers, work: Callable[[Store], Awaitable[Any]]) -> None:
+    store = Store(await servers.open("valkey"))
+    await work(store)
+    await store.close()
 
 
 @pytest.fixture
@@ -104,6 +111,70 @@ def test_a_job_is_copied_with_what_is_said_of_the_copy(servers: Servers, command
     )
     assert "no job" in command("job", "copy", "mail:nope", status=1)
     assert "--id" in command("job", "copy", "mail:a", "--id", "no key", status=2)
+
+
+def test_a_copy_may_differ_in_all_that_a_new_job_may_be(servers: Servers, command: Command) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(
+            store, "a", payload=b"[1]", retry={"max_attempts": 9, "base": 60_000}, deadline_in_ms=60_000
+        )
+
+    given(servers, one)
+    plain = json.loads(command("job", "copy", "mail:a", "--json"))
+    other = json.loads(
+        command(
+            "job", "copy", "mail:a", "--type", "other", "--group", "g", "--tag", "x", "--tag", "y", "--cost", "3",
+            "--timeout", "2m", "--max-attempts", "2", "--retention", "0", "--deadline", "1h", "--expires-in", "5m",
+            "--unique", "k", "--json",
+        )
+    )  # fmt: skip
+    later = json.loads(command("job", "copy", "mail:a", "--deadline", "2030-01-01T00:00:00Z", "--json"))
+
+    assert (9, None, None) == tuple(plain[n] for n in ("max_attempts", "deadline", "expires_at"))
+    assert ("other", "g", ["x", "y"], 3, 120, 2, {"key": "k"}) == tuple(
+        other[n] for n in ("type", "group", "tags", "cost", "timeout", "max_attempts", "unique")
+    )
+    assert other["created_at"] < other["expires_at"] < other["deadline"]
+    assert "2030-01-01T00:00:00.000Z" == later["deadline"]
+
+    async def kept(store: Store) -> None:
+        await store.connect()
+        [found] = await store.inspect(QUEUE, [other["id"].partition(":")[2]])
+        assert found is not None
+        assert ({"max_attempts": 2, "base": 60_000}, 0) == (found.like().retry, found.retention_ms)
+
+    asyncio.run(on_what_stands(servers, kept))
+    assert "it has passed" in command("job", "copy", "mail:a", "--deadline", "2020-01-01T00:00:00Z", status=1)
+
+
+def test_of_a_unique_job_the_one_that_stands_is_printed_and_what_became_of_it_said(
+    servers: Servers, url: str
+) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(store, "a", type="t", payload=b"1", unique=Unique(key="k"))
+
+    def call(*words: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(cli, [*words, "--redis-url", url])
+        return done.exit_code, done.stdout, done.stderr or str(done.exception or "")
+
+    given(servers, one)
+    enqueue = ("enqueue", "t", "--queue", "mail", "--unique", "k")
+    copy = ("job", "copy", "mail:a", "--unique", "k", "--json")
+
+    assert (0, "mail:a\n", "mail:a: it has this unique key: nothing was enqueued\n") == call(*enqueue)
+    changed = call(*enqueue, "--payload", "2", "--on-conflict", "replace")
+    assert (0, "mail:a\n", "mail:a: it had this unique key, and is changed\n") == changed
+    status, _, told = call(*enqueue, "--on-conflict", "reject")
+    assert (1, True) == (status, told.startswith("the unique key is held by mail:a: "))
+    status, printed, _ = call(*copy)
+    assert (0, "mail:a", True, 2) == (
+        status,
+        *(json.loads(printed)[n] for n in ("id", "duplicate", "payload")),
+    )
+    assert (0, "mail:b\n", "") == call("enqueue", "t", "--queue", "mail", "--id", "b")
+    assert (0, "mail:b\n", "mail:b: it was enqueued before\n") == call(
+        "enqueue", "t", "--queue", "mail", "--id", "b"
+    )
 
 
 def test_dead_letters_are_listed_newest_first(servers: Servers, command: Command) -> None:

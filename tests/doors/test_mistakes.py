@@ -122,6 +122,14 @@ def test_a_queue_is_given_one_weight():
         (("enqueue", "x", "--queue", "mail", "--id", "other:a"), "--id: its queue is other"),
         (("enqueue", "x", "--priority", "101"), "'--priority'"),
         (("enqueue", "x", "--timeout", "0"), "--timeout: more than 0"),
+        (("enqueue", "x", "--id", ""), "--id: 1 to 128 letters"),
+        (("enqueue", "x", "--unique", ""), "--unique: 1 to 128 letters"),
+        (("enqueue", "x", "--unique", "k", "--unique-for", "0"), "--unique-for: more than 0"),
+        (("enqueue", "x", "--unique-for", "1h"), "go with --unique"),
+        (("job", "copy", "mail:a", "--on-conflict", "reject"), "go with --unique"),
+        (("job", "copy", "mail:a", "--id", "other:a"), "--id: its queue is other"),
+        (("job", "copy", "mail:a", "--expires-in", "soon"), "--expires-in: a duration is"),
+        (("job", "copy", "mail:a", "--deadline", "2027-01-01T00:00:00"), "--deadline: the time has no offset"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_refused_before_any_server_is_asked(arguments, told):

@@ -25,6 +25,7 @@ from scheduler import (
     State,
     StoreRefused,
 )  # fmt: skip
+from scheduler.limits import Breaker
 
 START = datetime(2027, 1, 15, 8, tzinfo=UTC)
 
@@ -393,6 +394,7 @@ async def test_code_without_a_loop_enqueues_and_waits(app, clients):
     [
         {"rate": "100"}, {"rate": "0/s"}, {"rate": {"limit": 5}}, {"rate": {"limit": "5", "per": 1}}, {"rate": 5},
         {"rate": {"limit": 5, "per": 1, "colour": 1}}, {"concurrency": 0}, {"concurrency": 1.5}, {"concurrency": True},
+        {"breaker": {"failure_rate": 0}}, {"breaker": {"window": "soon"}}, {"breaker": {"colour": 1}}, {"breaker": 0.5},
     ],
     ids=str,
 )  # fmt: skip
@@ -401,6 +403,35 @@ def test_a_limit_that_is_none_is_refused_when_it_is_declared(limit):
 
         @Scheduler().job("send", **limit)
         async def send(ctx) -> None: ...
+
+
+async def test_a_breaker_that_the_code_declares_keeps_its_type_from_running_for_a_while(app):
+    @app.job("send", breaker={"minimum": 3, "open_for": "5m"})
+    async def send(ctx, *, well: bool) -> None:
+        if not well:
+            raise OSError("the mail server is away")
+
+    async with app.test() as t:
+        for _ in range(3):
+            await send.enqueue(well=False, retry_=Retry(max_attempts=1))
+        assert ["dead"] * 3 == await t.drain()
+
+        held = await send.enqueue(well=True)
+        assert [] == await t.drain()
+        [(_, declared)] = (await t.store.types("default")).values()
+        assert declared.breaker == Breaker(minimum=3, open_ms=300_000)
+        assert "ready" == (await held.refresh()).state
+
+        t.advance("5m")
+        assert ["succeeded"] == await t.drain()
+
+
+@pytest.mark.parametrize(("said", "breaker"), [(True, Breaker()), ({}, Breaker()), (False, None)])
+def test_a_breaker_is_declared_with_its_defaults_or_not_at_all(app, said, breaker):
+    @app.job("send", breaker=said)
+    async def send(ctx) -> None: ...
+
+    assert breaker == send.handler.policy.breaker
 
 
 async def test_a_job_may_cost_more_than_another():

@@ -11,7 +11,7 @@ import pytest
 
 from scheduler.errors import Permanent, RetryAfter
 from scheduler.job import State
-from scheduler.limits import Rate
+from scheduler.limits import Breaker, Rate
 from scheduler.outcomes import TypePolicy
 from scheduler.retry import Retry
 from scheduler.worker import declare_anew
@@ -85,11 +85,13 @@ async def test_the_policy_that_the_code_declares_is_shown(bench: Bench):
 async def test_limits_that_the_code_declares_are_told_to_the_queue(bench: Bench):
     async def nothing(ctx) -> None: ...
 
-    bench.handler("nothing", nothing, rate={"limit": 100, "per": "1m", "burst": 5}, concurrency=3)
+    bench.handler(
+        "nothing", nothing, rate={"limit": 100, "per": "1m", "burst": 5}, concurrency=3, breaker=True
+    )
     bench.work()
     await bench.ended(await bench.enqueue("nothing"))
 
-    declared = TypePolicy(rate=Rate(100, 60_000, 5), concurrency=3)
+    declared = TypePolicy(rate=Rate(100, 60_000, 5), concurrency=3, breaker=Breaker())
     assert (TypePolicy(), declared) == (await bench.store.types(QUEUE))["nothing"]
 
 

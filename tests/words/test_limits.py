@@ -10,6 +10,7 @@ from scheduler.limits import (
     Rate,
     breaker_state,
     in_force,
+    parse_breaker,
     parse_group,
     parse_rate,
     percent_of,
@@ -41,6 +42,32 @@ def test_a_rate_is_so_many_in_so_long(said, rate, pause):
 def test_what_is_no_rate_is_refused(said):
     with pytest.raises(ValueError):
         parse_rate(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "breaker"),
+    [
+        ({}, Breaker()),
+        ({"failure_rate": 1, "window": 1, "minimum": 1, "open_for": "1d", "probes": 1_000}, Breaker(100, 1_000, 1, 86_400_000, 1_000)),
+        ({"failure_rate": 0.291, "window": "1m", "probes": None}, Breaker(30)),
+    ],
+)  # fmt: skip
+def test_a_breaker_is_read_as_documents_have_it(said, breaker):
+    assert breaker == parse_breaker(said) == parse_breaker(breaker.document())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("failure_rate", 0), ("failure_rate", 1.01), ("failure_rate", "0.5"), ("failure_rate", True),
+        ("window", 0.5), ("window", "25h"), ("window", "soon"), ("window", True), ("open_for", 0), ("open_for", [1]),
+        ("minimum", 0), ("minimum", 1.5), ("minimum", "3"), ("minimum", True), ("minimum", 1_000_001),
+        ("probes", 0), ("probes", 1_001), ("colour", 1),
+    ],
+)  # fmt: skip
+def test_what_is_no_breaker_is_refused_by_its_field(name, value):
+    with pytest.raises(ValueError, match=name):
+        parse_breaker({name: value})
 
 
 RATE = Rate(100, 60_000, 5)
