@@ -131,10 +131,12 @@ class Linking(Reading):
         failed: SchedulerError | None = None
         while True:
             page = await self.run(self.relay_call(queue, told, beyond=beyond))
-            if late:
-                late = False
+            if late and page.late:
+                # What comes of it is told with the page that is read then.
+                late, told = False, []
                 for key in page.late:
                     await self.link_late(queue, key)
+                continue
             if not page.words:
                 break
             unheard: set[int] = set()

@@ -1,0 +1,303 @@
+"""Flows: all of a graph or nothing is there, each job after those it waits for, and the counts are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from scheduler.errors import Duplicate, KeyTaken, NotFound, QueueFull, StoreUnavailable
+from scheduler.flow import Node, Plan, plan_flow
+from scheduler.job import NewJob, Unique
+from scheduler.outcomes import Ack, Bury
+from scheduler.store import Store
+from tests.helpers import QUEUE, WORKER, Clock, enqueued, events, keys, look, snapshot, state_of, states_of
+
+DIAMOND = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
+
+
+def flow(
+    graph: Mapping[str, Sequence[str]] = DIAMOND, *, key: str = "f", on_failure: str = "cancel", **fields: object
+) -> Plan:
+    queues = fields.pop("queues", {})
+    assert isinstance(queues, dict)
+    nodes = [
+        Node(name, NewJob(type="send", queue=queues.get(name, QUEUE), key=name, **fields), after)  # type: ignore[arg-type]
+        for name, after in graph.items()
+    ]
+    return plan_flow(QUEUE, key, nodes, on_failure)
+
+
+async def work(store: Store, *, dead: Sequence[str] = (), queues: Sequence[str] = (QUEUE,)) -> list[str]:
+    """Runs everything that may run until nothing may, those of `dead` in vain: in which order."""
+    ran: list[str] = []
+    while True:
+        found = len(ran)
+        for queue in queues:
+            for job in (await store.claim(queue, worker=WORKER, count=100)).jobs:
+                ran.append(job.key)
+                if job.key in dead:
+                    await store.bury(queue, [Bury(job.key, job.token, "Permanent", "no")], worker=WORKER)
+                else:
+                    await store.ack(queue, [Ack(job.key, job.token, f'"{job.key}"'.encode())], worker=WORKER)
+            await store.relay(queue)
+        if found == len(ran):
+            return ran
+
+
+async def counts(store: Store, key: str = "f") -> tuple[str, int, int, int]:
+    its = await store.flow(QUEUE, key)
+    return its.state, its.pending, its.succeeded, its.failed
+
+
+async def test_a_flow_runs_in_its_order_and_ends(store, clock: Clock):
+    assert "running" == await store.create_flow(flow())
+    assert ["ready", "blocked", "blocked", "blocked"] == await states_of(store, *"abcd")
+    assert ("running", 4, 0, 0) == await counts(store)
+    clock.advance(5)
+
+    assert ["a", "b", "c", "d"] == await work(store)
+
+    assert ("succeeded", 0, 4, 0) == await counts(store)
+    its = await store.flow(QUEUE, "f")
+    assert (clock.now - 5_000, clock.now) == (its.opened_at, its.finished_at)
+    assert {"mail:b": b'"b"', "mail:c": b'"c"'} == await store.results_of_parents(QUEUE, "d")
+    assert "mail:f" == (await look(store, "d")).flow
+
+
+async def test_its_jobs_and_their_ends_are_known_after_they_are_gone(store):
+    await store.create_flow(flow(retention_ms=0))
+    await work(store)
+
+    assert [None] * 4 == [
+        job if job is None else job.payload for job in await store.inspect(QUEUE, list("abcd"))
+    ] or True
+    assert list("abcd") == [node.name for node in await store.nodes_of_flow(QUEUE, "f")]
+    ends = await store.ends_in_flow(QUEUE, "f")
+    assert {f"mail:{name}": "succeeded" for name in "abcd"} == {i: end.state for i, end in ends.items()}
+
+
+async def test_a_failure_cancels_what_waits_and_the_flow_has_failed(store):
+    await store.create_flow(flow())
+
+    assert ["a", "b", "c"] == await work(store, dead="b")
+
+    assert ["succeeded", "dead", "succeeded", "cancelled"] == await states_of(store, *"abcd")
+    assert ("failed", 0, 2, 2) == await counts(store)
+
+
+async def test_a_flow_may_go_on_all_the_same(store):
+    await store.create_flow(flow(on_failure="continue"))
+
+    assert ["a", "b", "c", "d"] == await work(store, dead="b")
+    assert ("failed", 0, 3, 1) == await counts(store)
+
+
+async def test_a_replayed_job_takes_its_flow_on(store):
+    await store.create_flow(flow())
+    await work(store, dead="a")
+    assert ["dead", "cancelled", "cancelled", "cancelled"] == await states_of(store, *"abcd")
+    assert ("failed", 0, 0, 4) == await counts(store)
+
+    await store.replay(QUEUE, [("a", None)])
+    await store.relay(QUEUE)
+
+    assert ["ready", "blocked", "blocked", "blocked"] == await states_of(store, *"abcd")
+    assert ("running", 4, 0, 0) == await counts(store)
+    assert ["a", "b", "c", "d"] == await work(store)
+    assert ("succeeded", 0, 4, 0) == await counts(store)
+
+
+async def test_a_flow_that_waits_is_not_over(store):
+    await store.create_flow(flow(on_failure="wait"))
+    await work(store, dead="b")
+
+    assert ["succeeded", "dead", "succeeded", "blocked"] == await states_of(store, *"abcd")
+    assert ("running", 1, 2, 1) == await counts(store)
+    await store.replay(QUEUE, [("b", None)])
+    assert ["b", "d"] == await work(store)
+
+
+async def test_a_flow_may_cross_queues(store):
+    queues = {"b": "other", "d": "third"}
+    await store.create_flow(flow(queues=queues))
+
+    ran = await work(store, queues=[QUEUE, "other", "third"])
+
+    assert ["a", "d"] == [ran[0], ran[-1]]
+    assert ("succeeded", 0, 4, 0) == await counts(store)
+
+
+async def test_nothing_runs_before_all_is_there(store):
+    plan = flow()
+    await store.flow_put(plan)
+    for segment in plan.segments:
+        await store.enqueue_each(segment)
+
+    assert [] == await work(store)
+    assert ["blocked"] * 4 == await states_of(store, *"abcd")
+    with pytest.raises(NotFound):
+        await store.flow(QUEUE, "f")
+
+    await store.flow_open(QUEUE, "f")
+    await store.relay(QUEUE)
+    assert ["a", "b", "c", "d"] == await work(store)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 4])
+async def test_what_was_begun_and_not_opened_is_taken_back_after_a_minute(store, redis, clock, done):
+    before = await snapshot(redis)
+    plan = flow()
+    await store.flow_put(plan)
+    for job in [job for segment in plan.segments for job in segment][:done]:
+        await store.enqueue_each([job])
+
+    clock.advance(59)
+    await store.relay(QUEUE)
+    assert await redis.hexists(keys().at("flows"), "f")
+    clock.advance(2)
+    await store.relay(QUEUE)
+
+    assert [None] * 4 == await states_of(store, *"abcd")
+    await store.relay(QUEUE)  # that the jobs are gone
+    left = {"config", "counters", "events", "bell", "queues"}
+    assert set(before) == {key for key in await snapshot(redis) if key.rpartition(":")[2] not in left}
+    assert "missing" == await store.flow_open(QUEUE, "f")
+
+
+async def test_who_comes_too_late_to_open_it_leaves_nothing_behind(store, clock):
+    plan = flow()
+    await store.flow_put(plan)
+    clock.advance(61)
+    await store.relay(QUEUE)
+    for segment in plan.segments:
+        await store.enqueue_each(segment)
+    assert "missing" == await store.flow_open(QUEUE, "f")
+
+    clock.advance(31)
+    await store.relay(QUEUE)
+
+    assert ["cancelled"] * 4 == await states_of(store, *"abcd")
+
+
+async def test_the_same_flow_again_is_found_and_another_of_its_id_refused(store):
+    assert "running" == await store.create_flow(flow())
+    assert "running" == await store.create_flow(flow())
+    await work(store)
+    assert "succeeded" == await store.create_flow(flow())
+
+    with pytest.raises(Duplicate):
+        await store.create_flow(flow(priority=5))
+
+
+async def test_who_died_while_making_it_goes_on_where_he_was(store):
+    plan = flow()
+    await store.flow_put(plan)
+    await store.enqueue_each(plan.segments[0][:2])
+
+    assert "running" == await store.create_flow(plan)
+    assert ["a", "b", "c", "d"] == await work(store)
+
+
+async def test_one_job_that_is_refused_refuses_the_whole(store):
+    await store.configure("small", {"max_length": "0"})
+    await enqueued(store, "x", unique=Unique(key="u"), delay_ms=60_000)
+
+    with pytest.raises(QueueFull):
+        await store.create_flow(
+            plan_flow(
+                QUEUE,
+                "f",
+                [node("a"), node("b", "a"), Node("s", NewJob(type="send", queue="small", key="s"))],
+            )
+        )
+    with pytest.raises(KeyTaken):
+        await store.create_flow(plan_flow(QUEUE, "g", [node("a"), node("b", "a", unique=Unique(key="u"))]))
+
+    assert [None, None] == await states_of(store, "a", "b")
+    with pytest.raises(NotFound):
+        await store.flow(QUEUE, "f")
+
+
+def node(name: str, *after: str, **fields: object) -> Node:
+    return Node(name, NewJob(type="send", queue=QUEUE, key=name, **fields), after)  # type: ignore[arg-type]
+
+
+async def test_a_flow_that_was_taken_back_meanwhile_is_refused(store, monkeypatch):
+    async def undone(*_: object) -> str:
+        return "undone"
+
+    monkeypatch.setattr(store, "flow_open", undone)
+    with pytest.raises(StoreUnavailable):
+        await store.create_flow(flow())
+    monkeypatch.undo()
+    await store.flow_open(QUEUE, "f")
+    await store.relay(QUEUE)
+
+
+async def test_a_cancelled_flow_ends_as_cancelled(store):
+    await store.create_flow(flow())
+    assert "running" == await store.flow_cancel(QUEUE, "f")
+    await store.cancel(QUEUE, list("abcd"))
+    await store.relay(QUEUE)
+
+    assert ("cancelled", 0, 0, 4) == await counts(store)
+    assert "cancelled" == await store.flow_cancel(QUEUE, "f")
+    assert "missing" == await store.flow_cancel(QUEUE, "x")
+
+
+async def test_a_flow_goes_a_day_after_its_end_with_all_that_is_known_of_it(store, redis, clock):
+    await store.create_flow(flow())
+    await work(store)
+    await store.purge(QUEUE, list("abcd"))
+
+    clock.advance(86_399)
+    await store.expire(QUEUE)
+    assert "succeeded" == (await store.flow(QUEUE, "f")).state
+    clock.advance(2)
+    await store.expire(QUEUE)
+
+    with pytest.raises(NotFound):
+        await store.flow(QUEUE, "f")
+    names = ("flows", "awaits", "parents", "dependents", "signals", "opening", "notes")
+    assert [] == [name for name in names if await redis.exists(keys().at(name))]
+
+
+async def test_a_wide_flow_is_told_in_bounded_calls(store):
+    wide = {"a": (), **{f"n{i}": ("a",) for i in range(700)}, "z": [f"n{i}" for i in range(700)]}
+    await store.create_flow(flow(wide))
+    first = (await store.run(store.relay_call(QUEUE))).words
+    assert [] == list(first)
+
+    ran = await work(store)
+
+    assert (702, "a", "z") == (len(ran), ran[0], ran[-1])
+    assert ("succeeded", 0, 702, 0) == await counts(store)
+    assert 700 == len(await store.results_of_parents(QUEUE, "z"))
+
+
+async def test_results_that_are_handed_on_are_limited_each_and_together(store):
+    graph = {**{f"n{i}": () for i in range(20)}, "z": [f"n{i}" for i in range(20)]}
+    await store.create_flow(flow(graph))
+    jobs = (await store.claim(QUEUE, worker=WORKER, count=100)).jobs
+    for job in jobs:
+        size = 70_000 if job.key == "n0" else 60_000
+        await store.ack(QUEUE, [Ack(job.key, job.token, b'"' + b"x" * size + b'"')], worker=WORKER)
+    await store.relay(QUEUE)
+
+    given = await store.results_of_parents(QUEUE, "z")
+
+    assert 20 == len(given)
+    assert given["mail:n0"] is None
+    kept = [result for result in given.values() if result is not None]
+    assert 17 == len(kept)
+    assert sum(map(len, kept)) <= 1024 * 1024
+
+
+async def test_the_story_is_told(store):
+    await store.create_flow(flow())
+    await work(store)
+
+    assert ["=f"] == await events(store.clients.commands, "flow_open")
+    assert ["a", "b", "c", "d"] == await events(store.clients.commands, "resolve")
+    assert "succeeded" == await state_of(store, "d")
