@@ -17,7 +17,11 @@ DIAMOND = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
 
 
 def flow(
-    graph: Mapping[str, Sequence[str]] = DIAMOND, *, key: str = "f", on_failure: str = "cancel", **fields: object
+    graph: Mapping[str, Sequence[str]] = DIAMOND,
+    *,
+    key: str = "f",
+    on_failure: str = "cancel",
+    **fields: object,
 ) -> Plan:
     queues = fields.pop("queues", {})
     assert isinstance(queues, dict)
