@@ -6,6 +6,9 @@
 -- cannot be reached does not stand in the way. A word is kept until all have heard it: it is told once at least, and
 -- resolve takes it in once.
 --
+-- A word may also be a job that goes to another queue (lua/ack_add.lua): its state is "enqueue", and its result the twelve
+-- fields that enqueue takes, each with its length before it.
+--
 -- Returns 1 when more is left, the ids (a space between) that for 30 s or more have waited without being known to those
 -- they wait for, then for each listener: the job that ended, the order, the state, the result, what it has added, and the
 -- listener (queue:key, or queue:=flow).
@@ -41,6 +44,7 @@ for _, from in ipairs(redis.call("ZRANGEBYSCORE", signals, first, "+inf", "LIMIT
   local rows = order and limit - (#reply - 2) / 6 or 0
   local page = rows > 0 and redis.call("ZRANGEBYLEX", dependents, start, "(" .. from .. "!", "LIMIT", 0, rows + 1) or {}
   if order and rows <= 0 then full = true end
+  if state == "enqueue" and rows > 0 then page = { from .. " " .. string.sub(from, 2) } end
   if not order or rows > 0 and #page == 0 then
     redis.call("ZREM", signals, from)
     redis.call("HDEL", notes, from .. ":signal")

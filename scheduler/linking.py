@@ -15,8 +15,11 @@ from .flow import Listed, Plan, read_nodes
 from .job import NewJob
 from .joining import Call
 from .keys import Keys
+from .logs import get_logger
 from .outcomes import Flow, Parent, Parents
 from .reading import Reading
+
+log = get_logger(__name__)
 
 UNDONE_AFTER_MS = 60_000
 """A flow that was not opened for so long is taken back."""
@@ -126,6 +129,7 @@ class Linking(Reading):
         return told
 
     async def _relay_queue(self, queue: str) -> tuple[int, list[str]]:
+        """Tells what there is to tell of one queue: how much, and the queues in which others have ended by that."""
         told: list[tuple[str, int, str]] = []
         count, others, beyond, late = 0, set[str](), None, True
         failed: SchedulerError | None = None
@@ -145,11 +149,12 @@ class Linking(Reading):
                 by_queue.setdefault(word.id.partition(":")[0], []).append(n)
             for name, places in by_queue.items():
                 try:
-                    states = await self.resolve(name, [page.words[n] for n in places])
+                    through, states = await self._tell(name, [page.words[n] for n in places])
                 except SchedulerError as error:
                     failed = error
                     unheard.update(places)
                     continue
+                unheard.update(n for n, there in zip(places, through, strict=True) if not there)
                 if not {"cancelled", "blocked"}.isdisjoint(states):
                     others.add(name)
             told = _heard(page.words, unheard)
@@ -159,6 +164,40 @@ class Linking(Reading):
         if failed is not None:
             raise failed
         return count, sorted(others)
+
+    async def _tell(self, queue: str, words: Sequence[Word]) -> tuple[list[bool], list[str]]:
+        """Tells words to one queue: whether each is through, and where those stand who heard one."""
+        posted = [word for word in words if word.state == "enqueue"]
+        through = iter(await self._post(queue, posted))
+        states = await self.resolve(queue, [word for word in words if word.state != "enqueue"])
+        return [next(through) if word.state == "enqueue" else True for word in words], states
+
+    async def _post(self, queue: str, words: Sequence[Word]) -> list[bool]:
+        """Enqueues jobs that others have added to this queue: whether each is through; the others find it full for now.
+
+        Those that stand there already are left. For one that cannot be taken in, whoever waits for it is told so.
+        """
+
+        def read(reply: list[Any]) -> tuple[bool, list[str]]:
+            return int(reply[0]) == 1, [outcome.decode() for outcome in reply[2::2]]
+
+        through: list[bool] = []
+        for some in batches(words, lambda word: word.weight):
+            jobs = [_unpacked(word.result) for word in some]
+            args: list[Any] = [self._stamp(), len(jobs), *(field for fields in jobs for field in fields)]
+            new, outcomes = await self.run(Call("enqueue", queue, args, read))
+            if new:
+                await self.register(queue)
+            through += [outcome != "full" for outcome in outcomes]
+            for word, fields, outcome in zip(some, jobs, outcomes, strict=True):
+                if outcome in {"past", "conflict"}:
+                    log.warning("an added job cannot be taken in", job=word.id, outcome=outcome)
+                    rules = fields[8].decode().split()
+                    told = [rule.removeprefix("before:") for rule in rules if rule.startswith("before:")]
+                    for listener in told:
+                        gone = Word(listener, word.id, word.order, "cancelled")
+                        await self.resolve(listener.partition(":")[0], [gone])
+        return through
 
     # -- jobs that wait for named ones ------------------------------------------------------------------------
 
@@ -353,6 +392,17 @@ class Linking(Reading):
 
 def _field(key: str, field: str, client: Any) -> Any:
     return client.hget(key, field)
+
+
+def _unpacked(text: bytes) -> list[bytes]:
+    """Fields, each with its length before it."""
+    found, at = [], 0
+    while at < len(text):
+        colon = text.index(b":", at)
+        start, size = colon + 1, int(text[at:colon])
+        found.append(text[start : start + size])
+        at = start + size
+    return found
 
 
 def _light(_: object) -> int:

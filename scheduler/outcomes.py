@@ -9,7 +9,7 @@ import orjson
 from msgspec import Struct
 
 from .errors import Duplicate, KeyTaken
-from .job import Claimed
+from .job import Claimed, NewJob
 from .limits import Breaker, Rate, Unlimited, breaker_of_text, limits_text, parse_limits, rate_of_text
 from .times import rfc3339, seconds
 
@@ -28,11 +28,15 @@ KEPT = ("age", "count", "bytes")
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """The attempt did its work. `result` is JSON, or empty for none."""
+    """The attempt did its work. `result` is JSON, or empty for none.
+
+    `added` are jobs that come in with it: whoever waits for this job waits for them as well.
+    """
 
     key: str
     token: int
     result: bytes = b""
+    added: Sequence[NewJob] = ()
 
 
 class Nack(Struct, frozen=True, gc=False):

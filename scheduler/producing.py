@@ -26,6 +26,7 @@ from .joining import Ask, Call
 from .keys import Keys, request_keys
 from .linking import Linking
 from .outcomes import (
+    Ack,
     Enqueued,
     Remembered,
     TypePolicy,
@@ -51,20 +52,7 @@ class Producing(Linking):
         """(new) -> ready, scheduled or blocked, an outcome for each job. At most BATCH jobs, with keys."""
         args: list[Any] = [self._stamp(), len(jobs)]
         for job in jobs:
-            args += (
-                job.key,
-                job.type,
-                job.payload,
-                job.priority or "",
-                "" if job.delay_ms is None else job.delay_ms,
-                "" if job.run_at_ms is None else max(0, job.run_at_ms),
-                "" if job.timeout_ms is None else job.timeout_ms,
-                "" if job.retention_ms is None else job.retention_ms,
-                job.rules(),
-                job.fingerprint(),
-                checksum(job.payload),
-                job.header(),
-            )
+            args += _fields(job)
 
         def read(reply: list[Any]) -> list[Enqueued]:
             new, made = int(reply[0]) == 1, int(reply[1])
@@ -239,6 +227,20 @@ class Producing(Linking):
         [outcome] = await self._linked([job], [outcome])
         return outcome
 
+    def ack_add_call(self, queue: str, done: Ack, *, worker: str) -> Call[tuple[str, str]]:
+        """running -> succeeded, with the jobs that it added: succeeded, stale, missing; or what refuses it, and whose id."""
+        args: list[Any] = [self._stamp(), worker, queue, done.key, done.token, done.result, len(done.added)]
+        for job in done.added:
+            args += (*_fields(job), job.queue)
+        return Call("ack_add", queue, args, lambda reply: (reply[0].decode(), reply[1].decode()))
+
+    async def ack_add(self, queue: str, done: Ack, *, worker: str) -> tuple[str, str]:
+        """running -> succeeded, with the jobs that it added, see `ack_add_call`."""
+        outcome = await self.run(self.ack_add_call(queue, done, worker=worker))
+        if outcome[0] == "succeeded":
+            await self.register(queue)
+        return outcome
+
     async def create_flow(self, plan: Plan) -> str:
         """A whole flow or nothing of it: its state, "running" for a new one; the same plan again finds it.
 
@@ -328,6 +330,24 @@ class Producing(Linking):
         """Frees an Idempotency-Key whose request did nothing."""
         request, _ = request_keys(self.namespace, name)
         await self._read(lambda _: self.clients.commands.unlink(request))
+
+
+def _fields(job: NewJob) -> tuple[Any, ...]:
+    """A new job as the scripts take it."""
+    return (
+        job.key,
+        job.type,
+        job.payload,
+        job.priority or "",
+        "" if job.delay_ms is None else job.delay_ms,
+        "" if job.run_at_ms is None else max(0, job.run_at_ms),
+        "" if job.timeout_ms is None else job.timeout_ms,
+        "" if job.retention_ms is None else job.retention_ms,
+        job.rules(),
+        job.fingerprint(),
+        checksum(job.payload),
+        job.header(),
+    )
 
 
 _FREE = NewJob(type="-")

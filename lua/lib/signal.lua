@@ -1,7 +1,7 @@
 -- Leaves word of what became of jobs for those that wait for them: one entry for each that has dependents, however many they
--- are; with the results of those that succeeded, up to 64 KiB each, so that their own retention does not matter. The caller
--- has read every key, so that nothing here can fail.
-local function signal(keys, ids, state, now, results)
+-- are; with the results of those that succeeded, up to 64 KiB each, so that their own retention does not matter, and with the
+-- jobs that each has `added`. The caller has read every key, so that nothing here can fail.
+local function signal(keys, ids, state, now, results, added)
   if redis.call("ZCARD", keys.dependents) == 0 then return end
   local order, entries, words = tonumber(redis.call("HGET", keys.counters, "signal") or nil) or 0, {}, {}
   for i, id in ipairs(ids) do
@@ -11,7 +11,7 @@ local function signal(keys, ids, state, now, results)
       if #result > 65536 then result = "" end
       local at = string.format("%.0f", order)
       entries[#entries + 1], entries[#entries + 2] = at, id
-      words[#words + 1], words[#words + 2] = id .. ":signal", at .. "|" .. state .. "||\n" .. result
+      words[#words + 1], words[#words + 2] = id .. ":signal", at .. "|" .. state .. "||" .. (added or "") .. "\n" .. result
     end
   end
   if #entries == 0 then return end

@@ -79,7 +79,7 @@ local function take_in(keys, now, micros, count, each)
 
   local reply = { created and 0 or 1, string.format("%.0f", now) }
   local records, runnable, waiting, timed, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}, {}
-  local tied, soonest, grouped, unique = {}, nil, nil, nil
+  local tied, soonest, in_group, unique = {}, nil, nil, nil
   for i = 1, count do
     local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = each(i)
     if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
@@ -148,7 +148,7 @@ local function take_in(keys, now, micros, count, each)
         table.insert(unique.entries, id .. "|" .. lock.till .. "|" .. mode)
       end
       fresh[#fresh + 1] = id
-      grouped = grouped or string.find(flags, " g:", 1, true)
+      in_group = in_group or string.find(flags, " g:", 1, true)
       if over then timed[#timed + 1], timed[#timed + 2] = string.format("%.0f", over), id end
       records[#records + 1] = id
       records[#records + 1] = record
@@ -179,7 +179,7 @@ local function take_in(keys, now, micros, count, each)
   end
   local function look()
     if #timed > 0 then redis.call("ZCARD", expiries) end
-    if in_lanes or grouped then laned(keys, in_lanes or "1", false) end
+    if in_lanes or in_group then laned(keys, in_lanes or "1", false) end
     if #tied > 0 then
       for _, key in ipairs({ keys.blocked, keys.dependents, keys.awaits, keys.opening }) do redis.call("ZCARD", key) end
     end

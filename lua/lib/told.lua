@@ -4,6 +4,11 @@ local function told(keys, from, order, upto)
   local field = from .. ":signal"
   local now, state, rest = string.match(redis.call("HGET", keys.notes, field) or "", "^(%d+)|(%a+)|[^|\n]*(|.*)$")
   if now ~= order then return end
+  if state == "enqueue" then
+    redis.call("ZREM", keys.signals, from)
+    redis.call("HDEL", keys.notes, field)
+    return
+  end
   if state ~= "succeeded" and redis.call("HEXISTS", keys.jobs, from) == 1 then
     redis.call("HSET", keys.notes, field, order .. "|" .. state .. "|" .. upto .. rest)
     return

@@ -8,7 +8,7 @@ import pytest
 
 from scheduler.errors import Duplicate, KeyTaken, NotFound, QueueFull, StoreUnavailable
 from scheduler.flow import Node, Plan, plan_flow
-from scheduler.job import NewJob, Unique
+from scheduler.job import Claimed, NewJob, Unique
 from scheduler.outcomes import Ack, Bury
 from scheduler.store import Store
 from tests.helpers import QUEUE, WORKER, Clock, enqueued, events, keys, look, snapshot, state_of, states_of
@@ -305,3 +305,121 @@ async def test_the_story_is_told(store):
     assert ["=f"] == await events(store.clients.commands, "flow_open")
     assert ["a", "b", "c", "d"] == await events(store.clients.commands, "resolve")
     assert "succeeded" == await state_of(store, "d")
+
+
+async def added(store: Store, job: Claimed, *jobs: NewJob) -> tuple[str, str]:
+    """Acks a job with what it has added."""
+    return await store.ack_add(job.queue, Ack(job.key, job.token, b"1", jobs), worker=WORKER)
+
+
+def more(key: str, queue: str = QUEUE, **fields: object) -> NewJob:
+    return NewJob(type="send", queue=queue, key=key, **fields)  # type: ignore[arg-type]
+
+
+async def test_what_a_job_adds_is_waited_for_by_whoever_waits_for_it(store):
+    await store.create_flow(flow({"split": (), "join": ("split",)}))
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+
+    assert ("succeeded", "") == await added(store, job, more("x"), more("y", "other"))
+    assert "ready" == await state_of(store, "x")
+    await store.relay(QUEUE)
+    assert "blocked" == await state_of(store, "join")
+    assert ("running", 3, 1, 0) == await counts(store)
+
+    ran = await work(store, queues=[QUEUE, "other"])
+
+    assert ({"x", "y"}, "join") == (set(ran[:2]), ran[2])
+    assert ("succeeded", 0, 4, 0) == await counts(store)
+    given = await store.results_of_parents(QUEUE, "join")
+    assert {"mail:split": b"1", "mail:x": b'"x"', "other:y": b'"y"'} == given
+
+
+async def test_what_was_added_may_be_through_before_anyone_heard_of_it(store):
+    await store.create_flow(flow({"split": (), "join": ("split",)}))
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+    await added(store, job, more("x"), more("y"))
+    page = (await store.run(store.relay_call(QUEUE))).words
+    [x, y] = (await store.claim(QUEUE, worker=WORKER, count=2)).jobs
+    await store.ack(QUEUE, [Ack(x.key, x.token, b"1")], worker=WORKER)
+    later = [word for word in (await store.run(store.relay_call(QUEUE))).words if word.origin == "mail:x"]
+
+    await store.resolve(QUEUE, later)
+    await store.resolve(QUEUE, page)
+    assert "blocked" == await state_of(store, "join")
+
+    await store.ack(QUEUE, [Ack(y.key, y.token)], worker=WORKER)
+    assert ["join"] == await work(store) or ["join"] == await work(store)
+    assert ("succeeded", 0, 4, 0) == await counts(store)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields"),
+    [("conflict", {"key": "taken"}), ("past", {"key": "x", "deadline_ms": 1}), ("full", {"key": "x"})],
+)
+async def test_all_that_is_added_is_taken_in_with_the_ack_or_nothing(store, redis, outcome, fields):
+    await enqueued(store, "taken", delay_ms=60_000, payload=b"[1]")
+    await store.create_flow(flow({"split": (), "join": ("split",)}))
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+    if outcome == "full":
+        await store.configure(QUEUE, {"max_length": "2"})
+    before = await snapshot(redis)
+
+    refused = await added(store, job, more("good"), more(**fields))
+
+    assert (outcome, f"mail:{fields['key']}") == refused
+    assert before == await snapshot(redis)
+    await store.configure(QUEUE, {"max_length": ""})
+    assert ("succeeded", "") == await added(store, job, more("good"))
+
+
+async def test_an_ack_that_adds_is_safe_to_repeat_and_fenced(store):
+    await enqueued(store, "a")
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+
+    assert ("stale", "") == await store.ack_add(
+        QUEUE, Ack("a", job.token + 1, b"1", [more("x")]), worker=WORKER
+    )
+    assert None is await state_of(store, "x")
+    assert ("succeeded", "") == await added(store, job, more("x"))
+    assert ("succeeded", "") == await added(store, job, more("x"))
+    assert ("missing", "") == await store.ack_add(QUEUE, Ack("none", 5, b"1", [more("y")]), worker=WORKER)
+    assert ["succeeded", "ready", None] == await states_of(store, "a", "x", "y")
+
+
+async def test_what_goes_to_another_queue_is_enqueued_once_however_often_it_is_relayed(store):
+    await enqueued(store, "a")
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+    await added(store, job, more("x", "other"))
+    page = await store.run(store.relay_call(QUEUE))
+
+    await store._tell("other", page.words)
+    assert 1 == await store.relay(QUEUE)
+    assert 0 == await store.relay(QUEUE)
+
+    assert ["x"] == [job.key for job in (await store.claim("other", worker=WORKER, count=9)).jobs]
+
+
+async def test_what_finds_its_queue_full_waits_until_there_is_room(store):
+    await store.configure("other", {"max_length": "0"})
+    await store.create_flow(flow({"split": (), "join": ("split",)}))
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+    await added(store, job, more("x", "other"))
+    await store.relay(QUEUE)
+    assert "blocked" == await state_of(store, "join")
+
+    await store.configure("other", {"max_length": ""})
+    await store.relay(QUEUE)
+
+    assert ["x", "join"] == await work(store, queues=[QUEUE, "other"])
+
+
+async def test_one_that_cannot_be_taken_in_elsewhere_did_not_succeed_for_those_who_wait(store):
+    await store.enqueue("other", [more("x", "other", payload=b"[1]", delay_ms=60_000)])
+    await store.create_flow(flow({"split": (), "join": ("split",)}))
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+    await added(store, job, more("x", "other"))
+    await store.relay(QUEUE)
+    await store.relay(QUEUE)
+
+    assert "cancelled" == await state_of(store, "join")
+    assert ("failed", 0, 1, 2) == await counts(store)

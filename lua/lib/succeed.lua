@@ -1,0 +1,87 @@
+-- @include lib/settled
+-- @include lib/trim
+-- @include lib/free_slots
+-- @include lib/laned
+-- Runs that did their work: `each(i)` gives id, token and result of the i-th. Reads and checks everything: answers the reply of
+-- ack, and the function that then writes (nil where there is nothing to write; it is given what each of them has added, which
+-- the jobs that wait for it wait for as well). `keys` are all those of ack.
+local function succeed(keys, now, worker, count, each)
+  local running, leases, succeeded, results, expiries = keys.running, keys.leases, keys.succeeded, keys.results, keys.expiries
+  local counters, bell, events = keys.counters, keys.bell, keys.events
+  local in_lanes, counting, breakers, age, most, bytes = unpack(redis.call("HMGET", keys.config, "lanes", "slots", "breakers",
+    "keep_succeeded_age", "keep_succeeded_count", "keep_succeeded_bytes"))
+  local ids = {}
+  for i = 1, count do ids[i] = each(i) end
+  local held = redis.call("HMGET", leases, unpack(ids))
+  redis.call("ZCARD", running)
+  redis.call("HLEN", results)
+  redis.call("HLEN", counters)
+  redis.call("XLEN", events)
+  local followed = redis.call("ZCARD", keys.dependents) > 0
+  if followed then
+    redis.call("ZCARD", keys.signals)
+    redis.call("HLEN", keys.notes)
+    redis.call("LLEN", bell)
+  end
+
+  if laned(keys, in_lanes, counting, breakers) then keys.rung = redis.call("LLEN", bell) end
+  local reply, mine, tokens, scores, records, own = {}, {}, {}, {}, {}, {}
+  local gone, ended, timed, weight, gross, done = {}, {}, {}, 0, 0, {}
+  for i, id in ipairs(ids) do
+    local _, token, result = each(i)
+    local its, by, started, attempt, flags, size =
+      string.match(held[i] or "", "^(%d+)|([^|]*)|(%d+)|%d+|[^|]*|(%d+)|([^|]*)|(%d+)|")
+    if its == token and not done[id] then
+      done[id] = true
+      local record = attempt .. "|0|0|" .. token .. "|ack|succeeded|" .. started .. "|" .. by .. "||0|0\n" .. result
+      local score = now
+      if flags ~= "" then
+        local kept = tonumber(string.match(flags, "^r(%d+)"))
+        if kept then
+          score = -now
+          own[#own + 1] = string.format("%.0f", now + kept)
+          own[#own + 1] = id
+          if kept == 0 then gone[#gone + 1] = id end
+        elseif string.find(flags, " [dx]:") then
+          timed[#timed + 1] = id
+        end
+      end
+      mine[#mine + 1], tokens[#tokens + 1] = id, token
+      if keys.laned then ended[#ended + 1] = { id = id, flags = flags, good = true } end
+      scores[#scores + 1] = string.format("%.0f", score)
+      scores[#scores + 1] = id
+      records[#records + 1] = id
+      records[#records + 1] = record
+      gross = gross + tonumber(size)
+      if score > 0 then weight = weight + tonumber(size) + #record end
+      reply[i] = "succeeded"
+    else
+      reply[i] = its == token and "succeeded" or settled(keys, id, token, "ack")
+    end
+  end
+  if #mine == 0 then return reply, nil end
+  local beyond = excess(keys, "succeeded", { age, most, bytes }, now, #mine - #own / 2, weight)
+  if beyond or #own > 0 or #timed > 0 then
+    for _, key in ipairs({ expiries, keys.logs, keys.awaits, keys.opening }) do redis.call("ZCARD", key) end
+    for _, key in ipairs({ keys.jobs, keys.attempts, keys.known, keys.notes, keys.parents }) do redis.call("HLEN", key) end
+  end
+
+  return reply, function(added)
+    redis.call("ZREM", running, unpack(mine))
+    redis.call("HDEL", leases, unpack(mine))
+    redis.call("ZADD", succeeded, unpack(scores))
+    redis.call("HSET", results, unpack(records))
+    if #own > 0 then redis.call("ZADD", expiries, unpack(own)) end
+    if #timed > 0 then redis.call("ZREM", expiries, unpack(timed)) end
+    tally(counters, { ack = #mine, bytes_succeeded = weight, bytes_unfinished = -gross })
+    if followed then
+      local given = {}
+      for i = 1, #mine do given[i] = string.match(records[2 * i], "\n(.*)$") end
+      signal(keys, mine, "succeeded", now, given, added)
+    end
+    drop(keys, "succeeded", gone, now)
+    if beyond then trim(keys, "succeeded", beyond, now, math.max(100, #mine)) end
+    if free_slots(keys, ended, now) and keys.rung == 0 then redis.call("RPUSH", bell, string.format("%.0f", now)) end
+    report(events, "ack", worker, now, mine, tokens)
+  end
+end
