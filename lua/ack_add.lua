@@ -25,23 +25,28 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   parents = parents, signals = signals, opening = opening, types = types, lanes = lanes, heads = heads, turns = turns,
   parked = parked, lines = lines, waits = waits, slots = slots, meters = meters, config = config, counters = counters,
   bell = bell, events = events }
-local reply, write = succeed(keys, now, worker, 1, function() return job, token, result end)
-if not write then return { reply[1], "" } end
-
-local before, here, away = {}, {}, {}
-for _, member in ipairs(redis.call("ZRANGEBYLEX", dependents, "[" .. job .. " ", "(" .. job .. "!", "LIMIT", 0, 1001)) do
-  before[#before + 1] = "before:" .. string.sub(member, #job + 2)
-end
-if #before > 1000 or #before * tonumber(count) > 20000 then return { "full", job } end
-local words, added = table.concat(before, " "), {}
+local fresh, added = {}, {}
 for i = 1, tonumber(count) do
   local fields = { item(7, 13, i) }
   local its = table.remove(fields)
   if #its > 70 or not string.find(its, "^%w[%w._~-]*$") then return redis.error_reply("INVALID queue of item " .. i) end
   if #fields[1] > 128 or not string.find(fields[1], "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
-  if words ~= "" then fields[9] = fields[9] == "" and words or fields[9] .. " " .. words end
   added[i] = its .. ":" .. fields[1]
-  table.insert(its == queue and here or away, { id = added[i], fields = fields })
+  fresh[i] = { id = added[i], fields = fields, here = its == queue }
+end
+local reply, write = succeed(keys, now, worker, 1, function() return job, token, result end)
+if not write then return { reply[1], "" } end
+
+local before, here, away = {}, {}, {}
+for i, member in ipairs(redis.call("ZRANGEBYLEX", dependents, "[" .. job .. " ", "(" .. job .. "!", "LIMIT", 0, 1001)) do
+  before[i] = "before:" .. string.sub(member, #job + 2)
+end
+if #before > 1000 or #before * #fresh > 20000 then return { "full", job } end
+local words = table.concat(before, " ")
+for _, one in ipairs(fresh) do
+  local rules = one.fields[9]
+  if words ~= "" then one.fields[9] = rules == "" and words or rules .. " " .. words end
+  table.insert(one.here and here or away, one)
 end
 local taken, enter
 if #here > 0 then

@@ -37,7 +37,8 @@ local reply, bytes, full = { 0, "" }, 0, false
 local late = redis.call("ZRANGEBYSCORE", opening, "-inf", string.format("%.0f", now - 30000), "LIMIT", 0, 100)
 reply[2] = table.concat(late, " ")
 local first = beyond == "" and "-inf" or "(" .. beyond
-for _, from in ipairs(redis.call("ZRANGEBYSCORE", signals, first, "+inf", "LIMIT", 0, limit)) do
+local oldest = redis.call("ZRANGEBYSCORE", signals, first, "+inf", "LIMIT", 0, limit)
+for _, from in ipairs(oldest) do
   local order, state, cursor, added, result =
     string.match(redis.call("HGET", notes, from .. ":signal") or "", "^(%d+)|(%a+)|([^|\n]*)|([^\n]*)\n(.*)$")
   local start = cursor and cursor ~= "" and "(" .. from .. " " .. cursor or "[" .. from .. " "
@@ -61,5 +62,5 @@ for _, from in ipairs(redis.call("ZRANGEBYSCORE", signals, first, "+inf", "LIMIT
   end
   if full then break end
 end
-reply[1] = full and 1 or 0
+reply[1] = (full or #oldest == limit) and 1 or 0
 return reply

@@ -7,8 +7,8 @@
 -- A job runs when all have ended that it waits for; where one of them did not succeed, its record says what then: `cancel`
 -- it at once, `continue` all the same, `wait` until that one was replayed and succeeded, or run on `failure` only, and
 -- be cancelled when all succeeded. What was cancelled for one that runs again is blocked again.
--- An id that begins with = is a flow, which waits for all its jobs; with the state "followed" an item says that all of whom
--- its job waits know of it.
+-- An id that begins with = is a flow, which waits for all its jobs. With the state "joins" an item names one more that a blocked
+-- job waits for, which is about to come in; with "followed" it says that all of whom its job waits know of it.
 --
 -- Returns for each item the state in which what waits is now, or "missing".
 -- @flags allow-oom
@@ -37,7 +37,7 @@ for i = 1, tonumber(count) do
   if not string.find(id, "^=?[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
   if state ~= "followed" then
     if not string.find(from, "^%w[%w._~-]*:=?[%w._-]+$") then return redis.error_reply("INVALID from of item " .. i) end
-    if not string.find(" succeeded dead cancelled revived ", " " .. state .. " ", 1, true) then
+    if not string.find(" succeeded dead cancelled revived joins ", " " .. state .. " ", 1, true) then
       return redis.error_reply("INVALID state of item " .. i)
     end
     local at = tonumber(order)

@@ -50,6 +50,14 @@ class JobFunction(Generic[P, R]):
         options = _taken_out(payload)
         return await self._app.enqueue(self.handler.type, payload, **options)
 
+    def job(self, **payload: Any) -> NewJob:
+        """A job with these arguments, as `enqueue` takes them, that is not sent: for `ctx.add`.
+
+        Raises PayloadInvalid and Invalid.
+        """
+        options = _taken_out(payload)
+        return self._app.new_job(self.handler.type, payload, options)
+
     async def enqueue_many(self, payloads: Iterable[Mapping[str, Any]]) -> list[Handle]:
         """Many jobs of this type, each with its arguments and options as `enqueue` takes them; handles, in order."""
         asked = []

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from .errors import Snooze
-from .job import Claimed
+from .calling import BATCH
+from .errors import Fault, Invalid, Snooze
+from .job import Claimed, NewJob, new_key
 from .settings import Settings
 
 SHORTEST_SNOOZE = 0.1
@@ -19,7 +21,7 @@ SHORTEST_SNOOZE = 0.1
 class Context:
     """One attempt of one job, as its handler sees it."""
 
-    __slots__ = ("_tell", "cancelled", "claimed", "lost", "parents", "settings", "stopping")
+    __slots__ = ("_tell", "added", "cancelled", "claimed", "lost", "parents", "settings", "stopping")
 
     def __init__(
         self, claimed: Claimed, tell: Callable[[Claimed, str, Any], None], settings: Settings
@@ -31,6 +33,7 @@ class Context:
         self.cancelled = False
         """Somebody asked the job to stop, its lease was lost, or the worker ends: finish soon."""
         self.lost = False
+        self.added: list[NewJob] = []
         self.parents: dict[str, Any] = {}
         """Results of the jobs that this one waited for, by their name in the flow, else by id; None for one that left none."""
         self.stopping = False
@@ -40,6 +43,21 @@ class Context:
         header = self.claimed.record.header if self.claimed.record else {}
         names = dict(zip(header.get("after", ()), header.get("names", ()), strict=False))
         self.parents = {names.get(i, i): msgspec.json.decode(r) if r else None for i, r in results.items()}
+
+    def add(self, job: NewJob) -> str:
+        """Adds a job, which comes in when this attempt succeeds, and only then; whoever waits for this one waits for it too.
+
+        Made by `send.job(...)` or `app.new_job(...)`; at most 500 a run. Answers its id. Raises Invalid.
+        """
+        if job.after or job.unique is not None:
+            raise Invalid([Fault("", "a job that is added waits for nothing, and is not unique")])
+        if len(self.added) >= BATCH:
+            raise Invalid([Fault("", f"one run adds at most {BATCH} jobs")])
+        flow = self.claimed.record.header.get("flow", "") if self.claimed.record else ""
+        job = replace(job, key=job.key or new_key(), flow=flow)
+        self.added.append(job)
+        self._tell(self.claimed, "add", job)
+        return f"{job.queue}:{job.key}"
 
     @property
     def id(self) -> str:
@@ -80,6 +98,9 @@ class Context:
 
     def pass_on(self, field: str, value: Any) -> None:
         """Tells what another process has made ready to be told."""
+        if field == "add":
+            self.added.append(value)
+            return
         self._tell(self.claimed, field, value)
 
     def progress(self, value: Any) -> None:

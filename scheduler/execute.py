@@ -47,7 +47,7 @@ async def execute(
     limit = Limit(max(0.001, claimed.timeout_ms / 1000))
     try:
         result = await run(handler, context, arguments, places, handlers.middleware, max_result)
-        return Ack(claimed.key, claimed.token, encode_result(result, max_result))
+        return Ack(claimed.key, claimed.token, encode_result(result, max_result), tuple(context.added))
     except NoTurn:
         return Release(claimed.key, claimed.token)
     except asyncio.CancelledError:

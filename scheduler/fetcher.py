@@ -12,10 +12,10 @@ from typing import Any
 from .calling import BATCH, batches
 from .context import Context
 from .doorbell import Doorbell
-from .errors import SchedulerError, StoreFull, StoreUnavailable
+from .errors import Duplicate, QueueFull, SchedulerError, StoreFull, StoreUnavailable
 from .execute import Places, execute
 from .handlers import Handlers
-from .job import Claimed
+from .job import Claimed, deadline_passed
 from .joining import Call
 from .logs import get_logger
 from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement
@@ -411,6 +411,8 @@ class Fetcher(Line):
             return
         if call.script in {"note", "extend"}:
             return
+        if call.script == "ack_add":
+            reply = self.added(items[0], *reply)
         for item, state in zip(items, reply, strict=True):
             # Told before in a turn whose replies were lost, a retry at once may have followed it in that same turn.
             if state in {"stale", "missing"} and item.token not in self.unsure:
@@ -418,6 +420,19 @@ class Fetcher(Line):
                     "an outcome came too late: the job was given to another worker, or is gone",
                     job=f"{self.queue}:{item.key}", outcome=call.script, answer=state,
                 )  # fmt: skip
+
+    def added(self, ack: Ack, outcome: str, its_id: str) -> list[str]:
+        """What an ack that adds jobs was answered: a queue without room is asked again, what cannot be is a failure."""
+        if outcome == "full":
+            self.settled.insert(0, ack)
+            self.refusal = QueueFull(self.queue, 1)
+        elif outcome in {"conflict", "past"}:
+            kind, error = (
+                ("Duplicate", Duplicate(its_id)) if outcome == "conflict" else ("Invalid", deadline_passed())
+            )
+            self.settled.insert(0, Nack(ack.key, ack.token, kind, f"the added job {its_id}: {error}"))
+            self.changed.set()
+        return [outcome]
 
     def calls_for(
         self, settled: list[Settlement], notes: list[Note | Extend]
@@ -438,9 +453,10 @@ class Fetcher(Line):
 
         add(notes, Note, lambda note: len(note.value) + 100, lambda b: store.note_call(queue, b))
         add(notes, Extend, _light, lambda b: store.extend_call(queue, b))
-        add(
-            settled, Ack, lambda ack: len(ack.result) + 100, lambda b: store.ack_call(queue, b, worker=worker)
-        )
+        plain = [item for item in settled if not (isinstance(item, Ack) and item.added)]
+        add(plain, Ack, lambda ack: len(ack.result) + 100, lambda b: store.ack_call(queue, b, worker=worker))
+        adding = [item for item in settled if isinstance(item, Ack) and item.added]
+        made += [(store.ack_add_call(queue, item, worker=worker), [item]) for item in adding]
         add(settled, Nack, _weight, lambda b: store.nack_call(queue, b, worker=worker))
         add(settled, Bury, _weight, lambda b: store.bury_call(queue, b, worker=worker))
         add(

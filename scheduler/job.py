@@ -73,6 +73,11 @@ def split_id(job_id: str) -> tuple[str, str] | None:
     return queue, key
 
 
+def hold_of(queue: str, key: str) -> str:
+    """What a job that is held waits for, beside other jobs: that somebody opens it."""
+    return f"{queue}:={key}"
+
+
 CONFLICTS = ("return", "reject", "replace", "debounce")
 """What may happen to a job that waits, when another of its unique key is enqueued."""
 
@@ -149,6 +154,10 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """What happens when one of them does not succeed: cancel (empty: that), continue, wait, or run on failure."""
     before: Sequence[str] = ()
     """Ids of those that are known to wait for it from the first; of a flow with = before its key."""
+    joins: Sequence[str] = ()
+    """Ids of blocked jobs that are to wait for it as well."""
+    hold: bool = False
+    """It is blocked until it is opened, whatever it waits for besides."""
     gate: str = ""
     """The flow, with = before its key, whose opening it waits for."""
     linked: bool = False
@@ -162,7 +171,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
 
     def rules(self) -> str:
         """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
-        tied = self.after or self.before or self.gate
+        tied = self.after or self.before or self.joins or self.gate or self.hold
         if not self.group and self.cost == 1 and not self.timed and self.unique is None and not tied:
             return ""
         rules = [f"group:{self.group}"] if self.group else []
@@ -177,11 +186,14 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
         if self.unique is not None:
             rules += self.unique.rules(self.unique_key)
         if tied:
-            rules += [f"after:{its_id}" for its_id in (self.gate, *self.after) if its_id]
-            rules += [f"before:{its_id}" for its_id in self.before]
+            gates = [self.gate] if self.gate else []
+            if self.hold:
+                gates.append(hold_of(self.queue, self.key))
+            rules += [f"after:{its_id}" for its_id in (*gates, *self.after)]
+            rules += [f"before:{its_id}" for its_id in (*self.before, *self.joins)]
             if self.on_failure:
                 rules.append(f"failure:{self.on_failure}")
-            if self.linked:
+            if self.linked or (self.hold and not self.after):
                 rules.append("linked:1")
         return " ".join(rules)
 
@@ -225,6 +237,8 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             and self.unique is None
             and not self.timed
             and not self.after
+            and not self.joins
+            and not self.hold
             and not self.flow
         ):
             rest = b"%d" % self.priority
@@ -236,6 +250,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
                 *(() if self.unique is None else ("unique", *astuple(self.unique))),
                 *(("times", self.deadline_ms, self.deadline_in_ms, self.expires_in_ms) if self.timed else ()),
                 *(("after", tuple(self.after), self.on_failure) if self.after else ()),
+                *(("batch", tuple(self.joins), self.hold) if self.joins or self.hold else ()),
                 *(("flow", self.flow, self.flow_name) if self.flow else ()),
             )).encode()  # fmt: skip
         digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])

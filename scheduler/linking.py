@@ -12,7 +12,7 @@ from msgspec import Struct
 from .calling import batches
 from .errors import Fault, Invalid, NotFound, SchedulerError
 from .flow import Listed, Plan, read_nodes
-from .job import NewJob
+from .job import NewJob, hold_of
 from .joining import Call
 from .keys import Keys
 from .logs import get_logger
@@ -20,6 +20,9 @@ from .outcomes import Flow, Parent, Parents
 from .reading import Reading
 
 log = get_logger(__name__)
+
+MOST_PARENTS = 10_000
+"""Jobs of which one that waited for them is given the results."""
 
 UNDONE_AFTER_MS = 60_000
 """A flow that was not opened for so long is taken back."""
@@ -141,7 +144,7 @@ class Linking(Reading):
                 for key in page.late:
                     await self.link_late(queue, key)
                 continue
-            if not page.words:
+            if not page.words and not page.more:
                 break
             unheard: set[int] = set()
             by_queue: dict[str, list[int]] = {}
@@ -227,6 +230,34 @@ class Linking(Reading):
         words = [word for queue, some in ties.items() for word in await self.follow(queue, some)]
         return [_ended(word) for word in words if word.state != "waits"]
 
+    async def join(self, jobs: Sequence[NewJob]) -> list[Invalid | None]:
+        """Says of jobs that are about to come in that others, which are blocked, wait for them: what is wrong with each."""
+        words: dict[str, list[tuple[int, int, Word]]] = {}
+        for n, job in enumerate(jobs):
+            for nth, its_id in enumerate(job.joins):
+                word = Word(its_id, f"{job.queue}:{job.key}", 0, "joins")
+                words.setdefault(its_id.partition(":")[0], []).append((n, nth, word))
+        faults: dict[int, list[Fault]] = {}
+        for queue, some in words.items():
+            states = await self.resolve(queue, [word for _, _, word in some])
+            for (n, nth, word), state in zip(some, states, strict=True):
+                if state != "blocked":
+                    said = f"the job {word.id} waits for nothing any more: it is {state}"
+                    faults.setdefault(n, []).append(Fault(f"/before/{nth}", said))
+        if not faults:
+            return [None] * len(jobs)
+        # One that was enqueued before, by the same request, has been waited for.
+        made = await self._standing([f"{jobs[n].queue}:{jobs[n].key}" for n in faults])
+        for n, there in zip(list(faults), made, strict=True):
+            if there:
+                del faults[n]
+        return [Invalid(faults[n]) if n in faults else None for n in range(len(jobs))]
+
+    async def open(self, queue: str, key: str) -> str:
+        """Lets a held job go, as far as it waits for nothing else: where it stands now, or missing."""
+        [state] = await self.resolve(queue, [Word(f"{queue}:{key}", hold_of(queue, key), 1, "succeeded")])
+        return state
+
     async def link_late(self, queue: str, key: str) -> None:
         """Does what was left undone when somebody died between taking a job in and making it known, or opening a flow."""
         if key.startswith("="):
@@ -235,7 +266,7 @@ class Linking(Reading):
         cursor, gated = "", False
         while True:
             page = await self.parents(queue, key, sign="?", cursor=cursor, limit=500)
-            waiting = [parent.id for parent in page.items]
+            waiting = [parent.id for parent in page.items if parent.id != hold_of(queue, key)]
             gated = gated or any(":=" in its_id for its_id in waiting)
             await self.resolve(
                 queue, await self._ends([NewJob(type="-", queue=queue, key=key, after=waiting)])
@@ -292,11 +323,16 @@ class Linking(Reading):
         return await self.run(Call("parents", queue, [key, sign, cursor, limit], read))
 
     async def results_of_parents(self, queue: str, key: str) -> dict[str, bytes | None]:
-        """Id -> result (JSON) of each job that this one waited for; None for one that left none, or too large a one."""
+        """Id -> result (JSON) of each job that this one waited for; None for one that left none, or too large a one.
+
+        Empty where they are more than MOST_PARENTS: those are only counted.
+        """
         found: dict[str, bytes | None] = {}
         cursor = ""
         while True:
             page = await self.parents(queue, key, cursor=cursor, limit=500)
+            if page.pending + page.succeeded + page.failed > MOST_PARENTS:
+                return {}
             found.update((parent.id, parent.result or None) for parent in page.items if ":=" not in parent.id)
             cursor = page.cursor
             if not cursor:

@@ -89,9 +89,12 @@ class Producing(Linking):
             return error
 
     async def _unknown(self, jobs: Sequence[NewJob]) -> list[Invalid | None]:
-        if not any(job.after and not job.linked for job in jobs):
-            return [None] * len(jobs)
-        return await self.check_after([job if not job.linked else _FREE for job in jobs])
+        found: list[Invalid | None] = [None] * len(jobs)
+        if any(job.after and not job.linked for job in jobs):
+            found = await self.check_after([job if not job.linked else _FREE for job in jobs])
+        if any(job.joins for job in jobs):
+            found = [a or b for a, b in zip(found, await self.join(jobs), strict=True)]
+        return found
 
     async def _linked(self, jobs: Sequence[NewJob], outcomes: list[Enqueued]) -> list[Enqueued]:
         """The same, after those that wait for others were made known to them; again for one that stood there changes nothing."""

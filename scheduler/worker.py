@@ -23,7 +23,7 @@ from .heartbeat import BaseHeartbeat, Heartbeat
 from .job import Claimed
 from .logs import get_logger
 from .operations import Operations
-from .outcomes import Extend, Note, Release, TypePolicy
+from .outcomes import Ack, Extend, Note, Release, TypePolicy
 from .presence import Presence
 from .settings import Settings
 from .store import Store
@@ -203,6 +203,8 @@ class BaseWorker:
 
     def tell(self, claimed: Claimed, field: str, value: Any) -> None:
         """A handler's progress, log line, checkpoint or extension: goes out with the next turn. From any thread."""
+        if field == "add":
+            return  # goes out with the ack
         note = (
             Extend(claimed.key, claimed.token, value)
             if field == "extend"
@@ -239,7 +241,10 @@ class BaseWorker:
         for queue, fetcher in self.fetchers.items():
             # A copy in one step: the loop goes on changing the dictionary while a thread looks.
             running = list(fetcher.running.values())
-            items = [Extend(r.claimed.key, r.claimed.token, self.settings.lease_ms) for r in running]
+            held = [(r.claimed.key, r.claimed.token) for r in running]
+            # An ack that adds jobs may have to wait until its queue has room for them.
+            held += [(s.key, s.token) for s in list(fetcher.settled) if isinstance(s, Ack) and s.added]
+            items = [Extend(key, token, self.settings.lease_ms) for key, token in held]
             found += [(queue, items[n : n + BATCH]) for n in range(0, len(items), BATCH)]
         return found
 

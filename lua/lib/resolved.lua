@@ -17,6 +17,14 @@ local function resolved(keys, words, now, micros)
   local function note(word)
     local id, from = word.id, word.from
     local field, former, sign = id .. " " .. from, standing_of(id, from), sign_of(word.state)
+    if word.state == "joins" then
+      -- Whoever says so may die before that one comes in: it is asked for after a while.
+      if not former and redis.call("ZSCORE", keys.blocked, id) then
+        redis.call("ZADD", keys.awaits, 0, id .. " ?" .. from)
+        redis.call("ZADD", keys.opening, string.format("%.0f", now), id)
+      end
+      return
+    end
     local last = tonumber(string.match(redis.call("HGET", keys.parents, field) or "", "^(%d+)|")) or -1
     if tonumber(word.order) <= last then return end
     -- One that its maker has not named yet may be through already: that is kept until the maker's own word.

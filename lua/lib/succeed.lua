@@ -1,4 +1,5 @@
 -- @include lib/settled
+-- @include lib/excess
 -- @include lib/trim
 -- @include lib/free_slots
 -- @include lib/laned

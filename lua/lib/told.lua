@@ -16,4 +16,8 @@ local function told(keys, from, order, upto)
   local first = "[" .. from .. " "
   local heard = redis.call("ZRANGEBYLEX", keys.dependents, first, first .. upto, "LIMIT", 0, 1000)
   if #heard > 0 then redis.call("ZREM", keys.dependents, unpack(heard)) end
+  if #redis.call("ZRANGEBYLEX", keys.dependents, first, "(" .. from .. "!", "LIMIT", 0, 1) == 0 then
+    redis.call("ZREM", keys.signals, from)
+    redis.call("HDEL", keys.notes, field)
+  end
 end

@@ -1,4 +1,3 @@
--- @include lib/excess
 -- @include lib/drop
 -- @include lib/report
 -- Drops the oldest jobs of an ended state that is in `excess`, at most `limit`, and answers how many. The caller

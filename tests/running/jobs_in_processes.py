@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler import Context, Permanent, RetryAfter
+from scheduler.job import NewJob
 
 
 def who(ctx: Context, n: int = 1) -> dict[str, Any]:
@@ -100,3 +101,8 @@ def waits(ctx: Context, file: str) -> None:
     Path(file).write_text(str(os.getpid()))
     while not Path(f"{file}-go").exists():
         time.sleep(0.01)
+
+
+def adds(ctx: Context) -> None:
+    """Adds a job from a process of its own."""
+    ctx.add(NewJob(type="part", queue="mail", key="from-a-process", payload=b'{"n": 5}'))

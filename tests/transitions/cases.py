@@ -177,6 +177,15 @@ CASES = [
     Case("enqueue", "enqueue", enqueue),
     Case("claim", "claim", lambda t: [WORKER, 7, 10, 30_000, "", 10_000, "", ""]),
     Case("ack", "ack", lambda t: [WORKER, *settlements(t, "1")]),
+    Case(
+        "ack_add", "ack_add",
+        lambda t: [
+            WORKER, QUEUE, "own", t["own"], "1", 3,
+            *("new", "send", "{}", "", "", "", "", "", "group:g after:mail:x", "", "", "", QUEUE),
+            *("known", "send", "{}", "", "5000", "", "", "", "unique:fresh", "", "", "", QUEUE),
+            *("other", "send", "{}", "", "", "", "", "", "", "", "", "", "other"),
+        ],
+    ),
     Case("nack", "nack", lambda t: [WORKER, 1, *settlements(t, "ValueError", "boom", "", 5, "type")]),
     Case("bury", "bury", lambda t: [WORKER, *settlements(t, "ValueError", "boom", "", "")]),
     Case("release", "release", lambda t: [WORKER, 0, *settlements(t, 1000, "no_handler")]),

@@ -168,6 +168,8 @@ CALLS: list[tuple[str, list[object], str]] = [
     ("resolve", [1, "a", "other:x", "nan", "dead", "", ""], "order of item 1"),
     ("resolve", [1, "a", "other:x", 1, "ready", "", ""], "state of item 1"),
     ("resolve", [1, "a", "other:x", 1, "dead", "", "a\nb"], "added of item 1"),
+    ("ack_add", ["w", "mail", "a", 1, "", 1, "x", *["send"], *[""] * 10, "a b"], "queue of item 1"),
+    ("ack_add", ["w", "mail", "a", 1, "", 1, "a b", *["send"], *[""] * 10, "mail"], "id of item 1"),
     ("follow", [1, "a b", "other:x"], "from of item 1"),
     ("follow", [1, "a", "x"], "id of item 1"),
     ("relay", ["", "x", 0], "beyond"),
