@@ -65,7 +65,7 @@ async def test_the_next_of_a_chain_starts_at_once(bench: Bench):
     chain += [Node(str(n), NewJob(type="step", queue=QUEUE, key=f"n{n}"), [str(n - 1)]) for n in range(1, 20)]
     await bench.store.create_flow(plan_flow(QUEUE, "f", chain))
 
-    await bench.ended("n19", seconds=8)
+    await bench.ended("n19", seconds=20)
 
 
 async def test_a_flow_crosses_to_the_worker_of_another_queue(bench: Bench):
@@ -76,7 +76,7 @@ async def test_a_flow_crosses_to_the_worker_of_another_queue(bench: Bench):
     nodes = [Node("a", NewJob(type="part", queue="other", key="a", payload=b'{"n": 2}')), node("total", "a")]
     await bench.store.create_flow(plan_flow(QUEUE, "f", nodes))
 
-    assert b'{"a":4}' == (await bench.ended("total", seconds=8)).result
+    assert b'{"a":4}' == (await bench.ended("total", seconds=20)).result
 
 
 async def test_what_a_job_adds_is_done_before_what_comes_after_it(bench: Bench):
@@ -89,7 +89,7 @@ async def test_what_a_job_adds_is_done_before_what_comes_after_it(bench: Bench):
     bench.work(queues=[QUEUE, "other"])
     await bench.store.create_flow(plan_flow(QUEUE, "f", [node("split"), node("total", "split")]))
 
-    found = (await bench.ended("total", seconds=8)).result
+    found = (await bench.ended("total", seconds=20)).result
     assert b'{"mail:p0":0,"mail:p1":1,"split":null,"other:p2":4}' == found
     flow = await bench.store.flow(QUEUE, "f")
     assert ("succeeded", 5) == (flow.state, flow.succeeded)
