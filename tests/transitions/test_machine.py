@@ -297,6 +297,8 @@ class Queue(RuleBasedStateMachine):
     def a_time_is_over(self, which: int, first: str, early: int, then: str) -> None:
         """The deadline or the expiry of a job, or a moment before it. One that runs may wait again by then."""
         times = self.model.times()
+        running = [(job, time) for job, time in times if job.state == "running"]
+        times += 3 * running if first else []
         job, time = times[which % len(times)]
         if job.state == "running" and first == "nack":
             self.fail(job.key, job.token, "E", None, again=False)
