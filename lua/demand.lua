@@ -1,9 +1,9 @@
 -- demand: read only, how much there is to do for workers of a queue
 --
 -- What may start now and what is held: by the queue's pause, by types and groups that are paused, by limits without room. A limit
--- with room for some holds those beyond; every job is taken to cost 1. Exact up to `limit` (1..1000, "": 1000) types and
--- lanes; beyond that what was not looked at counts as the rest of its type does. Where limits of types and of groups
--- both have room for some, it may be off by a few: turns decide who gets it.
+-- with room for some holds those beyond; every job is taken to cost 1. Exact up to `limit` (1..500, "": 500) types and lanes,
+-- where groups have limits half of them types at the most; beyond that what was not looked at counts as the rest of its type
+-- does. Where limits of types and of groups both have room for some, it may be off by a few: turns decide who gets it.
 --
 -- Returns the time in ms, 1 when the queue exists, how many run, how many ready jobs may start now, 1 when that is exact, when
 -- the first of those became ready (ms, "" for none), then each reason and how many it holds.
@@ -15,8 +15,8 @@
 local jobs, ready, running, types, lanes, slots, meters, groups, config = unpack(KEYS)
 local now, limit = unpack(ARGV)
 
-limit = limit == "" and 1000 or tonumber(limit)
-if not (limit and limit >= 1 and limit <= 1000) then return redis.error_reply("BATCH limit is 1..1000") end
+limit = limit == "" and 500 or tonumber(limit)
+if not (limit and limit >= 1 and limit <= 500) then return redis.error_reply("BATCH limit is 1..500") end
 local keys = { jobs = jobs, ready = ready, running = running, types = types, lanes = lanes, slots = slots, meters = meters,
   groups = groups, config = config }
 local created, paused, step, in_lanes, counting = unpack(redis.call("HMGET", config, "created", "paused", "step", "lanes", "slots"))

@@ -230,7 +230,7 @@ class Reading(Caller):
         return found
 
     async def demand(self, queue: str, *, limit: int | None = None) -> Work:
-        """What a queue has for workers, exact up to `limit` (1..1000) of its types and groups. Raises NotFound."""
+        """What a queue has for workers, exact up to `limit` (1..500) of its types and lanes. Raises NotFound."""
         args = [self._stamp(), "" if limit is None else limit]
         found = await self.run(Call("demand", queue, args, read_work))
         if found is None:

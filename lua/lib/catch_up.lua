@@ -1,5 +1,5 @@
 -- @include lib/line_up
--- @include lib/slot_of
+-- @include lib/slots_of
 -- What a queue held when it got lanes: files its ready jobs, and notes down who runs, a page a call. Answers whether all
 -- is filed, and whether all is counted: until then no slot is known to be free. The caller has read every key.
 local function catch_up(keys)
@@ -7,8 +7,7 @@ local function catch_up(keys)
   if keys.counting and counted ~= "all" then
     local page, members = redis.call("HSCAN", keys.leases, counted or "0", "COUNT", 100), {}
     for i = 1, #page[2], 2 do
-      local flags = string.match(page[2][i + 1], "^%d+|[^|]*|%d+|%d+|[^|]*|%d+|([^|]*)|")
-      slot_of(keys, page[2][i], flags or "", members)
+      slots_of(keys, page[2][i], page[2][i + 1], members)
     end
     local scored = {}
     for i, member in ipairs(members) do scored[2 * i - 1], scored[2 * i] = 0, member end

@@ -2,14 +2,14 @@
 -- @include lib/grouped
 -- @include lib/lane_of
 -- @include lib/lane_member
--- @include lib/slot_of
+-- @include lib/slots_of
 -- @include lib/lapses
 -- @include lib/idle_wait
 -- What is wrong with one id, as a list of sentences. Whether something keeps its deadline is asked where its record is
 -- given: who goes through all records has them.
 local function faults(keys, id, text)
   local sets, found = standing(keys, id), {}
-  local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HEXISTS", keys.leases, id) == 1
+  local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HGET", keys.leases, id)
   local run, tomb = redis.call("HEXISTS", keys.results, id) == 1, redis.call("HEXISTS", keys.known, id) == 1
   if #sets > 1 then found[1] = "stands in " .. table.concat(sets, ", ") end
   if record and #sets == 0 then found[#found + 1] = "stands in no set" end
@@ -45,10 +45,11 @@ local function faults(keys, id, text)
     end
   end
   if running and lease and keys.counting and counted == "all" then
-    local members = {}
-    slot_of(keys, id, "", members)
-    for _, member in ipairs(members) do
-      if not redis.call("ZSCORE", keys.slots, member) then found[#found + 1] = "runs without a slot" end
+    for _, member in ipairs(slots_of(keys, id, lease, {})) do
+      local probe = string.sub(member, 1, 1) == "b"
+      if not redis.call("ZSCORE", keys.slots, member) then
+        found[#found + 1] = probe and "is a probe that its breaker does not count" or "runs without a slot"
+      end
     end
   end
   return found

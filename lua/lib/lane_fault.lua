@@ -1,5 +1,6 @@
 -- @include lib/lane_of
 -- @include lib/lane_member
+-- @include lib/slots_of
 -- What is wrong with one member of the structures of the lanes, as a sentence, or nil; with `repair` it is put right. The caller
 -- has read every key.
 local function lane_fault(keys, structure, member, repair)
@@ -87,11 +88,10 @@ local function lane_fault(keys, structure, member, repair)
       return "waits but is not held"
     end
   elseif structure == "slots" then
-    local kind, name, id = string.match(member, "^([tgb])(%S+) (%S+)$")
+    local id, held = string.match(member, "^%S+ (%S+)$"), false
     local lease = id and redis.call("HGET", keys.leases, id)
-    local type, group = lane_of(id and redis.call("HGET", keys.jobs, id) or "")
-    local probe = lease and string.find(lease, " p:%d")
-    if not lease or kind ~= "g" and name ~= type or kind == "g" and name ~= group or kind == "b" and not probe then
+    for _, slot in ipairs(lease and slots_of(keys, id, lease, {}) or {}) do held = held or slot == member end
+    if not held then
       strike()
       return "is a slot that no run holds"
     end

@@ -5,7 +5,7 @@
 -- Puts one id right. The caller has read every key, so that nothing here can fail.
 local function mend(keys, id, now)
   local sets = standing(keys, id)
-  local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HEXISTS", keys.leases, id) == 1
+  local record, lease = redis.call("HEXISTS", keys.jobs, id) == 1, redis.call("HGET", keys.leases, id)
   if not record then
     ungroup(keys, { id })
     for _, state in ipairs(sets) do redis.call("ZREM", keys[state], id) end
@@ -48,9 +48,7 @@ local function mend(keys, id, now)
     local head = string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*")
     to_ready(keys, { { id = id, score = redis.call("ZSCORE", keys.ready, id), record = head } })
   elseif keys.counting and keep == "running" then
-    local members = {}
-    slot_of(keys, id, "", members)
-    for _, member in ipairs(members) do redis.call("ZADD", keys.slots, 0, member) end
+    for _, member in ipairs(slots_of(keys, id, lease, {})) do redis.call("ZADD", keys.slots, 0, member) end
   end
   return "repaired"
 end

@@ -41,8 +41,8 @@ async def get_demand(request: web.Request, _: None) -> web.Response:
 
     `runnable` jobs may start now; `held` ones are ready too, but more workers would not help them. Of a limit with room for some,
     those beyond are held. `work_seconds` is runnable times `mean_run`, the mean run time of the newest 100 jobs that ran and ended
-    (a second each, while there is none). `oldest_runnable_wait` is that of the first in line that may start. Exact up to 1,000
-    types and groups; beyond that a part stands for the rest, and `approximate` says so.
+    (a second each, while there is none). `oldest_runnable_wait` is that of the first in line that may start. Exact up to 500
+    types and lanes (the jobs of a type in one group); beyond that a part stands for the rest, and `approximate` says so.
     """
     found = await demand(request.app[STORE], request.app[PRESENCE], queue_name(request))
     return json_answer(found.document())

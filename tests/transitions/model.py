@@ -9,6 +9,7 @@ STEP = 60_000_000
 WAITING = ("scheduled", "retrying")
 UNSTARTED = ("scheduled", "retrying", "ready")
 ENDED = ("succeeded", "cancelled", "dead")
+WHILE_IT_WAITED = "DeadlineExceeded, while it waited"
 
 
 @dataclass
@@ -43,7 +44,7 @@ class ModelJob:
     since: int = 0
     reason: str | None = None
     died_of: str = ""
-    """The kind of its last error."""
+    """The kind of its last error, which says what it died of but for a deadline: that may pass while it waits or runs."""
     progress: bytes | None = None
     settled: tuple[int, str, str] | None = None
     """By which token and verb its last run ended, and where that led."""
@@ -55,6 +56,13 @@ class ModelJob:
     asked: bool = False
     ended_at: int = 0
     unique: str = ""
+    deadline: int | None = None
+    expires: int | None = None
+
+    def late(self, now: int) -> bool:
+        """It has no more time to start. An expiry means nothing after a first start that was not given back."""
+        times = (self.deadline, self.expires if self.attempt == 0 else None)
+        return self.state in UNSTARTED and any(time is not None and time <= now for time in times)
 
 
 @dataclass
@@ -87,21 +95,25 @@ class Model:
 
     def enqueue(
         self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
-        unique: str = "", until: str = "",
+        unique: str = "", until: str = "", deadline: int | None = None, expires: int | None = None,
     ) -> str:  # fmt: skip
-        request = (policy.__dict__.copy(), priority, delay, retention, timeout, unique, until)
+        times = (deadline, expires)
+        request = (policy.__dict__.copy(), priority, delay, retention, timeout, unique, until, times)
         if key in self.jobs:
             return "exists" if self.jobs[key].request == request else "conflict"
         if key in self.tombs:
             tomb = self.tombs[key]
             if tomb.at + 60_000 > self.now or tomb.unique:
                 return "exists" if tomb.request == request else "conflict"
+        if any(time is not None and time <= 0 for time in times):
+            return "past"
         if unique and self._holds(*self.holders.get(unique, ("", "")), unique):
             return "held"  # nothing has changed: an ended id is known on until its expiry, or until it is taken anew
         self.tombs.pop(key, None)
         self.created = True
         job = ModelJob(key, request, policy, priority, retention, timeout)
         job.unique = unique
+        job.deadline, job.expires = (None if time is None else self.now + time for time in times)
         if unique:
             self.holders[unique] = (key, until)
         self.jobs[key] = job
@@ -117,6 +129,7 @@ class Model:
             job is not None
             and job.unique == unique
             and (job.state in UNSTARTED or (job.state == "running" and until == "end"))
+            and not job.late(self.now)
         )
 
     def _line_up(self, job: ModelJob) -> None:
@@ -153,15 +166,28 @@ class Model:
         if self.paused:
             return []
         line = sorted((job.score, job.key) for job in self.jobs.values() if job.state == "ready")
-        taken = [self.jobs[key] for _, key in line[:count]]
+        found = [self.jobs[key] for _, key in line[:count]]
+        taken = [job for job in found if not job.late(self.now)]
         token = max(self.token + 1, self.now * 1000)
         for job in taken:
             job.state, job.token, job.held, job.asked = "running", token, job.attempt + 1, False
-            job.timeout_end = self.now + job.timeout
+            ends = self.now + job.timeout
+            job.timeout_end = min(ends, job.deadline or ends)
             job.lease_end = min(self.now + lease, job.timeout_end + 5000)
             self.token = token
             token += 1
+        for job in found:
+            self._lapse(job)
         return taken
+
+    def _lapse(self, job: ModelJob) -> None:
+        """Ends a job that waited until its time was over. Also one that is not to be kept stays until the next sweep."""
+        if not job.late(self.now):
+            return
+        if job.attempt:
+            job.errors, job.died_of = job.errors + 1, WHILE_IT_WAITED
+        job.state, job.reason = ("dead", "deadline") if job.attempt else ("cancelled", "expired")
+        job.ended_at = self.now
 
     def _refused(self, key: str, token: int, verb: str) -> str | None:
         """What a settlement is answered that does not own its job."""
@@ -216,6 +242,8 @@ class Model:
             return "cancelled", "asked"
         if reason:
             return "dead", reason
+        if job.deadline is not None and job.deadline <= self.now:
+            return "dead", "deadline"
         if crash and job.crashes >= policy.max_crashes:
             return "dead", "crashes"
         if job.attempt >= policy.max_attempts:
@@ -227,6 +255,8 @@ class Model:
             delay = math.ceil(
                 min(policy.max_delay, policy.base * policy.factor ** (job.attempt - policy.immediate - 1))
             )
+        if delay and job.deadline is not None and self.now + delay >= job.deadline:
+            return "dead", "deadline"
         if delay:
             job.score = (self.now + delay) * 1000
         return ("retrying" if delay else "ready"), None
@@ -237,8 +267,13 @@ class Model:
         if state in ENDED:
             job.ended_at = self.now
             if job.retention == 0:
-                self.tombs[job.key] = Tomb(job.request, state, self.now, job.settled, job.unique)
-                del self.jobs[job.key]
+                self._forget(job)
+
+    def _forget(self, job: ModelJob) -> None:
+        """Lets go an ended job whose own retention is over. Its id stays known for a minute after its end."""
+        if job.ended_at + 60_000 > self.now:
+            self.tombs[job.key] = Tomb(job.request, job.state, job.ended_at, job.settled, job.unique)
+        del self.jobs[job.key]
 
     def release(self, key: str, token: int, delay: int, why: str, patience: int) -> str:
         if refused := self._refused(key, token, "release"):
@@ -300,8 +335,15 @@ class Model:
         overdue = [self.jobs[key] for lease_end, key in running if lease_end <= upto]
         for job in overdue:
             crash = job.lease_end < job.timeout_end
-            self._fail(job, "reclaim", "LeaseExpired" if crash else "TimeoutError", None, crash=crash)
+            ended = "DeadlineExceeded" if job.timeout_end == job.deadline else "TimeoutError"
+            self._fail(job, "reclaim", "LeaseExpired" if crash else ended, None, crash=crash)
         return len(overdue)
+
+    def times(self) -> list[tuple[ModelJob, int]]:
+        """The jobs that have not ended and have a deadline or an expiry to come, and when that is."""
+        unfinished = [job for job in self.jobs.values() if job.state not in ENDED]
+        found = [(job, time) for job in unfinished for time in (job.deadline, job.expires)]
+        return [(job, time) for job, time in found if time is not None and time > self.now]
 
     # -- acting on jobs
 
@@ -331,7 +373,9 @@ class Model:
             state = self._known_state(key)
             return "already" if state == "ready" else state
         job.attempt = job.crashes = job.unhandled = job.since = 0
-        job.reason = None
+        job.reason = job.expires = None
+        if job.deadline is not None and job.deadline <= self.now:
+            job.deadline = None
         self._line_up(job)
         return "ready"
 
@@ -358,7 +402,7 @@ class Model:
         return "gone"
 
     def groups(self) -> dict[str, int]:
-        """How many dead jobs died of each kind."""
+        """How many dead jobs died of what."""
         kinds = [job.died_of for job in self.jobs.values() if job.state == "dead"]
         return {kind: kinds.count(kind) for kind in kinds}
 
@@ -369,7 +413,11 @@ class Model:
         for look in looks[act]:
             found = [job for job in self.jobs.values() if job.state == look]
             if look in ENDED:
-                found.sort(key=lambda job: (job.ended_at, job.key), reverse=True)
+                found.sort(key=lambda job: job.key, reverse=True)
+                # What its own retention keeps comes after the others of its millisecond, the other way round.
+                own = [job for job in reversed(found) if job.retention is not None]
+                found = [job for job in found if job.retention is None] + own
+                found.sort(key=lambda job: job.ended_at, reverse=True)
             else:
                 found.sort(key=lambda job: (job.score, job.key))
             matched += len(found)
@@ -381,3 +429,7 @@ class Model:
     def expire(self) -> None:
         for key in [key for key, tomb in self.tombs.items() if tomb.at + 60_000 <= self.now]:
             del self.tombs[key]
+        for job in list(self.jobs.values()):
+            if job.state in ENDED and job.retention == 0:
+                self._forget(job)
+            self._lapse(job)

@@ -7,7 +7,7 @@ import pytest
 from scheduler.demand import demand
 from scheduler.errors import NotFound
 from scheduler.presence import Presence
-from tests.helpers import QUEUE, acked, claimed, enqueued, keys, raw, snapshot, take
+from tests.helpers import QUEUE, acked, claimed, enqueued, keys, new, on_real_servers, raw, snapshot, take
 from tests.transitions.test_limits import limit
 
 
@@ -143,6 +143,30 @@ async def test_beyond_its_limit_what_is_not_looked_at_counts_as_the_rest_does(st
     assert (10, {"concurrency_limited": 10}, False) == await work(store, limit=4)
 
 
+async def test_what_one_type_needs_no_look_for_is_looked_at_of_another(store, redis):
+    await limit(redis, queue={"group_concurrency": "1"})
+    await enqueued(store, "1", type="few", group="g0")
+    for n in range(7):
+        await enqueued(store, f"g{n}a", f"g{n}b", type="many", group=f"g{n}")
+
+    held = {"concurrency_limited": 8}
+    assert (7, held, True) == await work(store, limit=2 + 1 + 7)
+    assert (7, held, False) == await work(store, limit=2 + 1 + 6)
+
+
+@on_real_servers
+@pytest.mark.parametrize("most", [1, 20, 50])
+async def test_it_looks_at_no_more_types_and_lanes_than_its_limit(store, redis, most):
+    await limit(redis, queue={"group_concurrency": "1"})
+    for n in range(40):
+        await store.enqueue(QUEUE, [new(f"{n}-{g}", type=f"t{n}", group=f"g{n}-{g}") for g in range(3)])
+    await redis.config_resetstat()
+
+    assert not (await work(store, limit=most))[2]
+    looks = (await redis.info("commandstats"))["cmdstat_zrangebylex"]["calls"]
+    assert 2 <= looks <= most + 1
+
+
 async def test_types_beyond_its_limit_may_start_for_all_it_knows(store, redis):
     await limit(redis, types={"a": "|||||1|", "b": "|||||1|"})
     await enqueued(store, "1", type="a")
@@ -158,7 +182,7 @@ async def test_jobs_that_are_not_filed_yet_may_start_for_all_it_knows(store, red
     assert (2, {}, False) == await work(store)
 
 
-@pytest.mark.parametrize("wrong", ["0", "1001", "x"])
+@pytest.mark.parametrize("wrong", ["0", "501", "x"])
 async def test_a_limit_out_of_its_range_is_refused(store, wrong):
     with pytest.raises(Exception, match="BATCH limit is"):
         await raw(store, "demand", wrong)

@@ -23,17 +23,16 @@ from scheduler.clients import Clients
 from scheduler.job import Unique
 from scheduler.keys import STATES
 from scheduler.operations import WHERE, Operations, Plan
-from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Operation, Release
+from scheduler.outcomes import Ack, Bury, DeadGroup, Extend, Nack, Note, Operation, Release
 from scheduler.store import Store
 from tests.helpers import QUEUE, Clock, faults, new, snapshot
 from tests.helpers import keys as queue_keys
-from tests.transitions.model import ENDED, Model, ModelJob, Policy
+from tests.transitions.model import ENDED, WHILE_IT_WAITED, Model, ModelJob, Policy
 
-KEYS = [f"k{n}" for n in range(8)]
+KEYS = [f"k{n}" for n in range(10)]
 at = queue_keys().at
 LEASE, PERIOD, PATIENCE = 30_000, 10_000, 5_000
 
-keys = some.sampled_from(KEYS)
 policies = some.sampled_from(
     [Policy(), Policy(immediate=0), Policy(max_attempts=1), Policy(max_crashes=1, max_attempts=5)]
 )
@@ -42,6 +41,9 @@ delays = some.sampled_from([0, 0, 0, 1, 1000, 1000, 5000, 90_000])
 delays_or_none = some.none() | delays
 leases = some.sampled_from([1000, 30_000, 30_000, 600_000])
 kinds = some.sampled_from(["E", "F", "G"])
+SPANS = [*[None] * 6, 1000, 6000, 20_000, 120_000]
+"""How long a job may wait for its first start, or go on in all, ms."""
+spans_to_come, spans = some.sampled_from(SPANS), some.sampled_from([*SPANS, 0])
 CHECKED = ("jobs", "leases", "known", "dead_index", "dead_groups")
 again = some.booleans()
 which = some.integers(0, 99)
@@ -67,14 +69,19 @@ class Queue(RuleBasedStateMachine):
 
         return self.runner.run(run())
 
-    @initialize(first=some.lists(policies, min_size=3, max_size=6))
-    def connect(self, first: list[Policy]) -> None:
+    @initialize(
+        first=some.lists(some.tuples(policies, spans_to_come, spans_to_come), min_size=3, max_size=6),
+        begun=some.integers(0, 3),
+    )
+    def connect(self, first: list[tuple[Policy, int | None, int | None]], begun: int) -> None:
         self.clients = self.wait(type(self).open())
         self.wait(self.clients.commands.flushall())
         self.store = Store(self.clients, now=self.clock)
         self.wait(self.store.connect())
-        for key, policy in zip(KEYS, first, strict=False):
-            self.put(key, policy, 0, 0, None, 3_600_000)
+        for key, (policy, deadline, expires) in zip(KEYS, first, strict=False):
+            self.put(key, policy, 0, 0, None, 3_600_000, deadline=deadline, expires=expires)
+        if begun:
+            self.take(begun, LEASE, again=False)
 
     def teardown(self) -> None:
         try:
@@ -89,7 +96,8 @@ class Queue(RuleBasedStateMachine):
         counters = (await self.store.census(QUEUE)).counters
         for state in ENDED:
             held = 0
-            for key in await self.clients.commands.zrange(at(state), 0, -1):
+            # What its own retention keeps (a score below 0) is not in that count.
+            for key in await self.clients.commands.zrangebyscore(at(state), 0, "+inf"):
                 for name in ("jobs", "results"):
                     held += len(await self.clients.commands.hget(at(name), key) or b"")
             assert held == int(counters.get(f"bytes_{state}", 0)), state
@@ -113,10 +121,15 @@ class Queue(RuleBasedStateMachine):
         found = [*self.model.jobs, *self.model.tombs] * 3 + KEYS[:1]
         return found[which % len(found)]
 
+    def new_key(self, which: int) -> str:
+        """A key that nobody has, or any key."""
+        found = [key for key in KEYS if key not in self.model.jobs and key not in self.model.tombs] * 3 + KEYS
+        return found[which % len(found)]
+
     # -- producing
 
     @rule(
-        key=keys,
+        which=which,
         policy=policies,
         priority=priorities,
         delay=delays,
@@ -124,16 +137,19 @@ class Queue(RuleBasedStateMachine):
         timeout=some.sampled_from([3_600_000, 20_000]),
         unique=some.sampled_from(["", "", "u", "v"]),
         until=some.sampled_from(["start", "end"]),
+        deadline=spans,
+        expires=spans,
     )
     def enqueue(
-        self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
-        unique: str, until: str,
+        self, which: int, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
+        unique: str, until: str, deadline: int | None, expires: int | None,
     ) -> None:  # fmt: skip
-        self.put(key, policy, priority, delay, retention, timeout, unique, until)
+        key = self.new_key(which)
+        self.put(key, policy, priority, delay, retention, timeout, unique, until, deadline, expires)
 
     def put(
         self, key: str, policy: Policy, priority: int, delay: int, retention: int | None, timeout: int,
-        unique: str = "", until: str = "",
+        unique: str = "", until: str = "", deadline: int | None = None, expires: int | None = None,
     ) -> None:  # fmt: skip
         job = new(
             key,
@@ -143,9 +159,13 @@ class Queue(RuleBasedStateMachine):
             retention_ms=retention,
             timeout_ms=timeout,
             unique=Unique(key=unique, until=until) if unique else None,
+            deadline_in_ms=deadline,
+            expires_in_ms=expires,
         )
         until = until if unique else ""
-        expected = self.model.enqueue(key, policy, priority, delay, retention, timeout, unique, until)
+        expected = self.model.enqueue(
+            key, policy, priority, delay, retention, timeout, unique, until, deadline, expires
+        )
         [done] = self.wait(self.store.enqueue(QUEUE, [job]))
         assert expected == done.outcome
 
@@ -161,6 +181,9 @@ class Queue(RuleBasedStateMachine):
 
     @rule(count=some.integers(1, 5), lease=leases, again=again)
     def claim(self, count: int, lease: int, again: bool) -> None:
+        self.take(count, lease, again)
+
+    def take(self, count: int, lease: int, again: bool) -> None:
         self.turn += 1
         expected = [(job.key, job.token, job.held, job.lease_end) for job in self.model.claim(count, lease)]
         for _ in range(2 if again else 1):
@@ -183,7 +206,9 @@ class Queue(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(which=which, kind=kinds, retry_in=delays_or_none, again=again)
     def nack(self, which: int, kind: str, retry_in: int | None, again: bool) -> None:
-        key, token = self.claimed(which)
+        self.fail(*self.claimed(which), kind, retry_in, again)
+
+    def fail(self, key: str, token: int, kind: str, retry_in: int | None, again: bool) -> None:
         failure = Nack(key, token, kind, f"run {token} failed", retry_in_ms=retry_in)
         self.same(
             [self.model.nack(key, token, kind, retry_in)],
@@ -204,7 +229,9 @@ class Queue(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(which=which, delay=delays, why=some.sampled_from(["", "snooze", "no_handler"]), again=again)
     def release(self, which: int, delay: int, why: str, again: bool) -> None:
-        key, token = self.claimed(which)
+        self.give_back(*self.claimed(which), delay, why, again)
+
+    def give_back(self, key: str, token: int, delay: int, why: str, again: bool) -> None:
         expected = [self.model.release(key, token, delay, why, PATIENCE)]
         back = [Release(key, token, delay, why)]
         self.same(
@@ -254,8 +281,34 @@ class Queue(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
         self.model.expire()
         self.wait(self.store.expire(QUEUE))
+
+    @precondition(lambda self: self.model.times())
+    @rule(
+        which=which,
+        first=some.sampled_from(["nack", "nack", "release", ""]),
+        early=some.sampled_from([0, 0, 1]),
+        then=some.sampled_from(["expire", "claim", ""]),
+    )
+    def a_time_is_over(self, which: int, first: str, early: int, then: str) -> None:
+        """The deadline or the expiry of a job, or a moment before it. One that runs may wait again by then."""
+        times = self.model.times()
+        running = [(job, time) for job, time in times if job.state == "running"]
+        times += 3 * running if first else []
+        job, time = times[which % len(times)]
+        if job.state == "running" and first == "nack":
+            self.fail(job.key, job.token, "E", None, again=False)
+        elif job.state == "running" and first == "release":
+            self.give_back(job.key, job.token, 0, "", again=False)
+        self.time_goes_by((time - early - self.clock.now) / 1000)
+        if then == "expire":
+            self.let_go()
+        elif then == "claim":
+            self.take(3, LEASE, again=False)
 
     # -- acting on jobs
 
@@ -350,12 +403,11 @@ class Queue(RuleBasedStateMachine):
         if not self.model.created:
             return
         groups, rest = self.wait(self.store.groups(QUEUE))
-        assert (sorted(self.model.groups().items()), "") == (sorted((g.kind, g.count) for g in groups), rest)
-        for group in groups:
+        found = {died_of(group): group for group in groups}
+        assert (self.model.groups(), "") == ({what: group.count for what, group in found.items()}, rest)
+        for what, group in found.items():
             alike, _ = self.wait(self.store.list(QUEUE, "dead", fingerprint=group.fingerprint))
-            died = [
-                job for job in self.model.jobs.values() if job.state == "dead" and job.died_of == group.kind
-            ]
+            died = [job for job in self.model.jobs.values() if job.state == "dead" and job.died_of == what]
             assert sorted(job.key for job in died) == sorted(alike)
             assert group.last_at == max(job.ended_at for job in died)
             assert group.first_at == min(job.ended_at for job in died)
@@ -365,6 +417,12 @@ async def to_its_end(operations: Operations, operation: Operation) -> None:
     if not operation.ended:
         async for _ in operations.pages(operation):
             pass
+
+
+def died_of(group: DeadGroup) -> str:
+    """As the model says it."""
+    waited = group.kind == "DeadlineExceeded" and "before it could run again" in group.message
+    return WHILE_IT_WAITED if waited else group.kind
 
 
 def expected_of(job: ModelJob) -> dict[str, Any]:
@@ -381,6 +439,8 @@ def expected_of(job: ModelJob) -> dict[str, Any]:
         "run_at": job.score // 1000 if waits else None,
         "lease_expires_at": job.lease_end if running else None,
         "finished_at": job.ended_at if job.state in {"succeeded", "cancelled", "dead"} else None,
+        "deadline_ms": job.deadline,
+        "expires_ms": job.expires,
     }
 
 
@@ -395,6 +455,8 @@ def found_of(job: Any) -> dict[str, Any]:
         "run_at",
         "lease_expires_at",
         "finished_at",
+        "deadline_ms",
+        "expires_ms",
     )
     return {"state": job.state.value, "errors": len(job.errors)} | {
         name: getattr(job, name) for name in names

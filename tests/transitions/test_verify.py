@@ -2,14 +2,18 @@
 
 import pytest
 
+from scheduler.limits import Breaker
+from scheduler.outcomes import TypePolicy
 from tests.helpers import (
     QUEUE,
     STATES,
+    acked,
     claimed,
     enqueued,
     in_every_state,
     in_state,
     keys,
+    nacked,
     new,
     raw,
     snapshot,
@@ -142,6 +146,59 @@ async def test_a_job_that_stands_is_not_known_as_gone(store, redis, clock):
     assert {("a", "is known as gone but stands")} == await found(store)
     await repaired(store, redis)
     assert ("ready", 0) == (await state_of(store), await redis.zcard(keys().at("expiries")))
+
+
+async def probing(store, clock):
+    """A run with a group that is the only probe of its type's breaker; one job more waits."""
+    policy = TypePolicy(retry={"max_attempts": 1}, breaker=Breaker(minimum=1, open_ms=1_000, probes=1))
+    await store.configure_type(QUEUE, "send", policy)
+    await nacked(store, await claimed(store, "failed"))
+    clock.advance(1)
+    await enqueued(store, "a", "b", group="g")
+    [probe] = await take(store, 2)
+    assert [] == await take(store)
+    return probe
+
+
+async def test_a_probe_that_its_breaker_does_not_count_is_counted_again(store, redis, clock):
+    probe = await probing(store, clock)
+    await redis.zrem(keys().at("slots"), "bsend a")
+
+    assert {("a", "is a probe that its breaker does not count")} == await found(store)
+    await repaired(store, redis)
+    assert [] == await take(store)
+    await acked(store, probe)
+    assert ["b"] == [job.key for job in await take(store)]
+
+
+@pytest.mark.parametrize("slot", ["tsend a", "gg a"])
+async def test_a_run_without_a_slot_has_it_again(store, redis, clock, slot):
+    await probing(store, clock)
+    await redis.zrem(keys().at("slots"), slot)
+
+    assert {("a", "runs without a slot")} == await found(store)
+    await repaired(store, redis)
+    assert await redis.zscore(keys().at("slots"), slot) is not None
+
+
+@pytest.mark.parametrize("slot", ["tsend b", "gg b", "bsend b", "tother a", "gother a", "bother a", "x", ""])
+async def test_a_slot_that_no_run_holds_goes(store, redis, clock, slot):
+    await probing(store, clock)
+    slots = await redis.zrange(keys().at("slots"), 0, -1)
+    await redis.zadd(keys().at("slots"), {slot: 0})
+
+    assert {(slot, "is a slot that no run holds")} == await found(store)
+    await repaired(store, redis)
+    assert slots == await redis.zrange(keys().at("slots"), 0, -1)
+
+
+async def test_the_slots_of_a_run_are_its_own_though_its_record_is_damaged(store, redis, clock):
+    await probing(store, clock)
+    before = await redis.zrange(keys().at("slots"), 0, -1)
+    await redis.hset(keys().at("jobs"), "a", "nonsense")
+
+    assert not {fault for fault in await found(store, repair=True) if "slot" in fault[1]}
+    assert before == await redis.zrange(keys().at("slots"), 0, -1)
 
 
 async def test_every_fault_of_a_large_queue_is_found_page_by_page(store, redis, backend):
