@@ -71,7 +71,8 @@ local function resolved(keys, words, now, micros)
   local function conclude(id)
     local pending, _, failed = standings(keys, id)
     if string.sub(id, 1, 1) == "=" then return conclude_flow(id, pending, failed) end
-    local state, score, ended = state_of(keys, id)
+    local state, score, ended = "blocked", redis.call("ZSCORE", keys.blocked, id), nil
+    if not score then state, score, ended = state_of(keys, id) end
     if state ~= "blocked" and state ~= "cancelled" then return state or ended or "missing" end
     local record = redis.call("HGET", keys.jobs, id) or ""
     local flags, rank = string.match(record, "^[^|\n]*|[^|\n]*|([^|\n]*)|[^|\n]*|(%-?%d*)|")

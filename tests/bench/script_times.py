@@ -20,6 +20,7 @@ from typing import Any
 from scheduler.clients import Clients, make_client
 from scheduler.job import Claimed, NewJob, new_key
 from scheduler.joining import Call
+from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release
 from scheduler.store import Store
 from tests.conftest import binary, start
@@ -162,6 +163,29 @@ async def measure(bench: Bench) -> dict[str, float]:
     later._now = lambda: 4_000_000_060_000
     await later.reclaim(QUEUE, limit=1, period_ms=10**8)
     found["reclaim"] = await bench.spent(lambda: _reclaim(later, bench.batch))
+
+    await flush()
+    before = await bench.fill()
+    waiting = [
+        NewJob(type="send", payload=PAYLOAD, queue=QUEUE, key=new_key(), after=[f"{QUEUE}:{key}"])
+        for key in before
+    ]
+    for some in bench.cut(waiting):
+        await store.run(store.enqueue_call(QUEUE, some))
+    ties = [(job.after[0].partition(":")[2], f"{QUEUE}:{job.key}") for job in waiting]
+    found["follow"] = await bench.spent(lambda: bench.each(ties, lambda b: store.follow_call(QUEUE, b)))
+    items = await bench.take()
+    await bench.each(items, lambda b: store.ack_call(QUEUE, [Ack(j.key, j.token) for j in b], worker="w"))
+    words: list[Word] = []
+
+    async def relay() -> None:
+        told: list[tuple[str, int, str]] = []
+        while page := (await store.run(store.relay_call(QUEUE, told, limit=bench.batch))).words:
+            words.extend(page)
+            told = [(word.origin.partition(":")[2], word.order, word.id) for word in page]
+
+    found["relay"] = await bench.spent(relay)
+    found["resolve"] = await bench.spent(lambda: bench.each(words, lambda b: store.resolve_call(QUEUE, b)))
     return found
 
 
