@@ -7,8 +7,9 @@
 -- A job runs when all have ended that it waits for; where one of them did not succeed, its record says what then: `cancel`
 -- it at once, `continue` all the same, `wait` until that one was replayed and succeeded, or run on `failure` only, and
 -- be cancelled when all succeeded. What was cancelled for one that runs again is blocked again.
--- An id that begins with = is a flow, which waits for all its jobs. With the state "joins" an item names one more that a blocked
--- job waits for, which is about to come in; with "followed" it says that all of whom its job waits know of it.
+-- An id that begins with = is a flow, which waits for all its jobs. With the state "joins" an item names one that a blocked
+-- job waits for too, and which is about to come in (or to go): it is asked for after a while;
+-- with "followed" it says that all of whom its job waits know of it.
 --
 -- Returns for each item the state in which what waits is now, or "missing".
 -- @flags allow-oom

@@ -258,6 +258,20 @@ class Linking(Reading):
         [state] = await self.resolve(queue, [Word(f"{queue}:{key}", hold_of(queue, key), 1, "succeeded")])
         return state
 
+    async def listeners(self, queue: str) -> dict[str, list[Word]]:
+        """By queue, who in others waits for jobs of this one: a word that says so to each."""
+        key, found = Keys(self.namespace, queue).at("dependents"), dict[str, list[Word]]()
+        cursor = 0
+        while True:
+            cursor, page = await self._read(partial(_scanned, key, cursor))
+            for member, _ in page:
+                origin, _, its_id = member.decode().partition(" ")
+                name, _, its_key = its_id.partition(":")
+                if name != queue and not its_key.startswith("="):
+                    found.setdefault(name, []).append(Word(its_id, f"{queue}:{origin}", 0, "joins"))
+            if cursor == 0:
+                return found
+
     async def link_late(self, queue: str, key: str) -> None:
         """Does what was left undone when somebody died between taking a job in and making it known, or opening a flow."""
         if key.startswith("="):
@@ -439,6 +453,10 @@ def _unpacked(text: bytes) -> list[bytes]:
         found.append(text[start : start + size])
         at = start + size
     return found
+
+
+def _scanned(key: str, cursor: int, client: Any) -> Any:
+    return client.zscan(key, cursor, count=500)
 
 
 def _light(_: object) -> int:

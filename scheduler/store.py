@@ -321,7 +321,14 @@ class Store(Producing):
         return await self.run(Call("purge", queue, [self._stamp(), "", state, before, limit, 0], _page))
 
     async def obliterate(self, queue: str, *, force: bool = False) -> str:
-        """A whole queue -> gone: gone, running (a job runs, and it was not forced) or missing."""
+        """A whole queue -> gone: gone, running (a job runs, and it was not forced) or missing.
+
+        Those in other queues that wait for its jobs are told that these did not succeed.
+        """
+        listeners = await self.listeners(queue)
+        # First, so that somebody tells them should this process die in between.
+        for name, words in listeners.items():
+            await self.resolve(name, words)
         [outcome] = await self.run(Call("obliterate", queue, ["1" if force else ""], texts))
         if outcome == "gone":
             self._known_queues.discard(queue)
@@ -330,6 +337,10 @@ class Store(Producing):
             if await self.run(self.census_call(queue)) is not None:
                 # It has begun anew meanwhile, and whoever began it may have registered it before that.
                 await self.register(queue)
+            for name, words in listeners.items():
+                for key in dict.fromkeys(word.id.partition(":")[2] for word in words):
+                    await self.link_late(name, key)
+                await self.relay(name)
         return outcome
 
     # -- operations over many jobs ----------------------------------------------------------------------------

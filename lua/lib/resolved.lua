@@ -19,8 +19,8 @@ local function resolved(keys, words, now, micros)
     local field, former, sign = id .. " " .. from, standing_of(id, from), sign_of(word.state)
     if word.state == "joins" then
       -- Whoever says so may die before that one comes in: it is asked for after a while.
-      if not former and redis.call("ZSCORE", keys.blocked, id) then
-        redis.call("ZADD", keys.awaits, 0, id .. " ?" .. from)
+      if redis.call("ZSCORE", keys.blocked, id) then
+        if not former then redis.call("ZADD", keys.awaits, 0, id .. " ?" .. from) end
         redis.call("ZADD", keys.opening, string.format("%.0f", now), id)
       end
       return

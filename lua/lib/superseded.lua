@@ -1,12 +1,13 @@
 -- @include lib/place_of
 -- What lib/revise is to do so that a job that waits, found by its unique key, is as the new request `asked` has it. Its id,
 -- its creation and its fingerprint stay: it is still the answer to the request that made it. nil for a job of another
--- type, group or cost, which waits in another line. Answers the change and the place in line that was given last.
+-- type, group or cost, which waits in another line, and where one of the two waits for other jobs.
+-- Answers the change and the place in line that was given last.
 local function superseded(keys, held, asked, place)
   local now, micros, step = asked.now, asked.micros, asked.step
   local kind, flags, created, former, fingerprint, crc, body =
     string.match(held.record, "^([^|\n]*)|[^|\n]*|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^\n]*)\n[^\n]*\n(.*)$")
-  if kind ~= asked.kind then return nil, place end
+  if kind ~= asked.kind or string.find(flags .. asked.flags, " a:", 1, true) then return nil, place end
   for _, rule in ipairs({ " g:(%S+)", " c:(%S+)" }) do
     if string.match(flags, rule) ~= string.match(asked.flags, rule) then return nil, place end
   end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.errors import Invalid
-from scheduler.job import NewJob
+from scheduler.job import NewJob, Unique
 from scheduler.linking import Word
 from scheduler.outcomes import Ack
 from scheduler.store import Store
@@ -352,3 +352,31 @@ async def test_word_about_a_job_that_nobody_knows_changes_nothing(store):
     assert ["missing", "ready"] == await store.resolve(
         QUEUE, [Word(f"{QUEUE}:x", "other:y", 1, "dead"), Word(f"{QUEUE}:a", "other:y", 1, "dead")]
     )
+
+
+async def test_who_waits_for_a_queue_that_is_obliterated_waits_no_more(store):
+    await enqueued(store, "a")
+    await after(store, "b", "a", queue="other")
+    await after(store, "c", "other:b", queue="third")
+
+    await store.obliterate(QUEUE)
+
+    assert ["cancelled", "cancelled"] == [
+        job.state
+        for queue, key in (("other", "b"), ("third", "c"))
+        for job in await store.inspect(queue, [key])
+        if job
+    ]
+
+
+async def test_a_unique_job_that_waits_for_others_is_not_replaced(store):
+    one = Unique(key="k", on_conflict="replace")
+    await enqueued(store, "a")
+    await after(store, "b", "a", unique=one)
+
+    [done] = await store.enqueue(
+        QUEUE, [NewJob(type="send", key="c", queue=QUEUE, unique=one, payload=b"[2]")]
+    )
+
+    assert ("held", f"{QUEUE}:b") == (done.outcome, done.id)
+    assert b"{}" == (await look(store, "b")).payload

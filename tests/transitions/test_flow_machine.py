@@ -17,6 +17,7 @@ from scheduler.errors import Invalid, NotFound
 from scheduler.flow import ON_FAILURE, Node, plan_flow
 from scheduler.job import NewJob, split_id
 from scheduler.joining import Call
+from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury
 from scheduler.store import Store
 from tests.helpers import Clock, faults
@@ -67,6 +68,7 @@ class Flows(RuleBasedStateMachine):
         self.clock = Clock()
         self.jobs: dict[str, Known] = {}
         self.flows: dict[str, Sequence[str]] = {}
+        self.heard: list[Sequence[Word]] = []
         self.number = 0
 
     def wait(self, call: Awaitable[Any]) -> Any:
@@ -179,6 +181,19 @@ class Flows(RuleBasedStateMachine):
     @rule(queue=some.sampled_from(QUEUES), left=deaths, sent=some.booleans())
     def relay(self, queue: str, left: int | None, sent: bool) -> None:
         self.mortal(lambda: self.store.relay(queue), left, sent=sent)
+
+    @rule(queue=some.sampled_from(QUEUES))
+    def overhear(self, queue: str) -> None:
+        """Somebody reads what there is to tell, and tells it much later."""
+        self.heard.append(self.wait(self.store.run(self.store.relay_call(queue))).words)
+
+    @rule()
+    def late(self) -> None:
+        for words in self.heard[:1]:
+            for word in words:
+                if word.state != "enqueue":
+                    self.wait(self.store.resolve(word.id.partition(":")[0], [word]))
+        del self.heard[:1]
 
     @rule(seconds=some.sampled_from([1, 31, 61]))
     def later(self, seconds: int) -> None:
