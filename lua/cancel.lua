@@ -62,6 +62,7 @@ for i, job in ipairs(leaving) do
   ids[i] = job.id
   if keys.laned and job.from == "ready" then leave_line(keys, job.id, job.head) end
   redis.call("ZREM", keys[job.from], job.id)
+  if job.from == "blocked" then redis.call("ZREM", opening, job.id) end
   redis.call("HSET", attempts, job.id, job.course)
 end
 retire(keys, "cancelled", leaving, now)

@@ -39,6 +39,7 @@ local function expire(keys, now, limit)
         if over and over <= now then
           if keys.laned and state == "ready" then leave_line(keys, member, record) end
           redis.call("ZREM", keys[state], member)
+          if state == "blocked" then redis.call("ZREM", keys.opening, member) end
           waited[#waited + 1] = { id = member, flags = flags, bytes = #record, history = history }
         elseif over then
           redis.call("ZADD", keys.expiries, string.format("%.0f", over), member)

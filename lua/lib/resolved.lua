@@ -108,7 +108,9 @@ local function resolved(keys, words, now, micros)
       redis.call("HSET", keys.attempts, id, course_text(course))
       moved.cancelled[#moved.cancelled + 1] = { id = id, flags = flags, bytes = #record }
     elseif next == "blocked" then
+      -- It may have been cancelled before all that it waits for knew of it.
       redis.call("ZADD", keys.blocked, string.format("%.0f", now), id)
+      redis.call("ZADD", keys.opening, string.format("%.0f", now), id)
     else
       local due = tonumber(string.match(flags, " w:(%d+)")) or 0
       if due > now then
