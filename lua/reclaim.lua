@@ -68,8 +68,9 @@ for i = 1, #overdue, 2 do
   else
     if not lease then
       local attempt = course_of(redis.call("HGET", attempts, id)).attempt
+      -- It may have been a probe, nobody knows of which time: its slot goes with it, and it tells no breaker that is half open.
       lease = { token = "0", worker = "", started = "", ends = math.huge, score = int(now * 1000), attempt = attempt,
-        flags = "", bytes = redis.call("HSTRLEN", jobs, id), asked = false }
+        flags = " p:", bytes = redis.call("HSTRLEN", jobs, id), asked = false }
     end
     local failure = { verb = "reclaim", kind = "LeaseExpired", trace = "", retry_in = "" }
     failure.message = "the lease of " .. lease.worker .. " ran out"

@@ -114,7 +114,7 @@ MUTANTS = [
     ),
     Mutant(
         "a deadline in the past that is taken in",
-        {"elseif over and over <= now then\n    reply": "elseif false then\n    reply"},
+        {"elseif over and over <= now then\n      reply": "elseif false then\n      reply"},
         test_deadlines.test_a_deadline_in_the_past_is_refused_and_nothing_stored, {"before_ms": 1},
     ),
     Mutant(

@@ -201,6 +201,16 @@ async def test_the_slots_of_a_run_are_its_own_though_its_record_is_damaged(store
     assert before == await redis.zrange(keys().at("slots"), 0, -1)
 
 
+async def test_a_probe_that_lost_its_lease_keeps_no_slot_when_it_is_taken_back(store, redis, clock):
+    await probing(store, clock)
+    await redis.hdel(keys().at("leases"), "a")
+    clock.advance(60)
+    assert 1 == await swept(store, clock)
+
+    assert [] == await redis.zrange(keys().at("slots"), 0, -1)
+    assert ["b"] == [job.key for job in await take(store, 2)]
+
+
 async def test_every_fault_of_a_large_queue_is_found_page_by_page(store, redis, backend):
     count = 200 if backend == "fake" else 2000
     await store.enqueue(QUEUE, [new(f"k{n}") for n in range(count)])
