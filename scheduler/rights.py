@@ -11,11 +11,13 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 from .errors import StoreRefused
 from .keys import (
     QUEUE_KEYS,
+    SCHEDULES,
     Keys,
     layout_key,
     operations_key,
     queues_key,
     request_keys,
+    schedule_queues_key,
     schemas_key,
     worker_key,
     workers_key,
@@ -38,7 +40,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 OWN: tuple[tuple[str, ...], ...] = (
     ("BLPOP", "k", "w", "0"), ("XREAD", "COUNT", "1", "STREAMS", "k", "w", "0", "0"), ("XREVRANGE", "k", "+", "-"),
     ("RPUSH", "w", "v"), ("XADD", "w", "*", "f", "v"), ("PEXPIRE", "w", "1"), ("SADD", "s", "m"), ("SREM", "s", "m"), ("SMEMBERS", "s"),
-    ("SADD", "hs", "m"), ("SMEMBERS", "hs"), ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
+    ("SADD", "hs", "m"), ("SMEMBERS", "hs"), ("SADD", "qs", "m"), ("SREM", "qs", "m"), ("SMEMBERS", "qs"), ("HMGET", "so", "f"), ("HSET", "so", "f", "v"), ("HDEL", "so", "f"), ("ZADD", "sn", "0", "m"), ("ZREM", "sn", "m"), ("ZRANGEBYLEX", "sn", "-", "+"), ("SADD", "os", "m"), ("SREM", "os", "m"), ("SMEMBERS", "os"), ("HGET", "k", "f"), ("HGETALL", "k"),
     ("SADD", "ws", "m"), ("SREM", "ws", "m"), ("SMEMBERS", "ws"), ("HSET", "wk", "f", "v"), ("HSETNX", "wk", "f", "v"), ("HGETALL", "wk"),
     *((*form[:1], key, *form[1:]) for key in ("rk", "ra") for form in (("SET", "v", "NX", "PX", "1"), ("GET",), ("UNLINK",))),
     ("PTTL", "wk"), ("PEXPIRE", "wk", "1"), ("UNLINK", "wk"), ("TIME",), ("SET", "l", "1", "NX"), ("GET", "l"), ("SCAN", "0"), ("SCRIPT", "LOAD", "return 1"), ("EVALSHA", "0" * 40, "0"),
@@ -66,6 +68,9 @@ def wanted(keys: Keys) -> list[tuple[str, ...]]:
         "k": keys.at("jobs"),
         "s": queues_key(keys.namespace),
         "hs": schemas_key(keys.namespace),
+        "qs": schedule_queues_key(keys.namespace),
+        "so": Keys(keys.namespace, SCHEDULES).at("owners"),
+        "sn": Keys(keys.namespace, SCHEDULES).at("names"),
         "os": operations_key(keys.namespace),
         "ws": workers_key(keys.namespace),
         "wk": worker_key(keys.namespace, "w"),

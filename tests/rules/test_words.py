@@ -11,6 +11,7 @@ from scheduler import scripts
 from scheduler.cli import COMMANDS, cli
 from scheduler.keys import STATES, SUFFIXES
 from scheduler.linking import Linking
+from scheduler.planning import Planning
 from scheduler.producing import Producing
 from scheduler.reading import Reading
 from scheduler.store import Store
@@ -35,9 +36,10 @@ VERBS = {
     "obliterate": "nuke wipe",
     "resolve": "unblock satisfy",
 }
-READS = {"inspect", "list", "census", "groups", "explain", "demand", "parents", "verify"}
+READS = {"inspect", "list", "census", "groups", "explain", "demand", "parents", "verify", "schedule_due"}
 FLOWS = {"flow_put", "flow_open", "flow_cancel", "flow_drop"}
-BESIDES = {"configure", "note", "operate", "reset", "follow", "relay", "ack_add", *FLOWS}
+SCHEDULES = {"schedule_put", "schedule_fire", "schedule_drop", "schedule_name"}
+BESIDES = {"configure", "note", "operate", "reset", "follow", "relay", "ack_add", *FLOWS, *SCHEDULES}
 UNASKED = {"breaker"}
 """Events that no verb is asked for: how a run ends opens or closes its type's breaker."""
 
@@ -84,7 +86,7 @@ def test_every_verb_is_a_script_and_every_script_a_verb():
     assert {*VERBS, *READS, *BESIDES} == set(scripts.names())
 
 
-METHODS = {name for part in (Store, Producing, Linking, Reading) for name in vars(part)}
+METHODS = {name for part in (Store, Planning, Producing, Linking, Reading) for name in vars(part)}
 """What the store has of its own: it takes jobs in, moves them, and is read."""
 
 

@@ -29,6 +29,7 @@ KEYS = [
     "{scheduler}:workers",
     "{scheduler}:operations",
     "{scheduler}:schemas",
+    "{scheduler}:schedule_queues",
     "{scheduler}:worker:*",
     "{scheduler:=*}:request",
     "{scheduler:=*}:answer",
