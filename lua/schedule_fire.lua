@@ -3,11 +3,14 @@
 -- A slot that is due becomes a job and the schedule's next slot takes its place, in this one call, only if `slot` is the one that
 -- stands and `version` the one that the caller has read: so a slot fires once, however many try. Without a `key` it is
 -- skipped, for `reason`, and `skipped` others up to `upto` with it ("" for none); without a reason it is only moved.
--- With `overlap` "skip" it is skipped while a job of an earlier slot has not ended. Without a `slot` a job is made besides,
--- and no slot moves. What the queue has no room for is skipped too. More than 4 MiB of payloads a call wait for the next.
+-- With `overlap` "skip" it is skipped while a job of an earlier slot has not ended; with "queue_one:" and the queue's name while
+-- one has not started, and where one runs the new one waits for its end (to be made known to it, lua/follow.lua). Without a
+-- `slot` a job is made besides, and no slot moves. What the queue has no room for is skipped too. More than 4 MiB of payloads
+-- a call wait for the next.
 --
 -- Returns the time in ms, then for each "fired", "skipped", "moved", "later", "taken" (another slot stands), "changed" (another
--- version does), "missing" (no such schedule) or "finished" (it has had as many runs as it may), and why it was skipped.
+-- version does), "missing" (no such schedule) or "finished" (it has had as many runs as it may), and why it was skipped, or
+-- of a fired one "blocked" where it waits.
 -- @flags
 -- @include lib/clock
 -- @include lib/refusal
@@ -28,17 +31,19 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
 
 local reply, found, moved, gone, firing, bytes = { string.format("%.0f", now) }, {}, {}, {}, {}, 0
 
+-- Whether a job of the schedule has not ended, and whether one has not even started.
 local function unfinished(its)
-  local open = {}
+  local open, waits = {}, false
   for _, key in ipairs(its.open) do
-    local waits = its.fresh[key]
+    local there = its.fresh[key] and "ready"
     for _, state in ipairs({ "ready", "running", "scheduled", "retrying", "blocked" }) do
-      waits = waits or redis.call("ZSCORE", keys[state], key)
+      there = there or redis.call("ZSCORE", keys[state], key) and state
     end
-    if waits then open[#open + 1] = key end
+    if there then open[#open + 1] = key end
+    waits = waits or there and there ~= "running" and there ~= "retrying"
   end
   its.open = open
-  return #open > 0
+  return #open > 0, waits
 end
 local function skip(its, slot, more, upto, reason)
   its.skipped = its.skipped + 1 + (tonumber(more) or 0)
@@ -77,15 +82,22 @@ for i = 1, tonumber(count) do
         skip(its, slot, more, upto, reason)
         said, why = "skipped", reason
       end
-    elseif overlap == "skip" and unfinished(its) then
+    end
+    local queue = string.match(overlap, "^queue_one:(.+)$")
+    local held, waits = false, false
+    if key ~= "" and (queue or overlap == "skip") then held, waits = unfinished(its) end
+    if key ~= "" and (waits or held and not queue) then
       skip(its, slot, more, upto, "overlap")
       said, why = "skipped", "overlap"
-    else
+    elseif key ~= "" then
+      local after = held and { unpack(its.open) } or {}
+      for n, one in ipairs(after) do after[n] = queue .. ":" .. one end
       said, bytes = "fired", bytes + #payload
       its.fresh[key] = true
       table.insert(its.open, key)
       if slot ~= "" then its.ahead = its.ahead + 1 end
-      firing[#firing + 1] = { its = its, key = key, slot = slot, run_at = run_at, payload = payload, at = #reply }
+      firing[#firing + 1] = { its = its, key = key, slot = slot, run_at = run_at, payload = payload, at = #reply,
+        after = after }
     end
   end
   reply[#reply + 1], reply[#reply + 2] = said, why
@@ -100,6 +112,11 @@ if #firing > 0 then
       string.match(its.rest, "^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$")
     local header = its.header
     if one.slot ~= "" then header = string.sub(header, 1, -2) .. ',"slot":' .. one.slot .. "}" end
+    if #one.after > 0 then
+      header = string.sub(header, 1, -2) .. ',"after":["' .. table.concat(one.after, '","') .. '"]}'
+      for _, id in ipairs(one.after) do rules = rules .. " after:" .. id end
+      rules = rules .. " failure:continue"
+    end
     return one.key, kind or "", one.payload, priority, "", one.run_at, timeout or "", retention or "", rules or "",
       fingerprint or "", crc or "", header
   end)
@@ -115,7 +132,10 @@ for i, one in ipairs(firing) do
       if its.open[n] == one.key then table.remove(its.open, n) end
     end
     reply[one.at + 1], reply[one.at + 2] = "skipped", reason
-  elseif one.slot ~= "" or taken[1 + 2 * i] ~= "exists" then
+  elseif taken[1 + 2 * i] == "blocked" then
+    reply[one.at + 2] = "blocked"
+  end
+  if not reason and (one.slot ~= "" or taken[1 + 2 * i] ~= "exists") then
     if one.slot ~= "" then its.runs = its.runs + 1 end
     table.insert(its.lines, one.slot .. "|" .. string.format("%.0f", now) .. "|" .. one.key .. "|fired||")
   end

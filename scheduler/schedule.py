@@ -342,6 +342,10 @@ def _skipped(standing: Standing, first: int, last: int, following: int | None) -
     return _step(standing, first, following, reason="missed", more=more, upto_ms=last if more else None)
 
 
+_OVERLAP = {"skip": "skip", "queue_one": "queue_one:{queue}"}
+"""What the script sees to. Whoever fires has cancelled before, for those that are to make room."""
+
+
 def _step(
     standing: Standing, slot: int, following: int | None, *, fire: bool = False, overlap: str = "allow", **fields: Any
 ) -> Fire:  # fmt: skip
@@ -354,7 +358,7 @@ def _step(
         next_ms=following,
         key=slot_key(its.name, slot) if fire else "",
         run_at_ms=slot + late if late else None,
-        overlap="skip" if overlap == "skip" else "allow",
+        overlap=_OVERLAP.get(overlap, "allow").format(queue=its.queue),
         **fields,
     )
 

@@ -315,6 +315,12 @@ class Schedules:
             if between:
                 await between()
             self._report(queue, page, replies)
+            for step, (_, why) in zip(page, replies, strict=True):
+                if why == "blocked":
+                    # Whoever relays the queue's words does it too, when this process dies here.
+                    await self._store.link_late(queue, step.key)
+                    if between:
+                        await between()
 
     async def _cancel(
         self, queue: str, page: Sequence[Fire], between: Callable[[], Awaitable[None]] | None

@@ -12,7 +12,7 @@ from scheduler.outcomes import Extend, Release
 from scheduler.schedule import Schedule, steps
 from scheduler.scheduling import NameTaken, Schedules
 from scheduler.times import parse_rfc3339, rfc3339
-from tests.helpers import QUEUE, acked, events, keys, look, race, raw, snapshot, state_of, taken
+from tests.helpers import QUEUE, acked, buried, events, keys, look, race, raw, snapshot, state_of, take, taken
 
 NINE = parse_rfc3339("2027-03-01T09:00:00Z")
 
@@ -310,6 +310,54 @@ def extend(job):
 
 def release(job):
     return Release(job.key, job.token)
+
+
+async def test_queue_one_lets_one_wait_for_the_end_of_the_one_that_runs(store, schedules, clock):
+    await put(schedules, overlap="queue_one")
+    clock.advance(60)
+    await schedules.fire(QUEUE)
+    clock.advance(60)
+    await schedules.fire(QUEUE)  # the first has not started: it is the one that waits
+    job = await taken(store, key(60))
+    for _ in range(2):
+        clock.advance(60)
+        await schedules.fire(QUEUE, looked_ms=clock.now)
+
+    waiting = await look(store, key(180))
+    assert ("blocked", [f"mail:{key(60)}"], "tick") == (waiting.state, list(waiting.after), waiting.schedule)
+    assert ["fired", "overlap", "fired", "overlap"] == outcomes(await schedules.get("tick"))
+    assert [] == await take(store)
+    await acked(store, job)
+    await store.relay(QUEUE)
+    assert "ready" == await state_of(store, key(180))
+
+
+async def test_one_that_waits_goes_on_when_the_one_before_it_fails(store, schedules, clock):
+    await put(schedules, overlap="queue_one")
+    clock.advance(60)
+    await schedules.fire(QUEUE)
+    job = await taken(store, key(60))
+    clock.advance(60)
+    await schedules.fire(QUEUE)
+    await buried(store, job)
+    await store.relay(QUEUE)
+
+    assert "ready" == await state_of(store, key(120))
+
+
+async def test_one_that_was_left_unknown_by_a_crash_is_made_known_by_the_next_round(store, schedules, clock):
+    await put(schedules, overlap="queue_one")
+    clock.advance(60)
+    await schedules.fire(QUEUE)
+    job = await taken(store, key(60))
+    clock.advance(60)
+    standing = await schedules.get("tick")
+    assert [("fired", "blocked")] == await store.schedule_fire(QUEUE, steps(standing, clock.now))
+    await acked(store, job)
+    clock.advance(60)
+    await store.relay(QUEUE)
+
+    assert "ready" == await state_of(store, key(120))
 
 
 # -- bounds -------------------------------------------------------------------------------------------------------
