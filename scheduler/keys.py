@@ -218,6 +218,11 @@ def schedule_queues_key(namespace: str) -> str:
     return f"{{{namespace}}}:schedule_queues"
 
 
+def declared_key(namespace: str) -> str:
+    """SET of `app|schedule`: those that the code of an app declares, or declared; written before the schedule is."""
+    return f"{{{namespace}}}:declared_schedules"
+
+
 def request_keys(namespace: str, name: str) -> tuple[str, str]:
     """STRINGs, expiring, of a request with an Idempotency-Key: fingerprint|seed, and seed, newline, its answer.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .calling import BATCH, batches
 from .joining import Call
-from .keys import SCHEDULES, Keys, schedule_queues_key
+from .keys import SCHEDULES, Keys, declared_key, schedule_queues_key
 from .producing import Producing
 from .replies import texts
 from .schedule import Fire, Schedule, Standing, parse_standing
@@ -206,6 +206,18 @@ class Planning(Producing):
         commands = self.clients.commands
         change = commands.srem if ended else commands.sadd
         await self._read(lambda _: change(schedule_queues_key(self.namespace), queue))
+
+    async def schedules_declared(self, app: str) -> set[str]:
+        """Names of schedules that the code of an app declares, or declared."""
+        found = await self._read(lambda client: client.smembers(declared_key(self.namespace)))
+        pairs = (member.decode().rpartition("|") for member in found)
+        return {name for owner, _, name in pairs if owner == app}
+
+    async def tell_declared(self, app: str, names: Sequence[str], *, gone: bool = False) -> None:
+        """Notes that an app declares these schedules, or does no more."""
+        commands = self.clients.commands
+        change = commands.srem if gone else commands.sadd
+        await self._read(lambda _: change(declared_key(self.namespace), *(f"{app}|{name}" for name in names)))
 
 
 def _text(number: int | None) -> str | int:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from . import retry as retry_policy
-from .cron import LEAST_PERIOD_MS, LONGEST_PERIOD_MS, Plan, PlanInvalid, jitter_ms, slot_key
+from .cron import LEAST_PERIOD_MS, LONGEST_PERIOD_MS, Plan, PlanInvalid, jitter_ms, slot_key, words
 from .errors import Fault
 from .job import LONGEST_DELAY_MS, NewJob, checksum, faults_of
 from .keys import QUEUE_NAME
@@ -375,10 +375,8 @@ def moved(standing: Standing, now_ms: int) -> Fire | None:
 # -- documents -----------------------------------------------------------------------------------------------
 
 
-def document(
-    standing: Standing, now_ms: int, states: Mapping[str, str], *, words: str | None = None
-) -> dict[str, Any]:
-    """A schedule as API documents show it. `states`: how its jobs stand now, by key."""
+def document(standing: Standing, now_ms: int, states: Mapping[str, str]) -> dict[str, Any]:
+    """A schedule as API documents show it. `states`: how its jobs stand now, by id."""
     its = standing.schedule
     shown: dict[str, Any] = {
         "name": its.name,
@@ -405,7 +403,7 @@ def document(
         "cost": its.cost,
         "expires_in": None if its.expires_in_ms is None else seconds(its.expires_in_ms),
         "state": standing.state,
-        "words": words,
+        "words": None if its.cron is None else words(its.cron),
         "declared_by": its.declared_by,
         "changed_at": rfc3339(standing.changed_ms),
         "next_at": _time(standing.next_ms) if standing.next_ms and standing.state == "active" else None,
@@ -423,7 +421,7 @@ def document(
             "slot": _time(one.slot_ms),
             "at": rfc3339(one.at_ms),
             "id": f"{its.queue}:{one.key}",
-            "state": states.get(one.key or ""),
+            "state": states.get(f"{its.queue}:{one.key}"),
         }
         for one in reversed(standing.past)
         if one.outcome == "fired"

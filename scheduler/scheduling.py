@@ -7,13 +7,14 @@ import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 from weakref import WeakValueDictionary
 
 from .calling import BATCH
 from .errors import Changed, Duplicate, Invalid, NotFound, QueueFull, SchedulerError
 from .job import new_key
 from .logs import get_logger
-from .schedule import Fire, Schedule, Standing, moved, steps
+from .schedule import Fire, Schedule, Standing, document, moved, steps
 from .store import Store
 
 log = get_logger(__name__)
@@ -276,6 +277,13 @@ class Schedules:
                     f"{queue}:{key}": job.state.value for key, job in zip(some, jobs, strict=True) if job
                 }
         return found
+
+    async def documents(self, standings: Sequence[Standing]) -> list[dict[str, Any]]:
+        """Schedules as API documents show them, with how the jobs of their last slots stand now."""
+        if not standings:
+            return []
+        now, states = await self._store.server_time(), await self.states(standings)
+        return [document(standing, now, states) for standing in standings]
 
     # -- firing --------------------------------------------------------------------------------------------------
 

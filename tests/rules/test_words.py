@@ -47,7 +47,7 @@ SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, a
 
 DOORS = {
     "run": "promote", "rm": "purge", "show": "inspect", "list": "list", "lease": "claim", "settle": "ack nack bury release extend",
-    "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify",
+    "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify", "put": "schedule_put", "trigger": "schedule_fire", "preview": "list",
 }  # fmt: skip
 """Words that the doors have of their own, and what they lead to."""
 
@@ -58,6 +58,8 @@ NOUNS = {
     "workers",
     "dlq",
     "operations",
+    "schedules",
+    "schedule",
     "log",
     "explain",
     "bulk",
@@ -156,7 +158,8 @@ def test_the_chapter_of_the_command_line_has_every_command():
 
 def test_the_doors_own_words_lead_to_verbs():
     assert {verb for verbs in DOORS.values() for verb in verbs.split()} <= {*VERBS, *READS, *BESIDES}
-    assert not set(DOORS) & SYNONYMS
+    # A job is enqueued; a schedule, as it is from now on, is put.
+    assert {"put"} == set(DOORS) & SYNONYMS
 
 
 def test_no_name_has_a_version():

@@ -30,6 +30,7 @@ KEYS = [
     "{scheduler}:operations",
     "{scheduler}:schemas",
     "{scheduler}:schedule_queues",
+    "{scheduler}:declared_schedules",
     "{scheduler}:worker:*",
     "{scheduler:=*}:request",
     "{scheduler:=*}:answer",
