@@ -22,6 +22,15 @@ local now, count = unpack(ARGV) -- then `count` times: name, version, slot, next
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 2, 10)
 if refused then return refused end
+local function whole(text)
+  local number = tonumber(text)
+  return text == "" or number and number >= 0 and number <= 9007199254740991 and number % 1 == 0
+end
+for i = 1, tonumber(count) do
+  local _, _, slot, next, _, _, _, more, upto, reason = item(2, 10, i)
+  if not (whole(slot) and whole(next) and whole(upto)) then return redis.error_reply("INVALID slot of item " .. i) end
+  if not whole(more) or string.find(reason, "[^%a_]") then return redis.error_reply("INVALID reason of item " .. i) end
+end
 local micros
 now, micros = clock(now)
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,

@@ -17,7 +17,13 @@ local now, name, expect, next, keep, record, payload = unpack(ARGV)
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
 if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) end
 if #name > 64 or not string.find(name, "^%w[%w._-]*$") then return redis.error_reply("INVALID name") end
-if next ~= "" and not tonumber(next) then return redis.error_reply("INVALID next") end
+local first = tonumber(next)
+if next ~= "" and not (first and first >= 0 and first <= 9007199254740991 and first % 1 == 0) then
+  return redis.error_reply("INVALID next")
+end
+if not string.find(record, "^1?|%d*|[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*\n[^\n]*\n[^\n]*$") then
+  return redis.error_reply("INVALID record")
+end
 now = clock(now)
 local its = schedule_of(schedules, fires, name)
 local version = its and its.version or 0
@@ -25,7 +31,7 @@ if expect ~= "" and tonumber(expect) ~= version then return { "changed", string.
 
 -- Never given twice, also when one of this name has gone: who has read the former one finds another.
 version = math.max(version + 1, now)
-local slot = keep == "1" and its and its.slot or tonumber(next)
+local slot = keep == "1" and its and its.slot or first
 its = its or { runs = 0, skipped = 0, last = "", open = {}, lines = {} }
 local paused, most = string.match(record, "^(%d?)|(%d*)|")
 local over = tonumber(most) and its.runs >= tonumber(most)
