@@ -43,7 +43,7 @@ async def list_schedules(request: web.Request, _: None) -> web.Response:
     limit, of = limit_of(request), [request.path, queue or ""]
     at = cursor_of(request, of)
     if queue is not None and not QUEUE_NAME.fullmatch(queue):
-        return json_answer({"items": [], "next_cursor": None})
+        raise Invalid([Fault("/queue", "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")])
     found, after = await request.app[SCHEDULES].page(after=at[0] if at else "", limit=limit, queue=queue)
     items = await request.app[SCHEDULES].documents(found)
     return json_answer({"items": items, "next_cursor": None if after is None else cursor(of, [after])})
