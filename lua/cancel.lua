@@ -2,6 +2,7 @@
 --
 -- A running job keeps its lease with a flag: its worker hears of it with the next heartbeat, and whatever
 -- then ends the run but ack leads to cancelled.
+-- `reason` is why: "asked" ("" too), or "overlap" where it makes room for the next of its schedule.
 -- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns for each job "cancelled" (also when it was already), "running" when it was asked, the state that
@@ -13,10 +14,12 @@
 -- @include lib/turn_page
 -- @include lib/leave_line
 local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
-local now, operation, count = unpack(ARGV) -- then `count` times: id
+local now, operation, reason, count = unpack(ARGV) -- then `count` times: id
 
-local refused = refusal(redis.call("HGET", config, "level"), count, 3, 1)
+local refused = refusal(redis.call("HGET", config, "level"), count, 4, 1)
 if refused then return refused end
+if reason == "" then reason = "asked" end
+if reason ~= "asked" and reason ~= "overlap" then return redis.error_reply("INVALID reason") end
 local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts,
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, operations = operations,
@@ -29,7 +32,7 @@ if outrun then return outrun end
 
 local reply, leaving, asked, done = {}, {}, {}, {}
 for i = 1, tonumber(count) do
-  local id = item(3, 1, i)
+  local id = item(4, 1, i)
   local state, _, ended = state_of(keys, id)
   if done[id] then
     reply[i] = done[id]
@@ -38,7 +41,7 @@ for i = 1, tonumber(count) do
   elseif state == "running" then
     local lease = lease_of(redis.call("HGET", leases, id))
     if lease and not lease.asked then
-      lease.asked = true
+      lease.asked = reason
       asked[#asked + 1] = id
       asked[#asked + 1] = lease_text(lease)
     end
@@ -49,7 +52,7 @@ for i = 1, tonumber(count) do
     local record = redis.call("HGET", jobs, id) or ""
     local flags = string.match(record, "^[^|\n]*|[^|\n]*|([^|\n]*)|") or ""
     local course = course_of(redis.call("HGET", attempts, id))
-    course.reason = "asked"
+    course.reason = reason
     leaving[#leaving + 1] = { id = id, from = state, flags = flags, bytes = #record, course = course_text(course),
       head = string.match(record, "^[^\n]*") }
     reply[i] = "cancelled"

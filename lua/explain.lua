@@ -47,7 +47,7 @@ for i = 1, tonumber(count) do
   elseif state == "running" then
     local lease = redis.call("HGET", leases, id) or ""
     local worker, attempt, asked = string.match(lease, "^%d+|([^|]*)|%d+|%d+|[^|]*|(%d+)|[^|]*|[^|]*|([^|]*)|")
-    first = string.format("running|%.0f|%s|%s|%s", score, worker or "", attempt or "", asked or "")
+    first = string.format("running|%.0f|%s|%s|%s", score, worker or "", attempt or "", (asked or "0") ~= "0" and "1" or "")
   elseif state ~= "ready" and (state or ended) then
     local at = score and string.format("%.0f", math.abs(score)) or string.match(tomb, "^%d+")
     first = "ended|" .. at .. "|" .. (state ~= "succeeded" and ended ~= "succeeded" and reason or "")

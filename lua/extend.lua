@@ -31,7 +31,7 @@ for i, id in ipairs(ids) do
       scores[#scores + 1] = int(until_ms)
       scores[#scores + 1] = id
     end
-    reply[i] = asked == "1" and "cancel" or "running"
+    reply[i] = asked ~= "0" and "cancel" or "running"
   else
     local there = held[i] or redis.call("HEXISTS", jobs, id) == 1 or redis.call("HEXISTS", known, id) == 1
     reply[i] = there and "stale" or "missing"

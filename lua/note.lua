@@ -49,7 +49,7 @@ for i = 1, tonumber(count) do
       kept[#kept + 1] = id .. ":" .. field
       kept[#kept + 1] = value
     end
-    reply[i] = asked == "1" and "cancel" or "running"
+    reply[i] = asked ~= "0" and "cancel" or "running"
   else
     local there = held or redis.call("HEXISTS", jobs, id) == 1 or redis.call("HEXISTS", known, id) == 1
     reply[i] = there and "stale" or "missing"

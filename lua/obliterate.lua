@@ -6,7 +6,7 @@
 --
 -- Returns "gone", "running" when a job runs, or "missing" when there is no such queue.
 -- @flags allow-oom
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, dependents, awaits, parents, signals, opening, flows, types, operations, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, receipts, notes, logs, dependents, awaits, parents, signals, opening, flows, types, operations, lanes, heads, turns, parked, lines, waits, slots, meters, groups, schedules, fires, owners, names, config, counters, bell, events = unpack(KEYS)
 local force = unpack(ARGV)
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
@@ -16,5 +16,5 @@ if force ~= "1" and redis.call("ZCARD", running) > 0 then return { "running" } e
 redis.call("UNLINK", jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups,
   leases, attempts, results, known, expiries, receipts, notes, logs, dependents, awaits, parents, signals, opening, flows, types,
   operations, lanes, heads, turns, parked, lines,
-  waits, slots, meters, groups, config, counters, bell, events)
+  waits, slots, meters, groups, schedules, fires, owners, names, config, counters, bell, events)
 return { "gone" }

@@ -62,7 +62,7 @@ for i = 1, tonumber(count) do
       end
       course.attempt, course.crashes = lease.attempt - 1, 0
       course.token, course.verb, course.to = token, "release", state
-      course.started, course.worker, course.reason = lease.started, lease.worker, lease.asked and "asked" or ""
+      course.started, course.worker, course.reason = lease.started, lease.worker, lease.asked or ""
       move.state, move.course = state, course_text(course)
     end
     moves[#moves + 1] = move

@@ -4,7 +4,7 @@
 -- in this same call, so that a finding is exact while jobs move. With `repair` what is found is put right at once:
 -- a job in no set becomes ready, of several sets the one that its records speak for stays, a running job without
 -- a lease is run out, a dead one joins its group, a ready one its lane, a blocked one that waits for nothing becomes ready, what
--- belongs to no job goes. A
+-- belongs to no job or schedule goes. A
 -- unique key is told as it stands in `known`. The structure "bytes" is the count that `max_bytes` goes by, compared while
 -- no job moves.
 --
@@ -16,7 +16,7 @@
 -- @include lib/lane_fault
 -- @include lib/tie_fault
 -- @include lib/weigh
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, waits, slots, counters, config, bell, events = unpack(KEYS)
+local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, waits, slots, schedules, fires, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
 
 local level = redis.call("HGET", config, "level")
@@ -28,12 +28,17 @@ local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = ret
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events,
   lanes = lanes, heads = heads, turns = turns, parked = parked, lines = lines, waits = waits, slots = slots,
-  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening, flows = flows }
-local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true, parents = true }
+  dependents = dependents, awaits = awaits, parents = parents, signals = signals, opening = opening, flows = flows,
+  schedules = schedules, fires = fires }
+local hashes = { jobs = true, leases = true, attempts = true, results = true, known = true, parents = true,
+  schedules = true }
 local sorted = { ready = true, scheduled = true, retrying = true, blocked = true, running = true, succeeded = true,
   cancelled = true, dead = true, dead_index = true, dead_groups = true }
 local tied = { dependents = true, awaits = true, parents = true, signals = true, opening = true }
-local filed = { lanes = true, heads = true, turns = true, parked = true, lines = true, slots = true }
+local filed = { lanes = true, heads = true, turns = true, parked = true, lines = true, slots = true,
+  schedules = true, fires = true }
+redis.call("HLEN", schedules)
+redis.call("ZCARD", fires)
 if not hashes[structure] and not sorted[structure] and not filed[structure] and not tied[structure]
   and structure ~= "bytes" then
   return redis.error_reply("INVALID structure")

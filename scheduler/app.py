@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
+from .declared import make_schedule
 from .documents import NoJson, TracedOptions, read_options, to_json
 from .errors import Duplicate, Fault, Invalid, PayloadInvalid, SchedulerError
 from .events import Follower
@@ -27,6 +29,7 @@ from .testing import AppTest, tested
 P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M")
+F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=Callable[..., AsyncIterator[None]])
 
 
@@ -75,9 +78,13 @@ class JobFunction(Generic[P, R]):
 class Scheduler:
     """An application: its handlers, and the way to the queues. Settings come from the environment and scheduler.toml."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, name: str | None = None) -> None:
+        """`name`: as whose the app's schedules are known, without one that of the module in which it is made."""
         self._settings = settings
         self.handlers = Handlers()
+        self.handlers.app = name or str(sys._getframe(1).f_globals.get("__name__", "app"))  # noqa: SLF001
+        self._waiting: dict[Any, list[dict[str, Any]]] = {}
+        """Schedules of functions that are no handlers yet."""
         self.state = SimpleNamespace()
         """What `lifespan` opens for handlers: a database pool, an HTTP session."""
         self._lifespans: list[Callable[[Scheduler], AbstractAsyncContextManager[None]]] = []
@@ -126,9 +133,47 @@ class Scheduler:
                 breaker=breaker, process=process,
             )  # fmt: skip
             self.handlers.add(handler)
+            for asked in reversed(self._waiting.pop(function, [])):
+                self._schedule(handler, asked)
             return JobFunction(self, handler, function)
 
         return declare
+
+    def schedule(
+        self,
+        cron: str | None = None,
+        *,
+        every: float | str | None = None,
+        timezone: str = "UTC",
+        name: str | None = None,
+        queue: str | None = None,
+        payload: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Callable[[F], F]:
+        """Makes jobs of a handler again and again: `@app.schedule("0 9 * * mon-fri", timezone="Europe/Paris")`, above or below its `@app.job`.
+
+        `cron` has five fields, or six with the second first, or is @daily and the like; `every` ("90s") is a period instead. The
+        schedule's name is the type unless it is given one. Options: jitter overlap catch_up catch_up_window starts_at ends_at
+        max_runs, and of its jobs priority group tags timeout retry retention cost expires_in.
+
+        A worker puts it when it starts, changes it when the code has changed, and deletes it when it is gone from the code. One
+        of this name that was made by hand is left alone. Raises Invalid here and now for what cannot be.
+        """
+
+        def declare(function: F) -> F:
+            asked = {
+                "cron": cron, "every": every, "timezone": timezone, "name": name, "queue": queue, "payload": payload, **options,
+            }  # fmt: skip
+            if isinstance(function, JobFunction):
+                self._schedule(function.handler, asked)
+            else:
+                self._waiting.setdefault(function, []).append(asked)
+            return function
+
+        return declare
+
+    def _schedule(self, handler: Handler, asked: Mapping[str, Any]) -> None:
+        self.handlers.add_schedule(make_schedule(handler, self.handlers.app, **asked))
 
     def include(self, module: ModuleType) -> None:
         """Adds the handlers of a module that lists them as HANDLERS, such as `scheduler.shipped`."""

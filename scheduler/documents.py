@@ -128,6 +128,7 @@ class JobDocument(Struct):
     cost: int = 1
     unique: _Unique | None = None
     copied_from: str | None = None
+    schedule: str | None = None
     edits: tuple[_Edit, ...] = ()
     duplicate: bool = False
     checkpoint: Raw | UnsetType = UNSET
@@ -169,6 +170,7 @@ class JobDocument(Struct):
             cost=self.cost,
             unique=None if self.unique is None else self.unique.key,
             copied_from=self.copied_from,
+            schedule=self.schedule,
             edits=tuple((parse_rfc3339(edit.at), bytes(edit.payload)) for edit in self.edits),
         )
 

@@ -36,6 +36,11 @@ Deadline = Annotated[
     int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _TEN_YEARS), "x-moment": True})
 ]
 ExpiresIn = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _TEN_YEARS)})]
+UpToADayFromZero = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 86_400)})]
+Period = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.1, _TEN_YEARS)})]
+CronText = Annotated[
+    str, Meta(extra_json_schema={"maxLength": 256, "examples": ["0 9 * * mon-fri", "@daily"]})
+]
 Timeout = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.001, _WEEK)})]
 WaitTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0, 60)})]
 AgingTime = Annotated[int | float | str, Meta(extra_json_schema={"x-duration": (0.1, 365 * 86_400)})]
@@ -435,6 +440,41 @@ class OperationFields(Request):
 # -- given ---------------------------------------------------------------------------------------------------
 
 
+class ScheduleFields(Request):
+    """Jobs of one type, made again and again: when `cron` says so in `timezone`, or every so long.
+
+    `cron`: five fields (minute, hour, day of month, month, day of week), or six with the second first; names, ranges, steps,
+    lists, L, W and #; @yearly @monthly @weekly @daily @midnight @hourly. `every`: first at `starts_at`, else so long after
+    the PUT. `jitter`: a job starts up to so much later than its slot, each slot by the same. `overlap`, while a former job has
+    not ended: "skip" the slot, "allow" both, "cancel_running" the former one, or "queue_one" behind it. `catch_up`, of slots that
+    came due while nobody was there: the "latest", "none" or "all" of them, no older than `catch_up_window`. `paused` that is
+    left out stays as it is. The rest is as in a new job.
+    """
+
+    type: Name
+    queue: Name = "default"
+    payload: Raw | UnsetType = UNSET
+    cron: CronText | None = None
+    every: Period | None = None
+    timezone: str = "UTC"
+    jitter: UpToADayFromZero = 0
+    overlap: Literal["skip", "allow", "cancel_running", "queue_one"] = "skip"
+    catch_up: Literal["latest", "none", "all"] = "latest"
+    catch_up_window: Duration | None = None
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
+    max_runs: Positive | None = None
+    paused: bool | None = None
+    priority: Priority = 0
+    group: KeyText | None = None
+    tags: Tags = []
+    timeout: Timeout | None = None
+    retry: RetryFields | None = None
+    retention: Duration | None = None
+    cost: Cost = 1
+    expires_in: ExpiresIn | None = None
+
+
 class FaultShown(Struct, kw_only=True):
     """`path` is a JSON Pointer into the body, or `/name` of a query parameter."""
 
@@ -555,6 +595,77 @@ class OperationShown(Struct, kw_only=True):
     filter: dict[str, Any]
     created_at: Moment
     updated_at: Moment
+
+
+class FiredShown(Struct, kw_only=True):
+    """A job of a schedule. `slot`: null for one that was triggered; `state`: null for one that is gone by now."""
+
+    slot: Moment | None
+    at: Moment
+    id: str
+    state: StateName | None
+
+
+class SkippedShown(Struct, kw_only=True):
+    """A slot that was skipped, or several from `slot` `until` another, and why. `at`: when that was seen."""
+
+    slot: Moment | None
+    until: Moment | None
+    count: Counted
+    reason: Literal["overlap", "missed", "full", "conflict", "expired"]
+    at: Moment
+
+
+class ScheduleShown(Struct, kw_only=True):
+    """A schedule. `next`: its next five slots; `last` and `skipped`: what became of the last twenty, newest first.
+
+    `state`: "finished" after its last slot, or `max_runs`. `declared_by`: the app in whose code it stands, null for one that was put.
+    """
+
+    name: Name
+    queue: Name
+    type: Name
+    payload: Any
+    cron: str | None
+    every: float | int | None
+    timezone: str
+    jitter: float | int
+    overlap: Literal["skip", "allow", "cancel_running", "queue_one"]
+    catch_up: Literal["latest", "none", "all"]
+    catch_up_window: float | int
+    starts_at: Moment | None
+    ends_at: Moment | None
+    max_runs: int | None
+    paused: bool
+    priority: int
+    group: str | None
+    tags: list[str]
+    timeout: float | int | None
+    retry: dict[str, Any] | None
+    retention: float | int | None
+    cost: int
+    expires_in: float | int | None
+    state: Literal["active", "paused", "finished"]
+    words: str | None
+    declared_by: str | None
+    changed_at: Moment
+    next_at: Moment | None
+    runs: Counted
+    skipped_runs: Counted
+    next: list[Moment]
+    last: list[FiredShown]
+    skipped: list[SkippedShown]
+
+
+class SchedulesShown(Struct, kw_only=True):
+    items: list[ScheduleShown]
+    next_cursor: str | None
+
+
+class PreviewShown(Struct, kw_only=True):
+    """The next slots."""
+
+    items: list[Moment]
 
 
 class OperationsShown(Struct, kw_only=True):

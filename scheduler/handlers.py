@@ -20,6 +20,7 @@ from .keys import QUEUE_NAME
 from .limits import MOST_AT_ONCE, Breaker, Rate, parse_breaker, parse_rate
 from .outcomes import TypePolicy
 from .retry import Retry
+from .schedule import Schedule
 from .times import duration_ms
 
 
@@ -221,6 +222,10 @@ class Handlers:
     def __init__(self) -> None:
         self._by_type: dict[str, Handler] = {}
         self.middleware: list[Middleware] = []
+        self.app = ""
+        """The name of the app, in which its schedules are known as its own."""
+        self.schedules: list[Schedule] = []
+        """What the code has enqueued again and again."""
 
     def add(self, handler: Handler) -> None:
         """Takes a handler in. Raises ValueError when its type has one already."""
@@ -230,6 +235,14 @@ class Handlers:
                 f"there is a handler for {handler.type!r} already: {other.__module__}.{other.__qualname__}"
             )
         self._by_type[handler.type] = handler
+
+    def add_schedule(self, schedule: Schedule) -> None:
+        """Takes a schedule in. Raises ValueError when there is one of its name already."""
+        if any(other.name == schedule.name for other in self.schedules):
+            raise ValueError(
+                f"there is a schedule {schedule.name!r} already: give one of them a name of its own"
+            )
+        self.schedules.append(schedule)
 
     def get(self, type: str) -> Handler | None:
         return self._by_type.get(type)

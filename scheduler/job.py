@@ -168,6 +168,8 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """Its name in that flow."""
     after_names: Sequence[str] = ()
     """The names there of `after`."""
+    schedule: str | None = None
+    """The name of the schedule that it is of."""
 
     def rules(self) -> str:
         """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
@@ -214,7 +216,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     def header(self) -> bytes:
         """What differs from the defaults and no hot script reads, as JSON; empty for nothing."""
         kept: dict[str, Any] = {}
-        for name in ("group", "tags", "retry", "traceparent", "copied_from"):
+        for name in ("group", "tags", "retry", "traceparent", "copied_from", "schedule"):
             value = getattr(self, name)
             if value:
                 kept[name] = list(value) if name == "tags" else dict(value) if name == "retry" else value
@@ -462,6 +464,8 @@ class Job(Struct, frozen=True):
     flow: str | None = None
     fingerprint: str | None = None
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
+    schedule: str | None = None
+    """The name of the schedule that made it."""
 
     @property
     def failure(self) -> tuple[str, str]:
@@ -504,7 +508,7 @@ class Job(Struct, frozen=True):
                 | ({"trace": e.trace} if e.trace and "trace" in include else {})
                 for e in self.errors
             ],
-            "after": self.after, "schedule": None, "traceparent": self.traceparent,
+            "after": self.after, "schedule": self.schedule, "traceparent": self.traceparent,
         }  # fmt: skip
         if self.flow:
             document["flow"] = self.flow

@@ -136,6 +136,19 @@ QUEUE_KEYS: tuple[Key, ...] = (
         "operation -> state|page|began|updated|carrier|until|matched|done|cursor, error, plan",
     ),
     Key(
+        "schedules",
+        "hash",
+        "name -> version|changed|paused|max_runs|type|priority|timeout|retention|rules|fingerprint|crc, job header, schedule; "
+        ":name -> runs|skipped|last slot|ended|open jobs, its last slots; =name -> payload of its jobs",
+    ),
+    Key("fires", "zset", "schedule -> its next slot, ms; one that is paused or has ended stands not here"),
+    Key(
+        "owners",
+        "hash",
+        "of the namespace, in {namespace:=schedules}: schedule -> queue|mark: whose name it is",
+    ),
+    Key("names", "zset", "of the namespace, likewise: schedule -> 0: the names in order"),
+    Key(
         "config",
         "hash",
         "created, level, version, lanes, slots, breakers, paused, step, max_length, max_bytes, rate, concurrency, "
@@ -194,6 +207,20 @@ def operations_key(namespace: str) -> str:
 def schemas_key(namespace: str) -> str:
     """SET of queue names: those in which a type has, or had, a schema; written before the schema is."""
     return f"{{{namespace}}}:schemas"
+
+
+SCHEDULES = "=schedules"
+"""Stands for a queue where the names of a namespace's schedules are kept: `owners` and `names`."""
+
+
+def schedule_queues_key(namespace: str) -> str:
+    """SET of queue names: those that have, or had, a schedule; written before the schedule is."""
+    return f"{{{namespace}}}:schedule_queues"
+
+
+def declared_key(namespace: str) -> str:
+    """SET of `app|schedule`: those that the code of an app declares, or declared; written before the schedule is."""
+    return f"{{{namespace}}}:declared_schedules"
 
 
 def request_keys(namespace: str, name: str) -> tuple[str, str]:

@@ -52,6 +52,8 @@ VERIFIED = (
     "parked",
     "lines",
     "slots",
+    "schedules",
+    "fires",
     "bytes",
 )
 """The structures that verify looks at."""

@@ -173,6 +173,7 @@ def read_job(
         unique=kept.rule("u"),
         fingerprint=course.fingerprint if its_state is State.DEAD else None,
         copied_from=kept.header.get("copied_from"),
+        schedule=kept.header.get("schedule"),
         edits=tuple(_edits(edits)),
         header=header,
         own_timeout_ms=kept.timeout_ms,

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from .calling import BATCH
+from .calling import BATCH, batches
 from .errors import (
     Changed,
 )
@@ -30,11 +30,11 @@ from .outcomes import (
     TypePolicy,
     parse_operation,
 )  # fmt: skip
-from .producing import Producing
+from .planning import Planning
 from .replies import read_claimed, texts
 
 
-class Store(Producing):
+class Store(Planning):
     """The only way to the scripts. Times are server time; ids are keys within a queue.
 
     Methods raise StoreUnavailable (repeat with the same ids), StoreFull, StoreRefused (do not repeat).
@@ -234,17 +234,20 @@ class Store(Producing):
         return await self.run(Call("promote", queue, args, _after_page))
 
     async def cancel(
-        self, queue: str, keys: Sequence[str], *, page: OperationPage | None = None
+        self, queue: str, keys: Sequence[str], *, page: OperationPage | None = None, reason: str = ""
     ) -> list[str]:
-        """unfinished -> cancelled, or running asked to stop: cancelled, running, the state that refuses, or missing."""
+        """unfinished -> cancelled, or running asked to stop: cancelled, running, the state that refuses, or missing.
+
+        `reason` is asked, unless it says overlap.
+        """
 
         def plan(some: Sequence[str]) -> list[Call[Any]]:
-            return [Call("cancel", queue, [self._stamp(), _page_text(page), len(some), *some], texts)]
+            return [Call("cancel", queue, [self._stamp(), _page_text(page), reason, len(some), *some], texts)]
 
         if page is not None:
             found: list[str] = await self.run(plan(keys)[0])
             return found
-        return await self.ask(Ask(keys, plan, ("cancel", queue), 100 * len(keys)))
+        return await self.ask(Ask(keys, plan, ("cancel", queue, reason), 100 * len(keys)))
 
     async def replay(
         self, queue: str, items: Sequence[tuple[str, bytes | None]],
@@ -321,7 +324,7 @@ class Store(Producing):
         return await self.run(Call("purge", queue, [self._stamp(), "", state, before, limit, 0], _page))
 
     async def obliterate(self, queue: str, *, force: bool = False) -> str:
-        """A whole queue -> gone: gone, running (a job runs, and it was not forced) or missing.
+        """A whole queue -> gone, its schedules too: gone, running (a job runs, and it was not forced) or missing.
 
         Those in other queues that wait for its jobs are told that these did not succeed.
         """
@@ -329,14 +332,20 @@ class Store(Producing):
         # First, so that somebody tells them should this process die in between.
         for name, words in listeners.items():
             await self.resolve(name, words)
+        names = await self.schedule_names_of(queue)
         [outcome] = await self.run(Call("obliterate", queue, ["1" if force else ""], texts))
         if outcome == "gone":
             self._known_queues.discard(queue)
             # A hint only: a queue without keys is not shown. (That it had schemas is left: who puts one tells so before.)
             await self._read(lambda _: self.clients.commands.srem(queues_key(self.namespace), queue))
+            await self.tell_schedule_queue(queue, ended=True)
             if await self.run(self.census_call(queue)) is not None:
                 # It has begun anew meanwhile, and whoever began it may have registered it before that.
                 await self.register(queue)
+                await self.tell_schedule_queue(queue)
+            for some in batches(names, lambda _: 100):
+                owners = await self.schedule_owners(some)
+                await self.free_schedule_names(queue, dict(zip(some, owners, strict=True)))
             for name, words in listeners.items():
                 for key in dict.fromkeys(word.id.partition(":")[2] for word in words):
                     await self.link_late(name, key)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from .clients import open_clients
 from .context import Context
+from .declared import declare_schedules
 from .errors import Fault, Invalid
 from .events import Follower
 from .execute import Places, execute
 from .job import Claimed, Job, State, split_id
 from .outcomes import Ack, Bury, Extend, Nack, Note, Release, Settlement
+from .scheduling import Schedules
 from .settings import Settings
 from .store import Store
 from .times import duration_ms
@@ -34,6 +36,7 @@ class AppTest:
         """For what the calls here do not cover: one method per script."""
         self._places = Places(processes=1)
         self._declared: set[str] = set()
+        self._schedules, self._put = Schedules(store, max_payload=settings.max_payload), False
         self._told: list[tuple[Claimed, str, Any]] = []
 
     @property
@@ -58,10 +61,15 @@ class AppTest:
         """
         ran: dict[str, str] = {}
         attempts, before = 0, -1
+        handlers = self._app.handlers
+        if handlers.schedules and not self._put:
+            self._put = True
+            await declare_schedules(self.store, self._schedules, handlers.app, handlers.schedules)
         while attempts != before:
             before = attempts
             for queue in await self.store.queues():
                 await self._keep_up(queue)
+                await self._schedules.fire(queue)
                 lease_ms = self._settings.lease_ms
                 claim = await self.store.claim(queue, worker=WORKER, count=1, lease_ms=lease_ms)
                 for claimed in claim.jobs:

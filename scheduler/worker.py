@@ -15,6 +15,7 @@ from typing import Any
 
 from . import __version__
 from .calling import BATCH
+from .declared import declare_schedules
 from .doorbell import Doorbell
 from .errors import SchedulerError, StoreUnavailable
 from .fetcher import Crew, Fetcher, Line
@@ -25,9 +26,11 @@ from .logs import get_logger
 from .operations import Operations
 from .outcomes import Ack, Extend, Note, Release, TypePolicy
 from .presence import Presence
+from .scheduling import Schedules
 from .settings import Settings
 from .store import Store
 from .tasks import Pulse, cancel_all, forever, wait_or_raise
+from .ticker import Ticker
 from .upkeep import Duty, Upkeep, expiries, sweep, watchdog
 
 log = get_logger(__name__)
@@ -277,6 +280,8 @@ class Worker(BaseWorker):
         self._relays: dict[str, asyncio.Task[Any]] = {}
         super().__init__(handlers, settings, queues=queues, concurrency=concurrency)
         self._operations = Operations(store, self.name)
+        self._schedules = Schedules(store, max_payload=settings.max_payload)
+        self._ticker = Ticker(store, self._schedules)
 
     def line(self, queue: str, weight: int) -> Line:
         return Fetcher(
@@ -297,7 +302,10 @@ class Worker(BaseWorker):
                 Duty("declarations", 60.0, self._declare_anew),
             ]
         )
-        return [asyncio.create_task(upkeep.run(), name="upkeep")]
+        return [
+            asyncio.create_task(upkeep.run(), name="upkeep"),
+            asyncio.create_task(self._ticker.run(), name="schedules"),
+        ]
 
     async def leave(self) -> None:
         await cancel_all([*self._sweeps.values(), *self._relays.values()])
@@ -328,6 +336,9 @@ class Worker(BaseWorker):
             try:
                 for queue in self.queues:
                     await declare(self.store, queue, self.handlers)
+                await declare_schedules(
+                    self.store, self._schedules, self.handlers.app, self.handlers.schedules
+                )
             except StoreUnavailable as error:
                 self.crew.trouble("", error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))

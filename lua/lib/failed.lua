@@ -24,7 +24,7 @@ local function failed(keys, id, lease, failure, now)
   local deadline = tonumber(string.match(lease.flags, " d:(%d+)"))
   local state, due, reason
   if lease.asked then
-    state, reason = "cancelled", "asked"
+    state, reason = "cancelled", lease.asked
   elseif failure.reason then
     state, reason = "dead", failure.reason
   elseif deadline and deadline <= now then

@@ -1,9 +1,11 @@
+-- @include lib/schedule_fault
 -- @include lib/lane_of
 -- @include lib/lane_member
 -- @include lib/slots_of
 -- What is wrong with one member of the structures of the lanes, as a sentence, or nil; with `repair` it is put right. The caller
 -- has read every key.
 local function lane_fault(keys, structure, member, repair)
+  if structure == "schedules" or structure == "fires" then return schedule_fault(keys, member, repair) end
   local function first_of(lane)
     local head = redis.call("ZRANGEBYLEX", keys.lanes, "[" .. lane .. " ", "(" .. lane .. "!", "LIMIT", 0, 1)[1]
     return head, head and string.sub(head, #lane + 2, #lane + 18)

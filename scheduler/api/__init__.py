@@ -17,10 +17,12 @@ from ..events import Follower
 from ..logs import get_logger
 from ..operations import Operations
 from ..presence import Presence
+from ..scheduling import Schedules
 from ..schemas import Schemas
 from ..settings import Settings
 from ..store import Store
 from ..tasks import cancel_all
+from ..ticker import Ticker
 from ..upkeep import Upkeep
 from . import (
     bulk,
@@ -36,6 +38,7 @@ from . import (
     problems,
     queues,
     reference,
+    schedules,
     settle,
     stats,
     types,
@@ -51,6 +54,7 @@ from .parts import (
     POLLS,
     PRESENCE,
     REQUEST_ID,
+    SCHEDULES,
     SCHEMAS,
     SETTINGS,
     STORE,
@@ -81,6 +85,7 @@ ROUTES = tuple(
         dlq,
         groups,
         operations,
+        schedules,
         stats,
         workers,
         health,
@@ -105,10 +110,12 @@ def make_app(
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
     app[SCHEMAS] = Schemas(store)
+    app[SCHEDULES] = Schedules(store, max_payload=settings.max_payload)
     app[lease.LATEST] = lease.Latest()
     app[OPERATIONS] = Operations(store, f"api:{uuid4().hex}", app[SCHEMAS])
     app.cleanup_ctx.append(_finish_work)
     app.cleanup_ctx.append(_carry_operations)
+    app.cleanup_ctx.append(_tick)
     register(app, ROUTES)
     keyed = settings.api_key is not None
 
@@ -165,3 +172,10 @@ async def _carry_operations(app: web.Application) -> AsyncIterator[None]:
     yield
     await cancel_all([upkeep])
     await app[OPERATIONS].close()
+
+
+async def _tick(app: web.Application) -> AsyncIterator[None]:
+    ticker = Ticker(app[STORE], app[SCHEDULES], realigns=True)
+    task = asyncio.create_task(ticker.run(), name="schedules")
+    yield
+    await cancel_all([task])

@@ -72,6 +72,16 @@ _GROUP = {
     "queue": "mail", "group": "acme", "weight": 3, "rate": None, "concurrency": None, "paused": False,
     "in_force": {"weight": 3, "rate": None, "concurrency": 5},
 }  # fmt: skip
+_SCHEDULE = {
+    "name": "welcome-again", "queue": "mail", "type": "email.send", "payload": _PAYLOAD, "cron": "0 9 * * mon-fri", "every": None,
+    "timezone": "Europe/Paris", "jitter": 30, "overlap": "skip", "catch_up": "latest", "catch_up_window": 86_400, "starts_at": None,
+    "ends_at": None, "max_runs": None, "paused": False, "priority": 0, "group": None, "tags": [], "timeout": 30, "retry": None,
+    "retention": None, "cost": 1, "expires_in": None, "state": "active", "words": "At 09:00 on Monday through Friday",
+    "declared_by": None, "changed_at": _AT, "next_at": "2026-11-25T08:00:00.000Z", "runs": 1, "skipped_runs": 1,
+    "next": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"],
+    "last": [{"slot": "2026-11-24T08:00:00.000Z", "at": "2026-11-24T08:00:00.012Z", "id": "mail:welcome-again.20261124T080000Z", "state": "succeeded"}],
+    "skipped": [{"slot": "2026-11-23T08:00:00.000Z", "until": None, "count": 1, "reason": "overlap", "at": "2026-11-23T08:00:00.009Z"}],
+}  # fmt: skip
 _ENDED = {"succeeded": 310, "cancelled": 0, "dead": 1}
 _STATS = {
     "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204,
@@ -115,6 +125,7 @@ SENT: Mapping[type[Any], Any] = {
     f.ReplayDeadFields: {"fingerprint": "624b85d6970f50b1", "rate": "100/m", "stop_after_failures": 5},
     f.PurgeDeadFields: {"before": "2026-10-01T00:00:00Z", "limit": 1_000},
     f.PurgeFields: {"state": "succeeded", "older_than": "7d"},
+    f.ScheduleFields: {"queue": "mail", "type": "email.send", "payload": _PAYLOAD, "cron": "0 9 * * mon-fri", "timezone": "Europe/Paris", "jitter": "30s", "timeout": "30s"},
     f.OperationFields: {"act": "cancel", "queue": "mail", "filter": {"tag": "welcome", "state": "scheduled"}},
 }  # fmt: skip
 """What may be sent, by its type."""
@@ -132,6 +143,9 @@ ANSWERED: Mapping[type[Any], Any] = {
         ],
         "next_cursor": None,
     },
+    f.ScheduleShown: _SCHEDULE,
+    f.SchedulesShown: {"items": [_SCHEDULE], "next_cursor": None},
+    f.PreviewShown: {"items": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"]},
     f.OperationShown: _DONE,
     f.OperationsShown: {"items": [_DONE], "next_cursor": None},
     f.LogShown: {"items": [{"at": _LATER, "line": "connected to mx1.example.org"}], "next_cursor": None},

@@ -26,11 +26,18 @@ _PATH_PARAMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "id": ("The id of a job, as it was answered.", {"type": "string"}),
     "queue": ("The name of a queue.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
     "operation": ("The id of an operation, as it was answered.", {"type": "string"}),
+    "schedule": (
+        "The name of a schedule.",
+        {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+    ),
     "group": ("The name of a group.", {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}),
     "type": ("The name of a type.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
 }
 _HEADERS: Mapping[str, Mapping[str, Any]] = {
-    "ETag": {"description": "The version of the queue's configuration.", "schema": {"type": "string"}},
+    "ETag": {
+        "description": "The version of what is configured: the queue's configuration, or the schedule.",
+        "schema": {"type": "string"},
+    },
     "Location": {"description": "Where it is.", "schema": {"type": "string"}},
     "Retry-After": {
         "description": "Seconds to wait before the call is repeated.",
@@ -62,6 +69,7 @@ _TAGS = {
     "types": "Retry policy, timeout, payload schema and limits of a queue's types.",
     "groups": "Weights and limits of a queue's groups: tenants, customers, whatever takes turns.",
     "dlq": "The dead-letter queue: what died, of what, and how to run it again.",
+    "schedules": "What is enqueued again and again, and when.",
     "operations": "Acts over all jobs that match, which run on the server.",
     "stats": "Rates and percentiles; how much there is to do, for autoscalers.",
     "workers": "Who works, and on what.",

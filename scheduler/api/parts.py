@@ -18,6 +18,7 @@ from ..events import Follower
 from ..logs import get_logger
 from ..operations import Operations
 from ..presence import Presence
+from ..scheduling import Schedules
 from ..schemas import Schemas
 from ..settings import Settings
 from ..store import Store
@@ -121,6 +122,7 @@ DOORBELL = web.AppKey("doorbell", Doorbell)
 PRESENCE = web.AppKey("presence", Presence)
 OPERATIONS = web.AppKey("operations", Operations)
 SCHEMAS = web.AppKey("schemas", Schemas)
+SCHEDULES = web.AppKey("schedules", Schedules)
 FOLLOWER = web.AppKey("follower", Follower)
 DEADLINES = web.AppKey("deadlines", Deadlines)
 POLLS = web.AppKey("polls", Polls)

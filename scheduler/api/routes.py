@@ -234,6 +234,11 @@ def type_name(request: web.Request, *, new: bool = False) -> str:
     return _name(request, "type", new=new)
 
 
+def schedule_name(request: web.Request, *, new: bool = False) -> str:
+    """The schedule of the address, likewise."""
+    return _name(request, "schedule", new=new)
+
+
 def group_name(request: web.Request, *, new: bool = False) -> str:
     """The group of the address, likewise."""
     return _name(request, "group", new=new, like=JOB_KEY, takes="1 to 128 letters, digits, '.', '_' or '-'")

@@ -33,6 +33,7 @@ COMMANDS = {
     "job": ("jobs", "shows a job, or acts on it"),
     "jobs": ("lists", "lists jobs"),
     "queue": ("queues", "lists and shows queues; limits, pauses, resumes, purges them"),
+    "schedule": ("schedules", "what is enqueued again and again: puts, lists, pauses, triggers it"),
     "dlq": ("dlq", "the dead-letter queue of a queue: list, groups, replay, purge"),
     "workers": ("queues", "lists workers, and what runs where"),
     "config": ("config", "the settings: show, check, schema, env"),

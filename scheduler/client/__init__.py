@@ -20,7 +20,8 @@ from .problems import (
     Unreachable,
     WrongState,
 )
-from .sync import SyncClient, SyncHandle, SyncQueue
+from .schedules import Schedule
+from .sync import SyncClient, SyncHandle, SyncQueue, SyncSchedule
 
 __all__ = [
     "Changed",
@@ -36,12 +37,14 @@ __all__ = [
     "Outcome",
     "Problem",
     "Queue",
+    "Schedule",
     "Sending",
     "StoreFull",
     "StoreUnavailable",
     "SyncClient",
     "SyncHandle",
     "SyncQueue",
+    "SyncSchedule",
     "TooMany",
     "Unauthorized",
     "Unreachable",

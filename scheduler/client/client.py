@@ -23,7 +23,6 @@ from ..documents import (
     read,
     read_options,
     to_json,
-    unique_fields,
 )
 from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, SchedulerError
 from ..fields import (
@@ -35,6 +34,7 @@ from ..fields import (
     OperationShown,
     QueueShown,
     QueueStats,
+    ScheduleShown,
     SettledItem,
     TypeShown,
     WorkerShown,
@@ -54,8 +54,10 @@ from .options import (
     QueueOptions,
     ReplayDeadOptions,
     TypeOptions,
+    as_sent,
 )
 from .problems import Problem, StoreUnavailable
+from .schedules import Schedule
 from .transport import PATIENCE, TIMEOUT, Transport, part
 
 T = TypeVar("T")
@@ -216,6 +218,15 @@ class Client:
     async def queues(self) -> AsyncIterator[QueueShown]:
         """All queues, by name."""
         async for found in self._pages("/v1/queues", QueueShown, {"limit": 100}):
+            yield found
+
+    def schedule(self, name: str) -> Schedule:
+        """A schedule by its name. Nothing is asked."""
+        return Schedule(self.transport, name)
+
+    async def schedules(self, queue: str | None = None) -> AsyncIterator[ScheduleShown]:
+        """All schedules by name, or those of a queue."""
+        async for found in self._pages("/v1/schedules", ScheduleShown, {"queue": queue, "limit": 500}):
             yield found
 
     async def stats(self, queue: str | None = None) -> AsyncIterator[QueueStats]:
@@ -421,21 +432,6 @@ class Handle:
     async def _call(self, method: str, path: str, body: Any = None, *, safe: bool, **how: Any) -> Job:
         answer = await self._transport.call(method, f"/v1/jobs/{part(self.id)}{path}", body, safe=safe, **how)
         return answer.read(JobDocument).job()
-
-
-def as_sent(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody says in words of Python, in those of the API: a time, a retry policy, what makes a job unique.
-
-    Raises ValueError for what makes no job unique.
-    """
-    return {
-        name: value.isoformat() if isinstance(value, datetime)
-        else value.document() if isinstance(value, Retry)
-        else unique_fields(value) if name == "unique" and value is not None
-        else list(value) if name in {"tags", "ids"} and not isinstance(value, str | None)
-        else value
-        for name, value in said.items()
-    }  # fmt: skip
 
 
 def _key_of(job_id: str) -> str:

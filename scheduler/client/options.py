@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from ..documents import Duration, JobOptions
+from ..documents import Duration, JobOptions, unique_fields
 from ..retry import Retry
 
 Rate = str | Mapping[str, Any]
@@ -112,3 +112,44 @@ class PurgeOptions(TypedDict, total=False):
     older_than: Duration | None
     limit: int | None
     dry_run: bool
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """What a schedule does, and when: `cron` or `every`."""
+
+    cron: str | None
+    every: Duration | None
+    queue: str
+    payload: Any
+    timezone: str
+    jitter: Duration
+    overlap: Literal["skip", "allow", "cancel_running", "queue_one"]
+    catch_up: Literal["latest", "none", "all"]
+    catch_up_window: Duration | None
+    starts_at: datetime | str | None
+    ends_at: datetime | str | None
+    max_runs: int | None
+    paused: bool | None
+    priority: int
+    group: str | None
+    tags: Iterable[str]
+    timeout: Duration | None
+    retry: Retry | Mapping[str, Any] | None
+    retention: Duration | None
+    cost: int
+    expires_in: Duration | None
+
+
+def as_sent(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What somebody says in words of Python, in those of the API: a time, a retry policy, what makes a job unique.
+
+    Raises ValueError for what makes no job unique.
+    """
+    return {
+        name: value.isoformat() if isinstance(value, datetime)
+        else value.document() if isinstance(value, Retry)
+        else unique_fields(value) if name == "unique" and value is not None
+        else list(value) if name in {"tags", "ids"} and not isinstance(value, str | None)
+        else value
+        for name, value in said.items()
+    }  # fmt: skip

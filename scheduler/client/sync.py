@@ -13,6 +13,7 @@ from ..loop_thread import LoopThread
 from .client import Client, Gathered, Handle, Queue, Works, line_of
 from .lines import Outcome, plain_windows
 from .link import HttpLink
+from .schedules import Schedule
 from .transport import PATIENCE, TIMEOUT
 
 P = ParamSpec("P")
@@ -143,6 +144,12 @@ class SyncClient(_Face[Client]):
         """The handle of a job. Nothing is asked."""
         return SyncHandle(self._thread, self._faced.job(id))
 
+    def schedule(self, name: str) -> SyncSchedule:
+        """A schedule by its name. Nothing is asked."""
+        return SyncSchedule(self._thread, self._faced.schedule(name))
+
+    schedules = _each(Client.schedules)
+
     def queue(self, name: str) -> SyncQueue:
         """A queue by its name. Nothing is asked."""
         return SyncQueue(self._thread, self._faced.queue(name))
@@ -190,6 +197,22 @@ class SyncHandle(_Face[Handle]):
     delete = _waits(Handle.delete)
     explain = _waits(Handle.explain)
     log = _each(Handle.log)
+
+
+class SyncSchedule(_Face[Schedule]):
+    """A schedule, for code without an event loop: see `Schedule`."""
+
+    def __init__(self, thread: LoopThread, schedule: Schedule) -> None:
+        super().__init__(thread, schedule)
+        self.name = schedule.name
+
+    put = _waits(Schedule.put)
+    show = _waits(Schedule.show)
+    pause = _waits(Schedule.pause)
+    resume = _waits(Schedule.resume)
+    trigger = _waits(Schedule.trigger)
+    preview = _waits(Schedule.preview)
+    delete = _waits(Schedule.delete)
 
 
 class SyncQueue(_Face[Queue]):

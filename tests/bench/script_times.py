@@ -150,7 +150,7 @@ async def measure(bench: Bench) -> dict[str, float]:
         )
     )
     found["cancel"] = await bench.spent(
-        lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", "", len(b), *b], len))
+        lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", "", "", len(b), *b], len))
     )
     await flush()
     await bench.fill(delay_ms=1)

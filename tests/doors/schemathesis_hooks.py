@@ -12,8 +12,8 @@ from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
 IN_WORDS = {
     "a cursor is one that was answered": r"/cursor",
-    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for|deadline|expires_in)",
-    "a time lies between now and ten years, and is one of the calendar": r"(/.*)?/(run_at|before)",
+    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for|deadline|expires_in|jitter|every|catch_up_window)",
+    "a time lies between now and ten years, and is one of the calendar": r"(/.*)?/(run_at|before|starts_at|ends_at)",
     "the name of the queue is repeated": r"/confirm",
     "an id is of the queue that is named": r"/id|/ids/\d+",
     "groups are not filtered by time, nor carry payloads": r"/before|/include",
@@ -22,6 +22,7 @@ IN_WORDS = {
     "a schema is valid by its own standard, and names nothing elsewhere": r"/schema(/.*)?",
     "a payload fits the schema of its type": r"/payload(/.*)?",
     "code declares what it can keep: a pause is set by people": r"/paused",
+    "a schedule has an expression that comes due, or a period, and a zone that there is": r"/cron|/timezone",
     "a rate is of at most a million in a second": r"/rate|/group_rate",
     "an Idempotency-Key belongs to one request": r"/Idempotency-Key",
     "who slows a type or a group says for how long": r"/nack/\d+/scope",

@@ -165,7 +165,7 @@ async def test_an_example_of_a_body_is_taken(api):
         await api.enqueue("waits", delay=600)
         await api.put("/v1/queues/mail/types/send", {"timeout": 5})
         its_id = "mail:dead" if "replay" in route.path else "mail:waits"
-        address = route.path.format(id=its_id, queue="mail", type="send", group="acme")
+        address = route.path.format(id=its_id, queue="mail", type="send", group="acme", schedule="nightly")
         example = SENT[route.body] | ({"wait": 0} if "lease" in route.path else {})
 
         answer = await api.call(route.method, address, example)

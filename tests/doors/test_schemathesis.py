@@ -26,6 +26,7 @@ async def tried(api: Api, folder: Path, seed: int, examples: int) -> str:
     await in_every_state(api.store)
     await api.put("/v1/queues/mail/types/send", {"timeout": 5, "schema": True})
     await api.put("/v1/queues/spare", {})
+    await api.put("/v1/schedules/nightly", {"type": "send", "queue": "mail", "every": "1d"})
     api.polls.stop()  # whoever would wait for something is answered at once
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run",

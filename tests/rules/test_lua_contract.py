@@ -230,10 +230,17 @@ def test_every_writer_looks_at_the_level_of_the_queue_first():
 
 
 def test_only_what_brings_new_bytes_is_refused_by_a_full_server():
-    assert {"enqueue", "update", "note", "follow", "flow_put", "ack_add"} == {
-        name for name in SCRIPTS if scripts.script(name).flags == ()
-    }
-    assert {"inspect", "list", "census", "groups", "explain", "demand", "parents"} == {
+    assert {
+        "enqueue",
+        "update",
+        "note",
+        "follow",
+        "flow_put",
+        "ack_add",
+        "schedule_put",
+        "schedule_fire",
+    } == {name for name in SCRIPTS if scripts.script(name).flags == ()}
+    assert {"inspect", "list", "census", "groups", "explain", "demand", "parents", "schedule_due"} == {
         name for name in SCRIPTS if scripts.script(name).flags == ("no-writes",)
     }
 

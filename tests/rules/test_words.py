@@ -11,6 +11,7 @@ from scheduler import scripts
 from scheduler.cli import COMMANDS, cli
 from scheduler.keys import STATES, SUFFIXES
 from scheduler.linking import Linking
+from scheduler.planning import Planning
 from scheduler.producing import Producing
 from scheduler.reading import Reading
 from scheduler.store import Store
@@ -35,9 +36,10 @@ VERBS = {
     "obliterate": "nuke wipe",
     "resolve": "unblock satisfy",
 }
-READS = {"inspect", "list", "census", "groups", "explain", "demand", "parents", "verify"}
+READS = {"inspect", "list", "census", "groups", "explain", "demand", "parents", "verify", "schedule_due"}
 FLOWS = {"flow_put", "flow_open", "flow_cancel", "flow_drop"}
-BESIDES = {"configure", "note", "operate", "reset", "follow", "relay", "ack_add", *FLOWS}
+SCHEDULES = {"schedule_put", "schedule_fire", "schedule_drop", "schedule_name"}
+BESIDES = {"configure", "note", "operate", "reset", "follow", "relay", "ack_add", *FLOWS, *SCHEDULES}
 UNASKED = {"breaker"}
 """Events that no verb is asked for: how a run ends opens or closes its type's breaker."""
 
@@ -45,7 +47,7 @@ SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, a
 
 DOORS = {
     "run": "promote", "rm": "purge", "show": "inspect", "list": "list", "lease": "claim", "settle": "ack nack bury release extend",
-    "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify",
+    "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify", "put": "schedule_put", "trigger": "schedule_fire", "preview": "list",
 }  # fmt: skip
 """Words that the doors have of their own, and what they lead to."""
 
@@ -56,6 +58,8 @@ NOUNS = {
     "workers",
     "dlq",
     "operations",
+    "schedules",
+    "schedule",
     "log",
     "explain",
     "bulk",
@@ -84,7 +88,7 @@ def test_every_verb_is_a_script_and_every_script_a_verb():
     assert {*VERBS, *READS, *BESIDES} == set(scripts.names())
 
 
-METHODS = {name for part in (Store, Producing, Linking, Reading) for name in vars(part)}
+METHODS = {name for part in (Store, Planning, Producing, Linking, Reading) for name in vars(part)}
 """What the store has of its own: it takes jobs in, moves them, and is read."""
 
 
@@ -154,7 +158,8 @@ def test_the_chapter_of_the_command_line_has_every_command():
 
 def test_the_doors_own_words_lead_to_verbs():
     assert {verb for verbs in DOORS.values() for verb in verbs.split()} <= {*VERBS, *READS, *BESIDES}
-    assert not set(DOORS) & SYNONYMS
+    # A job is enqueued; a schedule, as it is from now on, is put.
+    assert {"put"} == set(DOORS) & SYNONYMS
 
 
 def test_no_name_has_a_version():

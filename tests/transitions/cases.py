@@ -24,6 +24,7 @@ from tests.helpers import (
     in_every_state,
     keys,
     nacked,
+    raw,
     take,
 )
 
@@ -81,7 +82,7 @@ async def world(store: Store, clock: Clock) -> Tokens:
     await store.clients.commands.hset(
         keys().at("counters"), mapping={"grace_until": "0", "swept_at": str(clock.now)}
     )
-    return tokens
+    return tokens | await schedule(store)
 
 
 async def quiet(store: Store) -> Tokens:
@@ -93,7 +94,7 @@ async def quiet(store: Store) -> Tokens:
     await unique(store)
     await ties(store)
     await operation(store)
-    return tokens
+    return dict(tokens) | await schedule(store)
 
 
 async def unique(store: Store) -> None:
@@ -110,6 +111,16 @@ async def ties(store: Store) -> None:
     assert "running" == await store.flow_open(QUEUE, "flow")
     assert "undone" == await store.flow_drop(QUEUE, "undone", "undo")
     await store.clients.commands.hset(keys().at("counters"), "relay_told", "1")
+
+
+async def schedule(store: Store) -> dict[str, int]:
+    """Two that are due, whose jobs take over a unique key: their version, and their slot."""
+    record, now = b"|9|send||||unique:held conflict:replace||\n{}\n{}", store._now() if store._now else 0
+    versions = {}
+    for name in ("tick", "other"):
+        versions[name] = int((await raw(store, "schedule_put", name, "", now, "", record, "[1]"))[1])
+        await raw(store, "schedule_name", "claim", name, QUEUE, "x", "")
+    return {"tick version": versions["tick"], "tick due": now}
 
 
 async def operation(store: Store) -> None:
@@ -131,6 +142,17 @@ def enqueue(tokens: Tokens) -> list[object]:
         ("another", ["5", "", "", "", "", "unique:held conflict:replace", "", "", ""]),
     ]
     return [len(items), *(part for key, more in items for part in (key, "send", "{}", *more))]
+
+
+def fire(tokens: Tokens) -> list[object]:
+    """What is due becomes a job that takes over a unique key; one besides; one that is there no more."""
+    due = tokens["tick due"], tokens["tick version"]
+    items: list[list[object]] = [
+        ["tick", due[1], due[0], due[0] + 60_000, "tick.1", "", "skip", "", "", ""],
+        ["tick", due[1], "", "", "tick.now", "", "allow", "", "", ""],
+        ["missing", 0, 5, "", "", "", "", "", "", ""],
+    ]
+    return [len(items), *(part for one in items for part in one)]
 
 
 DEAD = ("dead_index", "dead_groups")
@@ -197,7 +219,7 @@ CASES = [
         frozenset({"jobs", "ready", "scheduled", "retrying", "counters", "config", "bell", "events", *LANES}),
     ),
     Case("promote ids", "promote", lambda t: [page(1), "", *ids("scheduled", "retrying", "missing")]),
-    Case("cancel", "cancel", lambda t: [page(1), *ids("ready", "running", "missing", "blocked")]),
+    Case("cancel", "cancel", lambda t: [page(1), "", *ids("ready", "running", "missing", "blocked")]),
     Case("replay", "replay", lambda t: [page(1), "", "", 2, "dead", "[1]", "ff", "missing", "", ""]),
     Case(
         "replay page", "replay", lambda t: ["", "", 100, 0],
@@ -251,6 +273,13 @@ CASES = [
     Case("operate: turn", "operate", lambda t: ["turn", page(1), "c", ""]),
     Case("operate: cancel", "operate", lambda t: ["cancel", "op", "c", ""]),
     Case("operate: fail", "operate", lambda t: ["fail", "op", "c", '"no"']),
+    Case("schedule_put", "schedule_put", lambda t: ["tick", "", 7, "", "||send||||||\n{}\n{}", "[1]"]),
+    Case("schedule_put: due no more", "schedule_put", lambda t: ["tick", "", "", "", "||send||||||\n{}\n{}", ""]),
+    Case("schedule_due", "schedule_due", lambda t: [""], writes=False),
+    Case("schedule_name: claim", "schedule_name", lambda t: ["claim", "new", QUEUE, "y", ""]),
+    Case("schedule_name: free", "schedule_name", lambda t: ["free", "tick", "", "", f"{QUEUE}|x"]),
+    Case("schedule_fire", "schedule_fire", fire),
+    Case("schedule_drop", "schedule_drop", lambda t: [2, "other", "", "missing", ""]),
     Case("obliterate", "obliterate", lambda t: ["1"]),
     Case("census", "census", lambda t: [], writes=False),
     Case("explain", "explain", lambda t: [*ids("ready", "running", "retrying", "dead", "gone", "missing")], writes=False),

@@ -70,10 +70,10 @@ async def test_the_queue_may_begin_again_at_once(store):
 
 async def test_a_queue_that_begins_anew_meanwhile_stays_registered(store, clients, clock, monkeypatch):
     await enqueued(store, "a")
-    other, real = Store(clients, now=clock), store._read
+    other, real, names = Store(clients, now=clock), store._read, iter("bcdefgh")
 
     async def slow(ask):
-        await enqueued(other, "b")
+        await enqueued(other, next(names))
         return await real(ask)
 
     with monkeypatch.context() as patched:

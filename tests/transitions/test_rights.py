@@ -29,6 +29,8 @@ KEYS = [
     "{scheduler}:workers",
     "{scheduler}:operations",
     "{scheduler}:schemas",
+    "{scheduler}:schedule_queues",
+    "{scheduler}:declared_schedules",
     "{scheduler}:worker:*",
     "{scheduler:=*}:request",
     "{scheduler:=*}:answer",

@@ -1,0 +1,420 @@
+"""When a schedule comes due: cron expressions and periods, in time zones, as instants in milliseconds. No clock.
+
+The contract at a change of the clock. An expression with fixed hours and minutes means what the clock on the wall shows: a slot
+that is skipped comes right after the gap, once, and one that is shown twice comes at the first, once. An expression with
+a wildcard or a step in its hour or minute field goes on in real time: what is skipped is not there, what is shown twice
+comes twice. A period knows no clock at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import re
+import zoneinfo
+from calendar import monthrange
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
+from itertools import islice
+
+from cronsim import CronSim, CronSimError
+from msgspec import Struct
+
+LONGEST_EXPRESSION = 256
+LEAST_PERIOD_MS = 100
+LONGEST_PERIOD_MS = 3_652 * 86_400_000
+
+ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - what a wall shows has no zone
+_SECOND = timedelta(seconds=1)
+_MS = timedelta(milliseconds=1)
+_DAY_MS = 86_400_000
+
+
+class PlanInvalid(ValueError):
+    """A plan that no schedule can have. `field` is the field of the schedule that is wrong: cron, every or timezone."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+class _Field(Struct, frozen=True):
+    name: str
+    least: int
+    most: int
+    words: tuple[str, ...] = ()
+
+    def number(self, text: str, column: int) -> int:
+        """The number that a value means; raises PlanInvalid with the field and the column."""
+        if text.upper() in self.words:
+            return self.words.index(text.upper()) + self.least
+        if not re.fullmatch(r"[0-9]{1,4}", text):
+            takes = f"a number from {self.least} to {self.most}"
+            if self.words:
+                takes += f" or one of {', '.join(self.words)}"
+            raise self.fault(column, f"{text!r} is not {takes}" if text else f"a value is missing: {takes}")
+        if not self.least <= int(text) <= self.most:
+            raise self.fault(column, f"{text} is not from {self.least} to {self.most}")
+        return int(text)
+
+    def fault(self, column: int, why: str) -> PlanInvalid:
+        return PlanInvalid("cron", f"{self.name} (column {column}): {why}")
+
+
+_SECONDS = _Field("second", 0, 59)
+_MINUTES = _Field("minute", 0, 59)
+_HOURS = _Field("hour", 0, 23)
+_DAYS = _Field("day of month", 1, 31)
+_MONTHS = _Field(
+    "month", 1, 12, ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+)
+_WEEKDAYS = _Field("day of week", 0, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"))
+_FIVE = (_MINUTES, _HOURS, _DAYS, _MONTHS, _WEEKDAYS)
+
+
+class _Wall(CronSim):
+    """Matches what a clock on the wall shows, without a zone: which instants that means is not its business."""
+
+    def __init__(self, text: str, nearest: frozenset[int], *, last_weekday: bool) -> None:
+        super().__init__(text, _NAIVE_EPOCH)
+        self.nearest = nearest
+        if nearest and not last_weekday:
+            self.days = self.days - {self.LAST_WEEKDAY}
+
+    def match_dom(self, d: date) -> bool:
+        return super().match_dom(d) or any(d.day == _nearest_weekday(d, day) for day in self.nearest)
+
+    def after(self, shown: datetime) -> datetime | None:
+        """The first match later than this, None when there is none in 50 years."""
+        one = copy.copy(self)
+        one.dt = shown.replace(microsecond=0)
+        try:
+            return next(one)
+        except (StopIteration, OverflowError, ValueError):
+            return None  # none within fifty years, or none before the last year that a date has
+
+
+def _nearest_weekday(of: date, day: int) -> int | None:
+    """The weekday nearest to a day of the month, in the same month; None where the month has no such day."""
+    last = monthrange(of.year, of.month)[1]
+    if day > last:
+        return None
+    weekday = of.replace(day=day).weekday()
+    if weekday == 5:
+        return day - 1 if day > 1 else 3
+    if weekday == 6:
+        return day + 1 if day < last else day - 2
+    return day
+
+
+class Cron(Struct, frozen=True):
+    """An expression that was found to be one."""
+
+    text: str
+    wall: _Wall
+    real_time: bool
+    """It goes on in real time through a change of the clock; else it means what the wall shows."""
+
+
+@lru_cache(maxsize=4_096)
+def parse_cron(expression: str) -> Cron:
+    """An expression of five fields, of six with seconds first, or an alias such as @daily.
+
+    Raises PlanInvalid that names the field and the column, or says that the expression never comes due.
+    """
+    if len(expression) > LONGEST_EXPRESSION:
+        raise PlanInvalid("cron", f"an expression has at most {LONGEST_EXPRESSION} characters")
+    source = _alias(expression.strip()) if expression.strip().startswith("@") else expression
+    found = [(each[0], each.start() + 1) for each in re.finditer(r"\S+", source)]
+    if len(found) not in {5, 6}:
+        raise PlanInvalid(
+            "cron",
+            f"{len(found)} fields: an expression has five (minute, hour, day of month, month, day of week), "
+            "or six with the second before them",
+        )
+    fields = (_SECONDS, *_FIVE) if len(found) == 6 else _FIVE
+    nearest: set[int] = set()
+    plain = [
+        _plain(field, part, column, nearest) for field, (part, column) in zip(fields, found, strict=True)
+    ]
+    minute, hour = plain[-5], plain[-4]
+    try:
+        wall = _Wall(
+            " ".join(plain), frozenset(nearest), last_weekday="LW" in found[-3][0].upper().split(",")
+        )
+    except CronSimError:
+        # What is left to it to find: a day that none of the months has.
+        raise _never(found[-3][1]) from None
+    if wall.after(_NAIVE_EPOCH + timedelta(days=365 * 53)) is None:
+        raise _never(found[-3][1])
+    return Cron(expression.strip(), wall, any(mark in field for field in (minute, hour) for mark in "*/"))
+
+
+def _alias(text: str) -> str:
+    try:
+        return ALIASES[text.lower()]
+    except KeyError:
+        hint = ' (a period goes into "every", such as "90s")' if text.lower().startswith("@every") else ""
+        raise PlanInvalid("cron", f"{text} is none of {', '.join(ALIASES)}{hint}") from None
+
+
+def _never(column: int) -> PlanInvalid:
+    return _DAYS.fault(column, "no month that the expression names has such a day: it never comes due")
+
+
+def _plain(field: _Field, part: str, column: int, nearest: set[int]) -> str:
+    """The field in numbers alone, as the library takes it; days with W go into `nearest`."""
+    terms: list[str] = []
+    for term in part.split(","):
+        terms.append(_term(field, term, column, nearest))
+        column += len(term) + 1
+    return ",".join(terms)
+
+
+def _term(field: _Field, term: str, column: int, nearest: set[int]) -> str:
+    upper = term.upper()
+    if "?" in term:
+        raise field.fault(column, "'?' is not taken: write * where any day will do")
+    if field is _DAYS:
+        if upper in {"L", "LW"}:
+            return upper
+        if upper.endswith("W") and upper != "W":
+            nearest.add(field.number(term[:-1], column))
+            return "LW"  # stands for it with the library, which knows no such day
+    if field is _WEEKDAYS:
+        if upper.endswith("L") and upper != "L":
+            return f"{field.number(term[:-1], column)}L"
+        if "#" in term:
+            name, _, nth = term.partition("#")
+            if nth not in {"1", "2", "3", "4", "5"}:
+                raise field.fault(column + len(name) + 1, f"{nth!r} is not from 1 to 5, after the #")
+            return f"{field.number(name, column)}#{nth}"
+    base, slash, step = term.partition("/")
+    plain = _range(field, base, column)
+    if not slash:
+        return plain
+    at, most = column + len(base) + 1, field.most - field.least + 1
+    if not re.fullmatch(r"[0-9]{1,4}", step) or not 1 <= int(step) <= most:
+        hint = ' (a period over more than that goes into "every")' if step.isdigit() and int(step) else ""
+        raise field.fault(at, f"{step!r} is not a step from 1 to {most}{hint}")
+    return f"{plain}/{int(step)}"
+
+
+def _range(field: _Field, base: str, column: int) -> str:
+    if base == "*":
+        return base
+    first, dash, last = base.partition("-")
+    low = field.number(first, column)
+    if not dash:
+        return str(low)
+    high = field.number(last, column + len(first) + 1)
+    if field is _WEEKDAYS and high == 0 and low > 0:
+        high = 7  # sat-sun: a week may end with Sunday
+    if high < low:
+        raise field.fault(column, f"{base!r} goes backwards: write two ranges with a comma between")
+    return f"{low}-{high}"
+
+
+@lru_cache(maxsize=1_024)
+def zone_of(name: str) -> tzinfo:
+    """The zone of an IANA name. Raises PlanInvalid that names the nearest ones."""
+    if name == "UTC":
+        return UTC
+    usable = re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name) and not re.match(
+        r"(posix|right|localtime|posixrules|Factory)(/|$)", name
+    )
+    try:
+        if usable:
+            return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    known = zoneinfo.available_timezones()
+    if not known:
+        raise PlanInvalid(
+            "timezone", f"{name!r}: this machine has no time zones (its package tzdata is missing)"
+        )
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"; near it: {', '.join(near)}" if near else ""
+    raise PlanInvalid("timezone", f"{name!r} is no IANA time zone, such as Europe/Berlin{hint}")
+
+
+def _shown(at_ms: int, zone: tzinfo) -> datetime:
+    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _offset_ms(at_ms: int, zone: tzinfo) -> int:
+    """How far the wall is ahead of UTC at this instant."""
+    if zone is UTC:
+        return 0
+    offset = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).utcoffset()
+    return 0 if offset is None else offset // _MS
+
+
+def _change_between(first_ms: int, last_ms: int, zone: tzinfo) -> int | None:
+    """The first instant after `first_ms`, up to `last_ms`, with another offset. No zone changes twice within a day."""
+    if zone is UTC:
+        return None
+    offset, low = _offset_ms(first_ms, zone), first_ms
+    while low < last_ms:
+        high = min(low + _DAY_MS, last_ms)
+        if _offset_ms(high, zone) != offset:
+            while high - low > 1:
+                middle = (low + high) // 2
+                if _offset_ms(middle, zone) == offset:
+                    low = middle
+                else:
+                    high = middle
+            return high
+        low = high
+    return None
+
+
+def _instant(shown: datetime, zone: tzinfo) -> int:
+    """When a wall shows this: the first time of two, the end of the gap where it never does."""
+    at = (shown.replace(tzinfo=zone, fold=0) - _EPOCH) // _MS
+    if zone is UTC or _shown(at, zone) == shown:
+        return at
+    earlier = (shown.replace(tzinfo=zone, fold=1) - _EPOCH) // _MS
+    change = _change_between(earlier, at, zone)
+    return at if change is None else change
+
+
+def _next_fixed(wall: _Wall, zone: tzinfo, after_ms: int) -> int | None:
+    shown = wall.after(_shown(after_ms, zone))
+    while shown is not None:
+        # Of the second time that a wall shows an hour, and of several slots in one gap, nothing comes anew.
+        if (at := _instant(shown, zone)) > after_ms:
+            return at
+        shown = wall.after(shown)
+    return None
+
+
+def _next_real(wall: _Wall, zone: tzinfo, after_ms: int) -> int | None:
+    while True:
+        offset = _offset_ms(after_ms, zone)
+        shown = wall.after(_NAIVE_EPOCH + timedelta(milliseconds=after_ms + offset))
+        if shown is None:
+            return None
+        at = (shown - _NAIVE_EPOCH) // _MS - offset
+        change = _change_between(after_ms, at, zone)
+        if change is None:
+            return at
+        if wall.after(_shown(change, zone) - _SECOND) == _shown(change, zone):
+            return change
+        after_ms = change
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """When a schedule comes due: a cron expression in a zone, or a period from its anchor on. Times are ms since 1970."""
+
+    cron: str | None = None
+    every_ms: int | None = None
+    timezone: str = "UTC"
+    anchor_ms: int = 0
+    """Of a period: when it was begun; its slots are whole periods later, or at `starts_ms` and from there on."""
+    starts_ms: int | None = None
+    ends_ms: int | None = None
+
+    def check(self) -> None:
+        """Raises PlanInvalid for what can never be."""
+        if self.cron is not None:
+            zone_of(self.timezone)
+            parse_cron(self.cron)
+
+    def next(self, after_ms: int) -> int | None:
+        """The first slot after an instant; None when there is none."""
+        if self.starts_ms is not None:
+            after_ms = max(after_ms, self.starts_ms - 1)
+        if self.every_ms is not None:
+            origin = self.anchor_ms if self.starts_ms is None else self.starts_ms
+            first = 1 if self.starts_ms is None else 0
+            slot: int | None = origin + max(first, (after_ms - origin) // self.every_ms + 1) * self.every_ms
+        else:
+            slot = _next_cron(self.cron or "", self.timezone, after_ms)
+        if slot is None or (self.ends_ms is not None and slot > self.ends_ms):
+            return None
+        return slot
+
+    def slots(self, after_ms: int, until_ms: int) -> Iterator[int]:
+        """The slots after an instant up to another, that one included, in order."""
+        slot = self.next(after_ms)
+        while slot is not None and slot <= until_ms:
+            yield slot
+            slot = self.next(slot)
+
+    def upcoming(self, after_ms: int, count: int) -> list[int]:
+        """The next so many slots after an instant; fewer where there are fewer."""
+        return list(islice(self.slots(after_ms, 1 << 62), count))
+
+    def last(self, first_ms: int, until_ms: int) -> int:
+        """The last slot up to an instant, given one before it, by halving: however many lie between."""
+        low, high = first_ms, until_ms
+        while low < high:
+            middle = (low + high) // 2
+            slot = self.next(middle)
+            if slot is None or slot > until_ms:
+                high = middle
+            else:
+                low = slot
+        return low
+
+    def count(self, first_ms: int, until_ms: int, most: int) -> int:
+        """How many slots there are from one to another, both included, counted no further than `most`."""
+        if self.every_ms is not None:
+            return min(most, (until_ms - first_ms) // self.every_ms + 1)
+        return sum(1 for _ in islice(self.slots(first_ms - 1, until_ms), most))
+
+    def newest(self, first_ms: int, until_ms: int, most: int) -> tuple[list[int], bool]:
+        """The last slots up to an instant, at most so many, of those from `first_ms` (one itself) on; and whether that is all."""
+        found = list(islice(self.slots(first_ms - 1, until_ms), most + 1))
+        if len(found) <= most:
+            return found, True
+        low, high = first_ms, until_ms  # more than `most` come after low, not so after high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if len(list(islice(self.slots(middle, until_ms), most + 1))) > most:
+                low = middle
+            else:
+                high = middle
+        return list(islice(self.slots(high, until_ms), most)), False
+
+
+def _next_cron(expression: str, timezone: str, after_ms: int) -> int | None:
+    cron, zone = parse_cron(expression), zone_of(timezone)
+    next_of = _next_real if cron.real_time else _next_fixed
+    return next_of(cron.wall, zone, after_ms)
+
+
+def words(expression: str) -> str | None:
+    """What an expression says, as an English sentence; None for what the library has no words for."""
+    cron = parse_cron(expression)
+    if cron.wall.nearest:
+        return None
+    return cron.wall.explain()
+
+
+def jitter_ms(name: str, slot_ms: int, most_ms: int) -> int:
+    """How long after its slot a job starts: from 0 to `most_ms`, always the same for one slot of one schedule."""
+    if most_ms <= 0:
+        return 0
+    digest = hashlib.blake2b(f"{name}|{slot_ms}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % (most_ms + 1)
+
+
+def slot_key(name: str, slot_ms: int) -> str:
+    """The key of the job that a slot has: of the schedule and the time, so that there can be only one."""
+    at = _EPOCH + timedelta(milliseconds=slot_ms)
+    return f"{name}.{at:%Y%m%dT%H%M%S}" + (f".{slot_ms % 1_000:03d}Z" if slot_ms % 1_000 else "Z")
