@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from .job import WORKER_NAME
+from .job import MOST_AFTER, WORKER_NAME
 from .keys import JOB_KEY, QUEUE_NAME, STATES
 from .limits import COSTLIEST, HEAVIEST, MOST_AT_ONCE, MOST_BURST, MOST_RATE
 
@@ -57,6 +57,9 @@ Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Kind = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]
 Kinds = Annotated[list[Kind], Meta(extra_json_schema={"maxItems": 100})]
 Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
+JobId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{QUEUE_NAME.pattern}:{JOB_KEY.pattern}$"})]
+After = Annotated[list[JobId], Meta(extra_json_schema={"maxItems": MOST_AFTER, "uniqueItems": True})]
+OnFailure = Literal["cancel", "continue", "wait", "failure"]
 Types = Annotated[list[Name], Meta(extra_json_schema={"minItems": 1, "maxItems": 100})]
 
 Fingerprint = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})]
@@ -122,6 +125,9 @@ class NewJobFields(Request):
     `cost`: how much of a rate its start uses.
     `deadline`: a time, or a duration from now, by which it must have ended; then an attempt is stopped, and the job is dead,
     or cancelled when it never started. `expires_in`: not started within that, it is cancelled.
+    `after`: ids of jobs whose end it waits for, `blocked` until then. `on_failure`, where one of them is dead or cancelled in
+    the end: `cancel` this one too (the default), `continue` all the same, `wait` until that one was replayed and succeeded,
+    or run on `failure` only.
     """
 
     type: Name
@@ -140,6 +146,8 @@ class NewJobFields(Request):
     unique: UniqueFields | None = None
     deadline: Deadline | None = None
     expires_in: ExpiresIn | None = None
+    after: After = []
+    on_failure: OnFailure | None = None
 
 
 class BulkFields(Request):
@@ -151,7 +159,7 @@ class BulkFields(Request):
 class CopyFields(Request):
     """What is different in a copy. What is left out is as in the job that is copied, but its times are not.
 
-    null lifts what that job has of its own. A copy is unique only where it is said of it.
+    null lifts what that job has of its own. A copy is unique, and waits for others, only where it is said of it.
     """
 
     type: Name | UnsetType = UNSET
@@ -170,6 +178,8 @@ class CopyFields(Request):
     unique: UniqueFields | None = None
     deadline: Deadline | None = None
     expires_in: ExpiresIn | None = None
+    after: After = []
+    on_failure: OnFailure | None = None
 
 
 class JobFields(Request):
@@ -495,6 +505,12 @@ class JobShown(Struct, kw_only=True):
     cost: Counted | UnsetType = UNSET
     """Where it is not 1."""
     unique: UniqueShown | UnsetType = UNSET
+    on_failure: OnFailure | UnsetType = UNSET
+    """Of a job that waits for others, or waited."""
+    flow: str | UnsetType = UNSET
+    """The id of its flow."""
+    flow_name: str | UnsetType = UNSET
+    """Its name there."""
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
@@ -573,14 +589,14 @@ class LogShown(Struct, kw_only=True):
 
 
 class HolderShown(Struct, kw_only=True):
-    """A job that has a slot for which this one waits, and the worker that runs it."""
+    """A job that has a slot for which this one waits, and the worker that runs it; or a job whose end it waits for."""
 
     id: str
     worker: str | None
 
 
 class ReasonShown(Struct, kw_only=True):
-    """Why a job does not run. `until`: when that is over, null where nobody knows. `holders`: up to ten, of a limit without a slot."""
+    """Why a job does not run. `until`: when that is over, null where nobody knows. `holders`: up to ten, of a limit without a slot, or of what is still to end."""
 
     code: Literal[
         "scheduled", "retry_wait", "behind", "queue_paused", "type_paused", "group_paused", "rate_limited", "concurrency_limited",

@@ -18,9 +18,6 @@ LARGEST_FLOW = 10_000
 NODES_A_PAGE = 500
 """Jobs in one page of a flow's list (lua/flow_put.lua)."""
 
-ON_FAILURE = ("cancel", "continue", "wait", "failure")
-"""What may happen to a job when one that it waits for does not succeed; `failure`: it runs then, and only then."""
-
 
 class Node(Struct, frozen=True, gc=False):
     """One job of a flow: its name there, the job, and the names of those that it waits for."""

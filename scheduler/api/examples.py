@@ -98,7 +98,7 @@ def problem(code: str) -> dict[str, Any]:
 
 SENT: Mapping[type[Any], Any] = {
     f.NewJobFields: {"type": "email.send", "queue": "mail", "payload": _PAYLOAD, "tags": ["welcome"], "timeout": "30s",
-        "expires_in": "1h", "unique": {"key": "welcome-4711", "for": "1d", "until": "end", "on_conflict": "return"}},
+        "expires_in": "1h", "after": [], "unique": {"key": "welcome-4711", "for": "1d", "until": "end", "on_conflict": "return"}},
     f.BulkFields: {"jobs": [{"type": "email.send", "queue": "mail", "payload": _PAYLOAD}, {"type": "demo.echo"}]},
     f.CopyFields: {"queue": "mail-again", "delay": "5m"},
     f.JobFields: {"priority": 10, "tags": ["urgent"]},

@@ -86,12 +86,15 @@ async def enqueued(request: web.Request, job: NewJob, seed: Seed | None = None) 
     if not done.created:
         stands = await app[STORE].job(*done.id.split(":"))
         return json_answer({**stands.document(), "duplicate": True})
+    if done.outcome not in FRESH:
+        # What it waits for had ended: it was cancelled for that, or runs by now.
+        return await _found_again(request, job)
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
     return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
 
 
 async def _found_again(request: web.Request, job: NewJob) -> web.Response:
-    """The answer to a new job that this very request enqueued before, when nobody was answered."""
+    """The answer to a new job that this very request has enqueued, as it is by now."""
     stands = await request.app[STORE].job(job.queue, job.key)
     return json_answer(stands.document(), 201, {"Location": f"/v1/jobs/{stands.id}"})
 
@@ -225,6 +228,8 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         expires_in_ms=read_with(fields.expires_in, "/expires_in", duration_ms, faults),
         deadline_ms=deadline_ms,
         deadline_in_ms=deadline_in_ms,
+        after=fields.after,
+        on_failure=fields.on_failure or "",
     )
     check_size(job.payload, max_payload)
     faults += faults_of(job, max_payload=max_payload)
@@ -233,12 +238,15 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
     return job
 
 
+FRESH = ("ready", "scheduled", "blocked")
+"""States of a job of which nothing is known but what was asked for."""
+
 _FRESH = (
     b'{"id":"%b","queue":"%b","type":"%b","state":"%b","reason":null,"payload":%b,"priority":%d,"group":%b,'
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":%b,'
     b'"expires_at":%b,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
-    b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
-    b'"schedule":null,"traceparent":null%b%b%b}'
+    b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":%b,'
+    b'"schedule":null,"traceparent":null%b%b%b%b}'
 )
 
 
@@ -261,6 +269,8 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         *((b"null", b"null") if not job.timed else _times(job, done.created_at)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+        orjson.dumps(job.after) if job.after else b"[]",
+        b',"on_failure":"%b"' % (job.on_failure or "cancel").encode() if job.after else b"",
         b',"cost":%d' % job.cost if job.cost != 1 else b"",
         b',"unique":{"key":"%b"}' % job.unique_key.encode() if job.unique else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",
