@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from .flow import LARGEST_FLOW, LONGEST_FLOW_KEY
 from .job import MOST_AFTER, WORKER_NAME
 from .keys import JOB_KEY, QUEUE_NAME, STATES
 from .limits import COSTLIEST, HEAVIEST, MOST_AT_ONCE, MOST_BURST, MOST_RATE
@@ -26,6 +27,10 @@ Name = Annotated[str, Meta(extra_json_schema=_NAME)]
 KeyText = Annotated[str, Meta(extra_json_schema=_KEY)]
 JobIdText = Annotated[
     str, Meta(extra_json_schema={"pattern": f"^({QUEUE_NAME.pattern}:)?{JOB_KEY.pattern}$"})
+]
+FlowIdText = Annotated[
+    str,
+    Meta(extra_json_schema={"pattern": f"^({QUEUE_NAME.pattern}:)?[A-Za-z0-9._-]{{1,{LONGEST_FLOW_KEY}}}$"}),
 ]
 WorkerName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{WORKER_NAME.pattern}$"})]
 # "30" is no duration in a document: the unit is always there, or the value is a number. The bounds are seconds.
@@ -119,19 +124,10 @@ class UniqueShown(Struct, kw_only=True):
     key: KeyText
 
 
-class NewJobFields(Request):
-    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
-
-    `cost`: how much of a rate its start uses.
-    `deadline`: a time, or a duration from now, by which it must have ended; then an attempt is stopped, and the job is dead,
-    or cancelled when it never started. `expires_in`: not started within that, it is cancelled.
-    `after`: ids of jobs whose end it waits for, `blocked` until then. `on_failure`, where one of them is dead or cancelled in
-    the end: `cancel` this one too (the default), `continue` all the same, `wait` until that one was replayed and succeeded,
-    or run on `failure` only.
-    """
+class AnyJobFields(Request):
+    """What may be said of any new job."""
 
     type: Name
-    queue: Name = "default"
     payload: Raw | UnsetType = UNSET
     id: JobIdText | None = None
     priority: Priority = 0
@@ -143,11 +139,47 @@ class NewJobFields(Request):
     retry: RetryFields | None = None
     retention: Duration | None = None
     cost: Cost = 1
-    unique: UniqueFields | None = None
     deadline: Deadline | None = None
     expires_in: ExpiresIn | None = None
-    after: After = []
     on_failure: OnFailure | None = None
+
+
+class NewJobFields(AnyJobFields):
+    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
+
+    `cost`: how much of a rate its start uses.
+    `deadline`: a time, or a duration from now, by which it must have ended; then an attempt is stopped, and the job is dead,
+    or cancelled when it never started. `expires_in`: not started within that, it is cancelled.
+    `after`: ids of jobs whose end it waits for, `blocked` until then. `on_failure`, where one of them is dead or cancelled in
+    the end: `cancel` this one too (the default), `continue` all the same, `wait` until that one was replayed and succeeded,
+    or run on `failure` only.
+    """
+
+    queue: Name = "default"
+    unique: UniqueFields | None = None
+    after: After = []
+
+
+class FlowJobFields(AnyJobFields, kw_only=True):
+    """A job of a flow: as any new job, but not unique. `after`: names of the jobs of this flow whose end it waits for."""
+
+    name: KeyText
+    queue: Name | None = None
+    after: Annotated[list[KeyText], Meta(extra_json_schema={"uniqueItems": True})] = []
+
+
+class FlowFields(Request):
+    """A graph of jobs that wait for each other. All of it is taken in, or nothing.
+
+    `id`: the key of the flow, or its whole id; the same id and request again is the same flow. `queue`: of the flow, and of its
+    jobs that name none; left out, the flow is of the queue of its first job. `on_failure`: of its jobs that name none. A job
+    without an id has the flow's key, a point and its place as its own.
+    """
+
+    jobs: Annotated[list[FlowJobFields], Meta(extra_json_schema={"minItems": 1, "maxItems": LARGEST_FLOW})]
+    on_failure: OnFailure = "cancel"
+    queue: Name | None = None
+    id: FlowIdText | None = None
 
 
 class BulkFields(Request):
@@ -576,6 +608,44 @@ class OperationShown(Struct, kw_only=True):
 class OperationsShown(Struct, kw_only=True):
     items: list[OperationShown]
     next_cursor: str | None
+
+
+class FlowProgress(Struct, kw_only=True):
+    """Of `total` jobs so many have still to end, succeeded, and ended otherwise, as the flow has been told by now."""
+
+    total: Counted
+    pending: Counted
+    succeeded: Counted
+    failed: Counted
+
+
+class FlowJobShown(Struct, kw_only=True):
+    """A job of a flow. `name` is null for one that another has added; `state` where it is gone and nobody knows."""
+
+    name: KeyText | None
+    id: str
+    type: str | None
+    state: StateName | None
+    reason: str | None
+    after: list[KeyText]
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class FlowShown(Struct, kw_only=True):
+    """A flow: `failed` where something of it did not succeed. `more`: jobs that others have added beyond those shown."""
+
+    id: str
+    state: Literal["running", "succeeded", "failed", "cancelled"]
+    on_failure: OnFailure
+    created_at: Moment
+    opened_at: Moment | None
+    finished_at: Moment | None
+    cancel_asked: bool
+    progress: FlowProgress
+    jobs: list[FlowJobShown] | UnsetType = UNSET
+    more: Counted | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
 
 
 class LineShown(Struct, kw_only=True):

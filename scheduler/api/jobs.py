@@ -15,6 +15,7 @@ from ..errors import Duplicate, Fault, Invalid, KeyTaken, NotFound, WrongState
 from ..events import wait_ended
 from ..explain import explain
 from ..fields import (
+    AnyJobFields,
     ExplainShown,
     JobShown,
     LogShown,
@@ -208,13 +209,28 @@ def check_outcome(outcome: str, queue: str, key: str, good: set[str], why: str) 
 def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
     """The job that was asked for, with a key. Raises Invalid with all that is wrong, or Refusal."""
     faults: list[Fault] = []
+    job = replace(
+        job_of(fields, fields.queue, faults),
+        unique=None if fields.unique is None else unique_of(fields.unique, faults),
+        after=fields.after,
+        on_failure=fields.on_failure or "",
+    )
+    check_size(job.payload, max_payload)
+    faults += faults_of(job, max_payload=max_payload)
+    if faults:
+        raise Invalid(faults)
+    return job
+
+
+def job_of(fields: AnyJobFields, queue: str, faults: list[Fault]) -> NewJob:
+    """The same of what may be said of any job, unchecked but for what cannot be read. Adds faults."""
     payload = fields.payload
     deadline_ms, deadline_in_ms = deadline_of(fields.deadline, faults)
-    job = NewJob(
+    return NewJob(
         type=fields.type,
         payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
-        queue=fields.queue,
-        key=new_key() if fields.id is None else key_of(fields.id, fields.queue, faults),
+        queue=queue,
+        key=new_key() if fields.id is None else key_of(fields.id, queue, faults),
         priority=priority_of(fields.priority, faults),
         delay_ms=read_with(fields.delay, "/delay", duration_ms, faults),
         run_at_ms=read_with(fields.run_at, "/run_at", parse_rfc3339, faults),
@@ -224,18 +240,10 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
         retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
         cost=whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1,
-        unique=None if fields.unique is None else unique_of(fields.unique, faults),
         expires_in_ms=read_with(fields.expires_in, "/expires_in", duration_ms, faults),
         deadline_ms=deadline_ms,
         deadline_in_ms=deadline_in_ms,
-        after=fields.after,
-        on_failure=fields.on_failure or "",
     )
-    check_size(job.payload, max_payload)
-    faults += faults_of(job, max_payload=max_payload)
-    if faults:
-        raise Invalid(faults)
-    return job
 
 
 FRESH = ("ready", "scheduled", "blocked")

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 LAYERS = {
     "words": "errors times limits merging kinds keys settings retry job flow outcomes fields documents",
     "seeing": "logs tasks loop_thread",
-    "Redis": "scripts _keeper local_server wire clients rights joining calling replies reading linking producing store listing stats presence explain demand diagnosis schemas doorbell events",
+    "Redis": "scripts _keeper local_server wire clients rights joining calling replies reading linking producing store listing stats presence explain flows demand diagnosis schemas doorbell events",
     "running": "threads context handlers processes execute _child heartbeat upkeep operations fetcher worker remote shipped",
     "doors": "api client",
     "process": "handles testing app cli __main__",

@@ -51,6 +51,7 @@ DOORS = {
 
 NOUNS = {
     "jobs",
+    "flows",
     "queues",
     "types",
     "workers",
