@@ -261,7 +261,8 @@ class Scheduler:
     async def enqueue(self, type: str, payload: Any = None, **options: Unpack[TracedOptions]) -> Handle:
         """A job of any type, by name.
 
-        Options: queue id priority delay run_at group tags timeout retry retention cost unique deadline expires_in.
+        Options: queue id priority delay run_at group tags timeout retry retention cost unique deadline expires_in,
+        after (ids or handles of jobs whose end it waits for), on_failure (cancel, continue, wait or failure).
         Raises PayloadInvalid or Invalid before anything is sent, Duplicate when `id` belongs to another request, or the
         unique key to another job and `on_conflict` is "reject"; QueueFull, StoreUnavailable (the same `id` again is safe)
         and StoreFull.

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Generic, TypedDict, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Generic, Protocol, TypedDict, TypeVar, cast, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -130,6 +130,10 @@ class JobDocument(Struct):
     copied_from: str | None = None
     schedule: str | None = None
     edits: tuple[_Edit, ...] = ()
+    after: tuple[str, ...] = ()
+    on_failure: str | None = None
+    flow: str | None = None
+    flow_name: str | None = None
     duplicate: bool = False
     checkpoint: Raw | UnsetType = UNSET
     fingerprint: str = ""
@@ -171,6 +175,10 @@ class JobDocument(Struct):
             unique=None if self.unique is None else self.unique.key,
             copied_from=self.copied_from,
             schedule=self.schedule,
+            after=self.after,
+            on_failure=self.on_failure,
+            flow=self.flow,
+            flow_name=self.flow_name,
             edits=tuple((parse_rfc3339(edit.at), bytes(edit.payload)) for edit in self.edits),
         )
 
@@ -222,6 +230,10 @@ def new_document(job: NewJob) -> dict[str, Any]:
         made["deadline"] = seconds(job.deadline_in_ms)
     if job.expires_in_ms is not None:
         made["expires_in"] = seconds(job.expires_in_ms)
+    if job.after:
+        made["after"] = list(job.after)
+    if job.on_failure:
+        made["on_failure"] = job.on_failure
     return made
 
 
@@ -229,6 +241,13 @@ def _unique_document(unique: Unique) -> dict[str, Any]:
     times = {} if unique.for_ms is None else {"for": seconds(unique.for_ms)}
     said = {"key": unique.key, "until": unique.until, "on_conflict": unique.on_conflict}
     return times | {name: value for name, value in said.items() if value}
+
+
+class HasId(Protocol):
+    """What stands for a job: a handle, or the job as it is."""
+
+    @property
+    def id(self) -> str: ...
 
 
 class JobOptions(TypedDict, total=False):
@@ -248,6 +267,8 @@ class JobOptions(TypedDict, total=False):
     unique: bool | str | Mapping[str, Any] | None
     deadline: datetime | Duration | None
     expires_in: Duration | None
+    after: Iterable[str | HasId] | None
+    on_failure: str | None
 
 
 class TracedOptions(JobOptions, total=False):
@@ -290,6 +311,8 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 made["tags"] = tuple(value)
             elif name == "unique":
                 made["unique"] = _read_unique(value)
+            elif name == "after":
+                made["after"] = ids_of(value)
             elif name in {"priority", "cost"}:
                 if isinstance(value, bool) or not isinstance(value, int):
                     raise ValueError(
@@ -308,6 +331,16 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if faults:
         raise Invalid(faults)
     return made
+
+
+def ids_of(value: object) -> tuple[str, ...]:
+    """Ids of jobs, of a list of ids, handles and jobs. Raises ValueError for what is none."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError("a list of ids, or of handles")  # noqa: TRY004 - a fault of what was said
+    found = tuple(one if isinstance(one, str) else getattr(one, "id", None) for one in value)
+    if not all(isinstance(one, str) for one in found):
+        raise ValueError("a list of ids, or of handles")
+    return cast("tuple[str, ...]", found)
 
 
 def unique_fields(value: object) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from .job import hold_of
 from .outcomes import Held, Hold, WorkerSeen
 from .presence import Presence
 from .store import Store
@@ -19,8 +20,12 @@ LAST = ("group_turn", "behind")
 """The codes of a job that would run if there were nobody before it; they stand last."""
 
 
+NAMED = 10
+"""Jobs that are named of those that one waits for."""
+
+
 class Holder(Struct, frozen=True):
-    """A job that has a slot for which another one waits, and who runs it."""
+    """A job that has a slot for which another one waits, and who runs it; or one whose end it waits for."""
 
     id: str
     worker: str | None
@@ -68,6 +73,8 @@ async def explain(store: Store, presence: Presence, queue: str, key: str) -> Exp
     """What holds this job now, or what became of it. Raises NotFound."""
     held = await store.explain(queue, key)
     reasons = [_reason(queue, held, hold) for hold in held.holds]
+    if held.state == "blocked":
+        reasons = [*await _blocked(store, queue, key), *(r for r in reasons if r.code != "blocked_by")]
     if held.state == "ready":
         workers = [worker for worker in await presence.seen() if queue in worker.queues]
         reasons += _unserved(queue, held.type, workers)
@@ -76,6 +83,34 @@ async def explain(store: Store, presence: Presence, queue: str, key: str) -> Exp
     reasons.sort(key=lambda one: (one.code not in FOREMOST) + (one.code in LAST))
     position = None if held.before is None else held.before + 1
     return Explanation(f"{queue}:{key}", held.state, reasons, position, held.exact)
+
+
+async def _blocked(store: Store, queue: str, key: str) -> list[Reason]:
+    """What a blocked job waits for, and what it may wait for in vain."""
+    waiting = await store.parents(queue, key, sign="?", limit=NAMED + 2)
+    gates = [parent.id for parent in waiting.items if ":=" in parent.id]
+    ids = [parent.id for parent in waiting.items if parent.id not in gates][:NAMED]
+    reasons = [
+        Reason("blocked_by", "it is held: it waits until somebody opens it")
+        if gate == hold_of(queue, key)
+        else Reason("blocked_by", f"its flow {gate.replace(':=', ':')} is not complete yet")
+        for gate in gates
+    ]
+    if ids:
+        reasons.append(_waits_for(ids, waiting.pending - len(gates), "it waits for {} to end: {}"))
+    [job] = await store.inspect(queue, [key])
+    if job is not None and job.on_failure == "wait" and waiting.failed:
+        failed = await store.parents(queue, key, sign="-", limit=NAMED)
+        names = [f"{parent.id} ({parent.state})" for parent in failed.items]
+        said = "of {} that did not succeed each dead one must be replayed first: {}"
+        reasons.append(_waits_for(names, failed.failed, said))
+    return reasons or [Reason("blocked_by", "it waits for other jobs to end")]
+
+
+def _waits_for(names: Sequence[str], count: int, said: str) -> Reason:
+    more = f" and {count - len(names)} more" if count > len(names) else ""
+    what = said.format("1 job" if count == 1 else f"{count} jobs", ", ".join(names) + more)
+    return Reason("blocked_by", what, holders=tuple(Holder(name.split(" ")[0], None) for name in names))
 
 
 def _reason(queue: str, held: Held, hold: Hold) -> Reason:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from .job import WORKER_NAME
+from .flow import LARGEST_FLOW, LONGEST_FLOW_KEY
+from .job import MOST_AFTER, WORKER_NAME
 from .keys import JOB_KEY, QUEUE_NAME, STATES
 from .limits import COSTLIEST, HEAVIEST, MOST_AT_ONCE, MOST_BURST, MOST_RATE
 
@@ -26,6 +27,10 @@ Name = Annotated[str, Meta(extra_json_schema=_NAME)]
 KeyText = Annotated[str, Meta(extra_json_schema=_KEY)]
 JobIdText = Annotated[
     str, Meta(extra_json_schema={"pattern": f"^({QUEUE_NAME.pattern}:)?{JOB_KEY.pattern}$"})
+]
+FlowIdText = Annotated[
+    str,
+    Meta(extra_json_schema={"pattern": f"^({QUEUE_NAME.pattern}:)?[A-Za-z0-9._-]{{1,{LONGEST_FLOW_KEY}}}$"}),
 ]
 WorkerName = Annotated[str, Meta(extra_json_schema={"pattern": f"^{WORKER_NAME.pattern}$"})]
 # "30" is no duration in a document: the unit is always there, or the value is a number. The bounds are seconds.
@@ -62,6 +67,9 @@ Share = Annotated[float, Meta(extra_json_schema={"minimum": 0, "maximum": 1})]
 Kind = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 200})]
 Kinds = Annotated[list[Kind], Meta(extra_json_schema={"maxItems": 100})]
 Tags = Annotated[list[KeyText], Meta(extra_json_schema={"maxItems": 32})]
+JobId = Annotated[str, Meta(extra_json_schema={"pattern": f"^{QUEUE_NAME.pattern}:{JOB_KEY.pattern}$"})]
+After = Annotated[list[JobId], Meta(extra_json_schema={"maxItems": MOST_AFTER, "uniqueItems": True})]
+OnFailure = Literal["cancel", "continue", "wait", "failure"]
 Types = Annotated[list[Name], Meta(extra_json_schema={"minItems": 1, "maxItems": 100})]
 
 Fingerprint = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})]
@@ -121,16 +129,10 @@ class UniqueShown(Struct, kw_only=True):
     key: KeyText
 
 
-class NewJobFields(Request):
-    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
-
-    `cost`: how much of a rate its start uses.
-    `deadline`: a time, or a duration from now, by which it must have ended; then an attempt is stopped, and the job is dead,
-    or cancelled when it never started. `expires_in`: not started within that, it is cancelled.
-    """
+class AnyJobFields(Request):
+    """What may be said of any new job."""
 
     type: Name
-    queue: Name = "default"
     payload: Raw | UnsetType = UNSET
     id: JobIdText | None = None
     priority: Priority = 0
@@ -142,9 +144,47 @@ class NewJobFields(Request):
     retry: RetryFields | None = None
     retention: Duration | None = None
     cost: Cost = 1
-    unique: UniqueFields | None = None
     deadline: Deadline | None = None
     expires_in: ExpiresIn | None = None
+    on_failure: OnFailure | None = None
+
+
+class NewJobFields(AnyJobFields):
+    """A job somebody wants done. `delay` and `run_at` exclude each other; `id`: the key, or the whole id.
+
+    `cost`: how much of a rate its start uses.
+    `deadline`: a time, or a duration from now, by which it must have ended; then an attempt is stopped, and the job is dead,
+    or cancelled when it never started. `expires_in`: not started within that, it is cancelled.
+    `after`: ids of jobs whose end it waits for, `blocked` until then. `on_failure`, where one of them is dead or cancelled in
+    the end: `cancel` this one too (the default), `continue` all the same, `wait` until that one was replayed and succeeded,
+    or run on `failure` only.
+    """
+
+    queue: Name = "default"
+    unique: UniqueFields | None = None
+    after: After = []
+
+
+class FlowJobFields(AnyJobFields, kw_only=True):
+    """A job of a flow: as any new job, but not unique. `after`: names of the jobs of this flow whose end it waits for."""
+
+    name: KeyText
+    queue: Name | None = None
+    after: Annotated[list[KeyText], Meta(extra_json_schema={"uniqueItems": True})] = []
+
+
+class FlowFields(Request):
+    """A graph of jobs that wait for each other. All of it is taken in, or nothing.
+
+    `id`: the key of the flow, or its whole id; the same id and request again is the same flow. `queue`: of the flow, and of its
+    jobs that name none; left out, the flow is of the queue of its first job. `on_failure`: of its jobs that name none. A job
+    without an id has the flow's key, a point and its place as its own.
+    """
+
+    jobs: Annotated[list[FlowJobFields], Meta(extra_json_schema={"minItems": 1, "maxItems": LARGEST_FLOW})]
+    on_failure: OnFailure = "cancel"
+    queue: Name | None = None
+    id: FlowIdText | None = None
 
 
 class BulkFields(Request):
@@ -156,7 +196,7 @@ class BulkFields(Request):
 class CopyFields(Request):
     """What is different in a copy. What is left out is as in the job that is copied, but its times are not.
 
-    null lifts what that job has of its own. A copy is unique only where it is said of it.
+    null lifts what that job has of its own. A copy is unique, and waits for others, only where it is said of it.
     """
 
     type: Name | UnsetType = UNSET
@@ -175,6 +215,8 @@ class CopyFields(Request):
     unique: UniqueFields | None = None
     deadline: Deadline | None = None
     expires_in: ExpiresIn | None = None
+    after: After = []
+    on_failure: OnFailure | None = None
 
 
 class JobFields(Request):
@@ -535,6 +577,12 @@ class JobShown(Struct, kw_only=True):
     cost: Counted | UnsetType = UNSET
     """Where it is not 1."""
     unique: UniqueShown | UnsetType = UNSET
+    on_failure: OnFailure | UnsetType = UNSET
+    """Of a job that waits for others, or waited."""
+    flow: str | UnsetType = UNSET
+    """The id of its flow."""
+    flow_name: str | UnsetType = UNSET
+    """Its name there."""
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
@@ -673,6 +721,44 @@ class OperationsShown(Struct, kw_only=True):
     next_cursor: str | None
 
 
+class FlowProgress(Struct, kw_only=True):
+    """Of `total` jobs so many have still to end, succeeded, and ended otherwise, as the flow has been told by now."""
+
+    total: Counted
+    pending: Counted
+    succeeded: Counted
+    failed: Counted
+
+
+class FlowJobShown(Struct, kw_only=True):
+    """A job of a flow. `name` is null for one that another has added; `state` where it is gone and nobody knows."""
+
+    name: KeyText | None
+    id: str
+    type: str | None
+    state: StateName | None
+    reason: str | None
+    after: list[KeyText]
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class FlowShown(Struct, kw_only=True):
+    """A flow: `failed` where something of it did not succeed. `more`: jobs that others have added beyond those shown."""
+
+    id: str
+    state: Literal["running", "succeeded", "failed", "cancelled"]
+    on_failure: OnFailure
+    created_at: Moment
+    opened_at: Moment | None
+    finished_at: Moment | None
+    cancel_asked: bool
+    progress: FlowProgress
+    jobs: list[FlowJobShown] | UnsetType = UNSET
+    more: Counted | UnsetType = UNSET
+    duplicate: bool | UnsetType = UNSET
+
+
 class LineShown(Struct, kw_only=True):
     at: Moment
     line: str
@@ -684,14 +770,14 @@ class LogShown(Struct, kw_only=True):
 
 
 class HolderShown(Struct, kw_only=True):
-    """A job that has a slot for which this one waits, and the worker that runs it."""
+    """A job that has a slot for which this one waits, and the worker that runs it; or a job whose end it waits for."""
 
     id: str
     worker: str | None
 
 
 class ReasonShown(Struct, kw_only=True):
-    """Why a job does not run. `until`: when that is over, null where nobody knows. `holders`: up to ten, of a limit without a slot."""
+    """Why a job does not run. `until`: when that is over, null where nobody knows. `holders`: up to ten, of a limit without a slot, or of what is still to end."""
 
     code: Literal[
         "scheduled", "retry_wait", "behind", "queue_paused", "type_paused", "group_paused", "rate_limited", "concurrency_limited",

@@ -15,11 +15,11 @@ from .job import NewJob
 LARGEST_FLOW = 10_000
 """Jobs of one flow."""
 
+LONGEST_FLOW_KEY = 120
+"""Letters of a flow's key: those of its jobs are made of it."""
+
 NODES_A_PAGE = 500
 """Jobs in one page of a flow's list (lua/flow_put.lua)."""
-
-ON_FAILURE = ("cancel", "continue", "wait", "failure")
-"""What may happen to a job when one that it waits for does not succeed; `failure`: it runs then, and only then."""
 
 
 class Node(Struct, frozen=True, gc=False):

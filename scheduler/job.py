@@ -78,6 +78,12 @@ def hold_of(queue: str, key: str) -> str:
     return f"{queue}:={key}"
 
 
+MOST_AFTER = 1_000
+"""Jobs that one may name whose end it waits for."""
+
+ON_FAILURE = ("cancel", "continue", "wait", "failure")
+"""What may happen to a job when one that it waits for does not succeed; `failure`: it runs then, and only then."""
+
 CONFLICTS = ("return", "reject", "replace", "debounce")
 """What may happen to a job that waits, when another of its unique key is enqueued."""
 
@@ -461,7 +467,11 @@ class Job(Struct, frozen=True):
     expires_ms: int | None = None
     after: Sequence[str] = ()
     """Ids of the jobs whose end it waits for, or waited."""
+    on_failure: str | None = None
+    """What happens, or happened, when one of them does not succeed."""
     flow: str | None = None
+    flow_name: str | None = None
+    """Its name there; None for one that another job of the flow has added."""
     fingerprint: str | None = None
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
     schedule: str | None = None
@@ -510,8 +520,12 @@ class Job(Struct, frozen=True):
             ],
             "after": self.after, "schedule": self.schedule, "traceparent": self.traceparent,
         }  # fmt: skip
+        if self.after and self.on_failure:
+            document["on_failure"] = self.on_failure
         if self.flow:
             document["flow"] = self.flow
+        if self.flow_name:
+            document["flow_name"] = self.flow_name
         for name in ("payload", "result"):
             if name not in include:
                 del document[name]
@@ -594,8 +608,31 @@ def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
         found.append(Fault("/cost", f"expected a whole number from 1 to {COSTLIEST}"))
     if job.unique is not None:
         found += _faults_of_unique(job.unique)
+    if job.after or job.on_failure:
+        found += _faults_of_after(job)
     if len(job.payload) > max_payload:
         found.append(Fault("/payload", f"{len(job.payload)} bytes; at most {max_payload} are taken"))
+    return found
+
+
+def _faults_of_after(job: NewJob) -> list[Fault]:
+    if len(job.after) > MOST_AFTER:
+        return [Fault("/after", f"at most {MOST_AFTER:,} jobs, these are {len(job.after):,}")]
+    found, seen = [], set[str]()
+    for n, its_id in enumerate(job.after):
+        if not isinstance(its_id, str) or split_id(its_id) is None:
+            found.append(Fault(f"/after/{n}", "the id of a job: <queue>:<key>"))
+        elif its_id in seen:
+            found.append(Fault(f"/after/{n}", f"{its_id} is named twice"))
+        elif its_id == f"{job.queue}:{job.key}":
+            found.append(Fault(f"/after/{n}", "a job cannot wait for itself"))
+        seen.add(str(its_id))
+    if job.on_failure and job.on_failure not in ON_FAILURE:
+        found.append(Fault("/on_failure", f"expected {', '.join(ON_FAILURE[:-1])} or {ON_FAILURE[-1]}"))
+    elif job.on_failure and not (job.after or job.hold):
+        found.append(
+            Fault("/on_failure", "it says what happens when a job of `after` does not succeed: name one")
+        )
     return found
 
 

@@ -434,7 +434,12 @@ class Linking(Reading):
             name, _, its_key = node.id.partition(":")
             by_queue.setdefault(name, []).append(its_key)
         for name, its_keys in by_queue.items():
-            for some in batches(its_keys, _light):
+            for asked in batches(its_keys, _light):
+                # A job that stood before has an id that this flow wanted: it is not the flow's, and stays.
+                found = zip(asked, await self.inspect(name, asked), strict=True)
+                some = [one for one, job in found if job is not None and job.flow == f"{queue}:{key}"]
+                if not some:
+                    continue
                 args = [self._stamp(), "", "", "", "", len(some), *some]
                 await self.run(Call("purge", name, args, lambda reply: reply))
         await self.flow_drop(queue, key, "gone")

@@ -107,7 +107,7 @@ Settlement = Ack | Nack | Bury | Release
 
 
 class Enqueued(Struct, frozen=True, gc=False):
-    """What became of a new job. `outcome` is ready, scheduled, blocked, exists, conflict, full or past (its deadline).
+    """What became of a new job. `outcome` is the state it is in, exists, conflict, full or past (its deadline).
 
     Of a unique one whose key another job holds it is held, changed (that job was) or taken (it was to be refused then).
     """
@@ -122,7 +122,8 @@ class Enqueued(Struct, frozen=True, gc=False):
 
     @property
     def created(self) -> bool:
-        return self.outcome in {"ready", "scheduled", "blocked"}
+        # One that waits for others may be further by the time that this is told.
+        return self.outcome not in {"exists", "conflict", "full", "past", "held", "changed", "taken"}
 
     @property
     def refusal(self) -> Duplicate | None:

@@ -255,7 +255,7 @@ class Producing(Linking):
         if state != "building":
             return state
         for segment in plan.segments:
-            for outcome in await self.enqueue_each(segment):
+            for job, outcome in zip(segment, await self.enqueue_each(segment), strict=True):
                 refusal = outcome if isinstance(outcome, SchedulerError) else outcome.refusal
                 if (
                     refusal is None
@@ -267,6 +267,9 @@ class Producing(Linking):
                     continue
                 if not isinstance(refusal, StoreUnavailable):
                     await self.undo_flow(plan.home, plan.key, older_ms=0)
+                if isinstance(refusal, Invalid):
+                    place = [node.name for node in plan.nodes].index(job.flow_name)
+                    raise Invalid([Fault(f"/jobs/{place}{f.path}", f.message) for f in refusal.faults])
                 raise refusal
         state = await self.flow_open(plan.home, plan.key)
         if state in {"undone", "missing"}:

@@ -182,7 +182,9 @@ def read_job(
         deadline_ms=kept.deadline_ms,
         expires_ms=kept.expires_ms,
         after=tuple(kept.header.get("after", ())),
+        on_failure=kept.rule("a"),
         flow=kept.header.get("flow"),
+        flow_name=kept.header.get("name") or None,
     )
 
 

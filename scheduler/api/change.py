@@ -140,6 +140,7 @@ def _copy(job: Job, fields: CopyFields, max_payload: int) -> NewJob:
         changes["retry"] = None if fields.retry is None else retry_of(fields.retry, faults)
     if fields.unique is not None:
         changes["unique"] = unique_of(fields.unique, faults)
+    changes["after"], changes["on_failure"] = fields.after, fields.on_failure or ""
     made = replace(job.like(), **changes)
     check_size(made.payload, max_payload)
     faults += faults_of(made, max_payload=max_payload)

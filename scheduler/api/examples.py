@@ -108,8 +108,16 @@ def problem(code: str) -> dict[str, Any]:
 
 SENT: Mapping[type[Any], Any] = {
     f.NewJobFields: {"type": "email.send", "queue": "mail", "payload": _PAYLOAD, "tags": ["welcome"], "timeout": "30s",
-        "expires_in": "1h", "unique": {"key": "welcome-4711", "for": "1d", "until": "end", "on_conflict": "return"}},
+        "expires_in": "1h", "after": [], "unique": {"key": "welcome-4711", "for": "1d", "until": "end", "on_conflict": "return"}},
     f.BulkFields: {"jobs": [{"type": "email.send", "queue": "mail", "payload": _PAYLOAD}, {"type": "demo.echo"}]},
+    f.FlowFields: {
+        "id": "nightly-2026-11-24", "queue": "mail",
+        "jobs": [
+            {"name": "load", "type": "orders.load", "payload": {"day": "2026-11-24"}},
+            {"name": "bill", "type": "orders.bill", "after": ["load"]},
+            {"name": "report", "type": "email.send", "payload": _PAYLOAD, "after": ["load", "bill"], "on_failure": "continue"},
+        ],
+    },
     f.CopyFields: {"queue": "mail-again", "delay": "5m"},
     f.JobFields: {"priority": 10, "tags": ["urgent"]},
     f.ReplayFields: {"payload": _PAYLOAD},
@@ -146,6 +154,17 @@ ANSWERED: Mapping[type[Any], Any] = {
     f.ScheduleShown: _SCHEDULE,
     f.SchedulesShown: {"items": [_SCHEDULE], "next_cursor": None},
     f.PreviewShown: {"items": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"]},
+    f.FlowShown: {
+        "id": "mail:nightly-2026-11-24", "state": "running", "on_failure": "cancel", "created_at": _AT, "opened_at": _AT,
+        "finished_at": None, "cancel_asked": False, "progress": {"total": 2, "pending": 1, "succeeded": 1, "failed": 0},
+        "jobs": [
+            {"name": "load", "id": "mail:nightly-2026-11-24.0", "type": "orders.load", "state": "succeeded", "reason": None,
+                "after": [], "started_at": _LATER, "finished_at": _END},
+            {"name": "bill", "id": "mail:nightly-2026-11-24.1", "type": "orders.bill", "state": "ready", "reason": None,
+                "after": ["load"], "started_at": None, "finished_at": None},
+        ],
+        "more": 0,
+    },
     f.OperationShown: _DONE,
     f.OperationsShown: {"items": [_DONE], "next_cursor": None},
     f.LogShown: {"items": [{"at": _LATER, "line": "connected to mx1.example.org"}], "next_cursor": None},

@@ -15,6 +15,7 @@ from ..errors import Duplicate, Fault, Invalid, KeyTaken, NotFound, WrongState
 from ..events import wait_ended
 from ..explain import explain
 from ..fields import (
+    AnyJobFields,
     ExplainShown,
     JobShown,
     LogShown,
@@ -86,12 +87,15 @@ async def enqueued(request: web.Request, job: NewJob, seed: Seed | None = None) 
     if not done.created:
         stands = await app[STORE].job(*done.id.split(":"))
         return json_answer({**stands.document(), "duplicate": True})
+    if done.outcome not in FRESH:
+        # What it waits for had ended: it was cancelled for that, or runs by now.
+        return await _found_again(request, job)
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
     return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
 
 
 async def _found_again(request: web.Request, job: NewJob) -> web.Response:
-    """The answer to a new job that this very request enqueued before, when nobody was answered."""
+    """The answer to a new job that this very request has enqueued, as it is by now."""
     stands = await request.app[STORE].job(job.queue, job.key)
     return json_answer(stands.document(), 201, {"Location": f"/v1/jobs/{stands.id}"})
 
@@ -205,13 +209,28 @@ def check_outcome(outcome: str, queue: str, key: str, good: set[str], why: str) 
 def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
     """The job that was asked for, with a key. Raises Invalid with all that is wrong, or Refusal."""
     faults: list[Fault] = []
+    job = replace(
+        job_of(fields, fields.queue, faults),
+        unique=None if fields.unique is None else unique_of(fields.unique, faults),
+        after=fields.after,
+        on_failure=fields.on_failure or "",
+    )
+    check_size(job.payload, max_payload)
+    faults += faults_of(job, max_payload=max_payload)
+    if faults:
+        raise Invalid(faults)
+    return job
+
+
+def job_of(fields: AnyJobFields, queue: str, faults: list[Fault]) -> NewJob:
+    """The same of what may be said of any job, unchecked but for what cannot be read. Adds faults."""
     payload = fields.payload
     deadline_ms, deadline_in_ms = deadline_of(fields.deadline, faults)
-    job = NewJob(
+    return NewJob(
         type=fields.type,
         payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
-        queue=fields.queue,
-        key=new_key() if fields.id is None else key_of(fields.id, fields.queue, faults),
+        queue=queue,
+        key=new_key() if fields.id is None else key_of(fields.id, queue, faults),
         priority=priority_of(fields.priority, faults),
         delay_ms=read_with(fields.delay, "/delay", duration_ms, faults),
         run_at_ms=read_with(fields.run_at, "/run_at", parse_rfc3339, faults),
@@ -221,24 +240,21 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         retry=None if fields.retry is None else retry_of(fields.retry, faults),
         retention_ms=read_with(fields.retention, "/retention", duration_ms, faults),
         cost=whole_of(fields.cost, "/cost", 1, COSTLIEST, faults) or 1,
-        unique=None if fields.unique is None else unique_of(fields.unique, faults),
         expires_in_ms=read_with(fields.expires_in, "/expires_in", duration_ms, faults),
         deadline_ms=deadline_ms,
         deadline_in_ms=deadline_in_ms,
     )
-    check_size(job.payload, max_payload)
-    faults += faults_of(job, max_payload=max_payload)
-    if faults:
-        raise Invalid(faults)
-    return job
 
+
+FRESH = ("ready", "scheduled", "blocked")
+"""States of a job of which nothing is known but what was asked for."""
 
 _FRESH = (
     b'{"id":"%b","queue":"%b","type":"%b","state":"%b","reason":null,"payload":%b,"priority":%d,"group":%b,'
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":%b,'
     b'"expires_at":%b,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
-    b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":[],'
-    b'"schedule":null,"traceparent":null%b%b%b}'
+    b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":%b,'
+    b'"schedule":null,"traceparent":null%b%b%b%b}'
 )
 
 
@@ -261,6 +277,8 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         *((b"null", b"null") if not job.timed else _times(job, done.created_at)),
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
+        orjson.dumps(job.after) if job.after else b"[]",
+        b',"on_failure":"%b"' % (job.on_failure or "cancel").encode() if job.after else b"",
         b',"cost":%d' % job.cost if job.cost != 1 else b"",
         b',"unique":{"key":"%b"}' % job.unique_key.encode() if job.unique else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",

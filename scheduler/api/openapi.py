@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from .. import __version__
-from ..fields import JobShown, OperationShown, Problem
+from ..fields import FlowShown, JobShown, OperationShown, Problem
 from .examples import ANSWERED, SENT, problem
 from .lines import NDJSON
 from .once import HEADER, LONGEST
@@ -25,6 +25,7 @@ _BODY = ("invalid_json", "bad_request", "request_timeout", "too_large", "unsuppo
 _PATH_PARAMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "id": ("The id of a job, as it was answered.", {"type": "string"}),
     "queue": ("The name of a queue.", {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+    "flow": ("The id of a flow, as it was answered.", {"type": "string"}),
     "operation": ("The id of an operation, as it was answered.", {"type": "string"}),
     "schedule": (
         "The name of a schedule.",
@@ -65,6 +66,7 @@ _ABOUT = """Jobs go in, workers lease them, settle them, and none is lost.
 _TAGS = {
     "jobs": "Enqueue jobs, look at them, change them while they wait, cancel them.",
     "work": "Lease jobs and settle them: a worker in any language.",
+    "flows": "Graphs of jobs that wait for each other: put in whole, watched, cancelled, replayed.",
     "queues": "What stands in queues, what they keep, how fast they go; pause, purge, obliterate.",
     "types": "Retry policy, timeout, payload schema and limits of a queue's types.",
     "groups": "Weights and limits of a queue's groups: tenants, customers, whatever takes turns.",
@@ -75,7 +77,11 @@ _TAGS = {
     "workers": "Who works, and on what.",
     "health": "Is it alive, is it ready?",
 }
-_LINKED: Mapping[tuple[int, Answer], str] = {(201, JobShown): "id", (202, OperationShown): "operation"}
+_LINKED: Mapping[tuple[int, Answer], str] = {
+    (201, JobShown): "id",
+    (202, OperationShown): "operation",
+    (201, FlowShown): "flow",
+}
 """What is new is followed by calls whose address has its id, under this name."""
 _TAG_OF = {"lists": "jobs", "change": "jobs", "bulk": "jobs", "lease": "work", "settle": "work"}
 _EXAMPLES = {kind.__name__: example for kind, example in ({**SENT, **ANSWERED}).items()}

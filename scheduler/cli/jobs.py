@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
-from ..job import CONFLICTS, Job, NewJob, Unique, check, new_key, split_id
+from ..job import CONFLICTS, ON_FAILURE, Job, NewJob, Unique, check, new_key, split_id
 from ..limits import COSTLIEST
 from ..settings import Settings
 from ..times import parse_rfc3339, typed_duration_ms
@@ -97,6 +97,8 @@ JOB_OPTIONS = (
     click.option("--on-conflict", type=click.Choice(CONFLICTS), help="Of a unique job, where one stands: return it unless you say so."),
     click.option("--deadline", help="When it must have ended: RFC 3339 with an offset, or a duration from now."),
     click.option("--expires-in", help="Cancelled if it has not started by then: seconds, or 30s 5m 2h."),
+    click.option("--after", "after", metavar="ID", multiple=True, help="Waits until that job has ended; may be given more than once."),
+    click.option("--on-failure", type=click.Choice(ON_FAILURE), help="When one of them does not succeed: cancel unless you say so."),
 )  # fmt: skip
 """What may be said of a new job, and of a copy."""
 
@@ -135,6 +137,8 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
         "deadline_ms": said(parse_rfc3339, deadline if moment else None, "--deadline"),
         "deadline_in_ms": said(typed_duration_ms, None if moment else deadline, "--deadline"),
         "expires_in_ms": said(typed_duration_ms, options["expires_in"], "--expires-in"),
+        "after": options["after"] or None,
+        "on_failure": options["on_failure"],
     }
     return {name: value for name, value in fields.items() if value is not None}
 

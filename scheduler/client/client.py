@@ -14,6 +14,7 @@ import msgspec
 
 from ..documents import (
     Duration,
+    HasId,
     JobDocument,
     Leased,
     Listed,
@@ -146,11 +147,14 @@ class Client:
         unique: bool | str | Mapping[str, Any] | None = None,
         deadline: datetime | Duration | None = None,
         expires_in: Duration | None = None,
+        after: Iterable[str | HasId] | None = None,
+        on_failure: str | None = None,
     ) -> Handle:
         """A new job, and its handle. The same `id` and request again is the same job: `handle.duplicate`.
 
         `unique`: True (one of this type and payload at a time), a key, or `{"key", "for", "until", "on_conflict"}`; the
-        handle of a duplicate is that of the job that stands.
+        handle of a duplicate is that of the job that stands. `after`: ids, or handles, of jobs whose end it waits for;
+        `on_failure`, where one of them does not succeed: "cancel" (the default), "continue", "wait", or "failure".
 
         Raises PayloadInvalid and Invalid before anything is sent for what no server takes, Duplicate (with the `id` that
         stands) when `id` belongs to another request, or the unique key to another job and `on_conflict` is "reject";
@@ -160,7 +164,7 @@ class Client:
         options = {
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
             "tags": tags, "timeout": timeout, "retry": retry, "retention": retention, "cost": cost, "unique": unique,
-            "deadline": deadline, "expires_in": expires_in,
+            "deadline": deadline, "expires_in": expires_in, "after": after, "on_failure": on_failure,
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
@@ -405,10 +409,7 @@ class Handle:
         """
         job_id = changes.get("id") or new_key()
         path = f"/v1/jobs/{part(self.id)}/copy"
-        try:
-            body = {**as_sent(changes), "id": job_id}
-        except ValueError as error:
-            raise Invalid([Fault("/unique", str(error))]) from error
+        body = {**as_sent(changes), "id": job_id}
         answer = await self._transport.call("POST", path, body, safe=True)
         found = answer.read(JobDocument)
         its_own = answer.unsure and _key_of(found.id) == _key_of(job_id)

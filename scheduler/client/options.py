@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from ..documents import Duration, JobOptions, unique_fields
+from ..documents import Duration, JobOptions, ids_of, unique_fields
+from ..errors import Fault, Invalid
 from ..retry import Retry
 
 Rate = str | Mapping[str, Any]
@@ -141,15 +142,21 @@ class ScheduleOptions(TypedDict, total=False):
 
 
 def as_sent(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody says in words of Python, in those of the API: a time, a retry policy, what makes a job unique.
+    """What somebody says in words of Python, in those of the API: a time, a retry policy, handles of jobs.
 
-    Raises ValueError for what makes no job unique.
+    Raises Invalid for what makes no job unique, or is no job.
     """
-    return {
-        name: value.isoformat() if isinstance(value, datetime)
-        else value.document() if isinstance(value, Retry)
-        else unique_fields(value) if name == "unique" and value is not None
-        else list(value) if name in {"tags", "ids"} and not isinstance(value, str | None)
-        else value
-        for name, value in said.items()
-    }  # fmt: skip
+
+    def told(name: str, value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.isoformat()
+        if isinstance(value, Retry):
+            return value.document()
+        if value is not None and name in {"unique", "after"}:
+            try:
+                return unique_fields(value) if name == "unique" else ids_of(value)
+            except ValueError as error:
+                raise Invalid([Fault(f"/{name}", str(error))]) from error
+        return list(value) if name in {"tags", "ids"} and not isinstance(value, str | None) else value
+
+    return {name: told(name, value) for name, value in said.items()}

@@ -26,6 +26,7 @@ IN_WORDS = {
     "a rate is of at most a million in a second": r"/rate|/group_rate",
     "an Idempotency-Key belongs to one request": r"/Idempotency-Key",
     "who slows a type or a group says for how long": r"/nack/\d+/scope",
+    "what is waited for is there, and stays": r"(/jobs/\d+)?/after/\d+|(/jobs/\d+)?/on_failure",
     "all items of a call together have a limit": r"/(ack|nack|release|extend)",
 }  # fmt: skip
 """Why a request that the document's schemas allow may be refused as a 422, and where it says so."""

@@ -53,6 +53,7 @@ DOORS = {
 
 NOUNS = {
     "jobs",
+    "flows",
     "queues",
     "types",
     "workers",

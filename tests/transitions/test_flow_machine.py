@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from scheduler.clients import Clients
 from scheduler.errors import Invalid, NotFound
-from scheduler.flow import ON_FAILURE, Node, plan_flow
-from scheduler.job import NewJob, split_id
+from scheduler.flow import Node, plan_flow
+from scheduler.job import ON_FAILURE, NewJob, split_id
 from scheduler.joining import Call
 from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury
