@@ -132,6 +132,7 @@ class JobDocument(Struct):
     edits: tuple[_Edit, ...] = ()
     after: tuple[str, ...] = ()
     on_failure: str | None = None
+    hold: bool = False
     flow: str | None = None
     flow_name: str | None = None
     duplicate: bool = False
@@ -177,6 +178,7 @@ class JobDocument(Struct):
             schedule=self.schedule,
             after=self.after,
             on_failure=self.on_failure,
+            hold=self.hold,
             flow=self.flow,
             flow_name=self.flow_name,
             edits=tuple((parse_rfc3339(edit.at), bytes(edit.payload)) for edit in self.edits),
@@ -232,6 +234,10 @@ def new_document(job: NewJob) -> dict[str, Any]:
         made["expires_in"] = seconds(job.expires_in_ms)
     if job.after:
         made["after"] = list(job.after)
+    if job.joins:
+        made["before"] = list(job.joins)
+    if job.hold:
+        made["hold"] = True
     if job.on_failure:
         made["on_failure"] = job.on_failure
     return made
@@ -268,6 +274,8 @@ class JobOptions(TypedDict, total=False):
     deadline: datetime | Duration | None
     expires_in: Duration | None
     after: Iterable[str | HasId] | None
+    before: Iterable[str | HasId] | None
+    hold: bool | None
     on_failure: str | None
 
 
@@ -311,8 +319,12 @@ def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 made["tags"] = tuple(value)
             elif name == "unique":
                 made["unique"] = _read_unique(value)
-            elif name == "after":
-                made["after"] = ids_of(value)
+            elif name in {"after", "before"}:
+                made["joins" if name == "before" else name] = ids_of(value)
+            elif name == "hold":
+                if not isinstance(value, bool):
+                    raise ValueError("True or False")
+                made[name] = value
             elif name in {"priority", "cost"}:
                 if isinstance(value, bool) or not isinstance(value, int):
                     raise ValueError(

@@ -158,11 +158,15 @@ class NewJobFields(AnyJobFields):
     `after`: ids of jobs whose end it waits for, `blocked` until then. `on_failure`, where one of them is dead or cancelled in
     the end: `cancel` this one too (the default), `continue` all the same, `wait` until that one was replayed and succeeded,
     or run on `failure` only.
+    `hold`: `blocked` until it is opened (`POST /v1/jobs/{id}/open`), and until all have ended that joined it with `before`: ids of
+    blocked jobs that are to wait for this one as well. So a job runs after any number of others.
     """
 
     queue: Name = "default"
     unique: UniqueFields | None = None
     after: After = []
+    before: After = []
+    hold: bool = False
 
 
 class FlowJobFields(AnyJobFields, kw_only=True):
@@ -579,6 +583,8 @@ class JobShown(Struct, kw_only=True):
     unique: UniqueShown | UnsetType = UNSET
     on_failure: OnFailure | UnsetType = UNSET
     """Of a job that waits for others, or waited."""
+    hold: bool | UnsetType = UNSET
+    """It was enqueued to wait until it is opened."""
     flow: str | UnsetType = UNSET
     """The id of its flow."""
     flow_name: str | UnsetType = UNSET
@@ -662,6 +668,25 @@ class SkippedShown(Struct, kw_only=True):
     count: Counted
     reason: Literal["overlap", "missed", "full", "conflict", "expired"]
     at: Moment
+
+
+class ParentShown(Struct):
+    """A job that another waits for. `state` and `ended_at`: of its end, null until then."""
+
+    id: JobIdText
+    state: StateName | None
+    ended_at: Moment | None
+    result: Any
+
+
+class ParentsShown(Struct, kw_only=True):
+    """What a job waits for. The counts are of all of them: still to end, succeeded, and ended otherwise."""
+
+    pending: Counted
+    succeeded: Counted
+    failed: Counted
+    items: list[ParentShown]
+    next_cursor: str | None
 
 
 class ScheduleShown(Struct, kw_only=True):

@@ -40,6 +40,16 @@ class Handle:
         store, _ = await self._connect()
         return await store.job(queue, key)
 
+    async def open(self) -> Job:
+        """Lets a held job go: it runs when all have ended that it waits for. Raises WrongState when it was not held."""
+        queue, key = _parts(self.id)
+        store, _ = await self._connect()
+        outcome = await store.open(queue, key)
+        job = await store.job(queue, key)
+        if outcome == "not held":
+            raise WrongState(f"job {self.id} is {job.state}: it was not enqueued with hold", job.state)
+        return job
+
     async def cancel(self) -> Job:
         """Cancels it, or asks it to stop when it runs. Raises WrongState when it has succeeded or died."""
         queue, key = _parts(self.id)
@@ -77,6 +87,11 @@ class SyncHandle:
     def refresh(self) -> Job:
         """The job as it is now. Raises NotFound once its retention is over."""
         job: Job = self._run(self._handle.refresh())
+        return job
+
+    def open(self) -> Job:
+        """Lets a held job go: it runs when all have ended that it waits for. Raises WrongState when it was not held."""
+        job: Job = self._run(self._handle.open())
         return job
 
     def cancel(self) -> Job:

@@ -230,6 +230,8 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             kept["after"] = list(self.after)
             if self.after_names:
                 kept["names"] = list(self.after_names)
+        if self.hold:
+            kept["hold"] = True
         if self.flow:
             kept["flow"], kept["name"] = self.flow, self.flow_name
         return orjson.dumps(kept) if kept else b""
@@ -258,7 +260,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
                 *(() if self.unique is None else ("unique", *astuple(self.unique))),
                 *(("times", self.deadline_ms, self.deadline_in_ms, self.expires_in_ms) if self.timed else ()),
                 *(("after", tuple(self.after), self.on_failure) if self.after else ()),
-                *(("batch", tuple(self.joins), self.hold) if self.joins or self.hold else ()),
+                *(("batch", tuple(self.joins), self.hold, self.on_failure) if self.joins or self.hold else ()),
                 *(("flow", self.flow, self.flow_name) if self.flow else ()),
             )).encode()  # fmt: skip
         digest = hashlib.blake2b(rest, digest_size=8, key=self.type.encode()[:64])
@@ -469,6 +471,8 @@ class Job(Struct, frozen=True):
     """Ids of the jobs whose end it waits for, or waited."""
     on_failure: str | None = None
     """What happens, or happened, when one of them does not succeed."""
+    hold: bool = False
+    """It was enqueued to wait until it is opened."""
     flow: str | None = None
     flow_name: str | None = None
     """Its name there; None for one that another job of the flow has added."""
@@ -520,8 +524,10 @@ class Job(Struct, frozen=True):
             ],
             "after": self.after, "schedule": self.schedule, "traceparent": self.traceparent,
         }  # fmt: skip
-        if self.after and self.on_failure:
+        if (self.after or self.hold) and self.on_failure:
             document["on_failure"] = self.on_failure
+        if self.hold:
+            document["hold"] = True
         if self.flow:
             document["flow"] = self.flow
         if self.flow_name:
@@ -608,31 +614,40 @@ def faults_of(job: NewJob, *, max_payload: int) -> list[Fault]:
         found.append(Fault("/cost", f"expected a whole number from 1 to {COSTLIEST}"))
     if job.unique is not None:
         found += _faults_of_unique(job.unique)
-    if job.after or job.on_failure:
-        found += _faults_of_after(job)
+    if job.after or job.joins or job.on_failure:
+        found += _faults_of_ties(job)
     if len(job.payload) > max_payload:
         found.append(Fault("/payload", f"{len(job.payload)} bytes; at most {max_payload} are taken"))
     return found
 
 
-def _faults_of_after(job: NewJob) -> list[Fault]:
-    if len(job.after) > MOST_AFTER:
-        return [Fault("/after", f"at most {MOST_AFTER:,} jobs, these are {len(job.after):,}")]
-    found, seen = [], set[str]()
-    for n, its_id in enumerate(job.after):
-        if not isinstance(its_id, str) or split_id(its_id) is None:
-            found.append(Fault(f"/after/{n}", "the id of a job: <queue>:<key>"))
-        elif its_id in seen:
-            found.append(Fault(f"/after/{n}", f"{its_id} is named twice"))
-        elif its_id == f"{job.queue}:{job.key}":
-            found.append(Fault(f"/after/{n}", "a job cannot wait for itself"))
-        seen.add(str(its_id))
+def _faults_of_ties(job: NewJob) -> list[Fault]:
+    found = [
+        fault
+        for name, ids in (("after", job.after), ("before", job.joins))
+        for fault in _faults_of_ids(job, name, ids)
+    ]
     if job.on_failure and job.on_failure not in ON_FAILURE:
         found.append(Fault("/on_failure", f"expected {', '.join(ON_FAILURE[:-1])} or {ON_FAILURE[-1]}"))
     elif job.on_failure and not (job.after or job.hold):
         found.append(
             Fault("/on_failure", "it says what happens when a job of `after` does not succeed: name one")
         )
+    return found
+
+
+def _faults_of_ids(job: NewJob, name: str, ids: Sequence[str]) -> list[Fault]:
+    if len(ids) > MOST_AFTER:
+        return [Fault(f"/{name}", f"at most {MOST_AFTER:,} jobs, these are {len(ids):,}")]
+    found, seen = [], set[str]()
+    for n, its_id in enumerate(ids):
+        if not isinstance(its_id, str) or split_id(its_id) is None:
+            found.append(Fault(f"/{name}/{n}", "the id of a job: <queue>:<key>"))
+        elif its_id in seen:
+            found.append(Fault(f"/{name}/{n}", f"{its_id} is named twice"))
+        elif its_id == f"{job.queue}:{job.key}":
+            found.append(Fault(f"/{name}/{n}", "a job cannot wait for itself"))
+        seen.add(str(its_id))
     return found
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from .calling import batches
 from .errors import Fault, Invalid, NotFound, SchedulerError
 from .flow import Listed, Plan, read_nodes
-from .job import NewJob, hold_of
+from .job import NewJob, State, hold_of
 from .joining import Call
 from .keys import Keys
 from .logs import get_logger
@@ -254,7 +254,12 @@ class Linking(Reading):
         return [Invalid(faults[n]) if n in faults else None for n in range(len(jobs))]
 
     async def open(self, queue: str, key: str) -> str:
-        """Lets a held job go, as far as it waits for nothing else: where it stands now, or missing."""
+        """Lets a held job go, as far as it waits for nothing else: where it stands now, missing, or "not held"."""
+        [job] = await self.inspect(queue, [key])
+        if job is None:
+            return "missing"
+        if not job.hold or job.state != State.BLOCKED:
+            return job.state.value if job.hold else "not held"
         [state] = await self.resolve(queue, [Word(f"{queue}:{key}", hold_of(queue, key), 1, "succeeded")])
         return state
 

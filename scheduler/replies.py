@@ -183,6 +183,7 @@ def read_job(
         expires_ms=kept.expires_ms,
         after=tuple(kept.header.get("after", ())),
         on_failure=kept.rule("a"),
+        hold=bool(kept.header.get("hold")),
         flow=kept.header.get("flow"),
         flow_name=kept.header.get("name") or None,
     )

@@ -28,6 +28,7 @@ local function resolved(keys, words, now, micros)
     local last = tonumber(string.match(redis.call("HGET", keys.parents, field) or "", "^(%d+)|")) or -1
     if tonumber(word.order) <= last then return end
     -- One that its maker has not named yet may be through already: that is kept until the maker's own word.
+    if not former and string.find(from, ":=", 1, true) then return end
     if not former and redis.call("ZLEXCOUNT", keys.awaits, "[" .. id .. " ", "(" .. id .. "!") == 0 then return end
     -- What all of them hand on to one job is 1 MiB at the most.
     local bytes = tonumber(redis.call("HGET", keys.parents, id) or nil) or 0

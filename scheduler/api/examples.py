@@ -154,6 +154,13 @@ ANSWERED: Mapping[type[Any], Any] = {
     f.ScheduleShown: _SCHEDULE,
     f.SchedulesShown: {"items": [_SCHEDULE], "next_cursor": None},
     f.PreviewShown: {"items": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"]},
+    f.ParentsShown: {
+        "pending": 1, "succeeded": 1, "failed": 0, "next_cursor": None,
+        "items": [
+            {"id": "orders:load-4711", "state": "succeeded", "ended_at": _END, "result": {"rows": 12}},
+            {"id": "orders:load-4712", "state": None, "ended_at": None, "result": None},
+        ],
+    },
     f.FlowShown: {
         "id": "mail:nightly-2026-11-24", "state": "running", "on_failure": "cancel", "created_at": _AT, "opened_at": _AT,
         "finished_at": None, "cancel_asked": False, "progress": {"total": 2, "pending": 1, "succeeded": 1, "failed": 0},

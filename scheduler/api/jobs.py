@@ -21,11 +21,12 @@ from ..fields import (
     LogShown,
     NewJobFields,
     Nothing,
+    ParentsShown,
     ReplayFields,
     RetryFields,
     UniqueFields,
 )
-from ..job import Job, NewJob, State, Unique, faults_of, new_key, split_id
+from ..job import Job, NewJob, State, Unique, faults_of, new_key, raw_json, split_id
 from ..limits import COSTLIEST
 from ..outcomes import Enqueued
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
@@ -180,6 +181,42 @@ async def run(request: web.Request, _: Nothing) -> web.Response:
 
 
 @table.add(
+    "POST", "/v1/jobs/{id}/open", {200: JobShown},
+    body=Nothing, optional=True, codes=("not_found", "wrong_state"),
+)  # fmt: skip
+async def open_(request: web.Request, _: Nothing) -> web.Response:
+    """Let a held job go: it runs as soon as all have ended that it waits for. Again is no error."""
+    queue, key = job_id(request)
+    store = request.app[STORE]
+    outcome = await store.open(queue, key)
+    job = await store.job(queue, key)
+    if outcome == "not held":
+        raise WrongState(f"job {job.id} is {job.state}: {NOT_HELD}", job.state)
+    return json_answer(job.document())
+
+
+@table.add("GET", "/v1/jobs/{id}/parents", {200: ParentsShown}, query=PAGE, codes=("not_found",))
+async def get_parents(request: web.Request, _: None) -> web.Response:
+    """What a job waits for, or waited: how many of all have ended and how, and a page of them, those still to end last."""
+    queue, key = job_id(request)
+    limit, of = limit_of(request), ["parents", queue, key]
+    at = cursor_of(request, of)
+    await request.app[STORE].job(queue, key)
+    page = await request.app[STORE].parents(queue, key, cursor=at[0] if at else "", limit=limit)
+    items = [
+        {
+            "id": one.id, "state": one.state, "result": raw_json(one.result),
+            "ended_at": None if one.order is None else rfc3339(one.order // 1000),
+        }
+        for one in page.items if ":=" not in one.id
+    ]  # fmt: skip
+    counts = {"pending": page.pending, "succeeded": page.succeeded, "failed": page.failed}
+    return json_answer(
+        {**counts, "items": items, "next_cursor": cursor(of, [page.cursor]) if page.cursor else None}
+    )
+
+
+@table.add(
     "POST", "/v1/jobs/{id}/replay", {200: JobShown},
     body=ReplayFields, optional=True, limit=with_payload, codes=("not_found", "wrong_state", "store_full"),
 )  # fmt: skip
@@ -213,6 +250,8 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
         job_of(fields, fields.queue, faults),
         unique=None if fields.unique is None else unique_of(fields.unique, faults),
         after=fields.after,
+        joins=fields.before,
+        hold=fields.hold,
         on_failure=fields.on_failure or "",
     )
     check_size(job.payload, max_payload)
@@ -246,6 +285,8 @@ def job_of(fields: AnyJobFields, queue: str, faults: list[Fault]) -> NewJob:
     )
 
 
+NOT_HELD = "only one that was enqueued with hold can be opened"
+
 FRESH = ("ready", "scheduled", "blocked")
 """States of a job of which nothing is known but what was asked for."""
 
@@ -254,7 +295,7 @@ _FRESH = (
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":%b,'
     b'"expires_at":%b,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":%b,'
-    b'"schedule":null,"traceparent":null%b%b%b%b}'
+    b'"schedule":null,"traceparent":null%b%b%b%b%b}'
 )
 
 
@@ -278,7 +319,8 @@ def fresh(job: NewJob, done: Enqueued, attempts: int, timeout_ms: int) -> bytes:
         rfc3339(done.created_at).encode(),
         b"null" if done.run_at is None else b'"%b"' % rfc3339(done.run_at).encode(),
         orjson.dumps(job.after) if job.after else b"[]",
-        b',"on_failure":"%b"' % (job.on_failure or "cancel").encode() if job.after else b"",
+        b',"on_failure":"%b"' % (job.on_failure or "cancel").encode() if job.after or job.hold else b"",
+        b',"hold":true' if job.hold else b"",
         b',"cost":%d' % job.cost if job.cost != 1 else b"",
         b',"unique":{"key":"%b"}' % job.unique_key.encode() if job.unique else b"",
         b',"copied_from":"%b"' % job.copied_from.encode() if job.copied_from else b"",

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
 from ..job import CONFLICTS, ON_FAILURE, Job, NewJob, Unique, check, new_key, split_id
+from ..keys import STATES
 from ..limits import COSTLIEST
 from ..settings import Settings
 from ..times import parse_rfc3339, typed_duration_ms
@@ -98,6 +99,8 @@ JOB_OPTIONS = (
     click.option("--deadline", help="When it must have ended: RFC 3339 with an offset, or a duration from now."),
     click.option("--expires-in", help="Cancelled if it has not started by then: seconds, or 30s 5m 2h."),
     click.option("--after", "after", metavar="ID", multiple=True, help="Waits until that job has ended; may be given more than once."),
+    click.option("--before", "before", metavar="ID", multiple=True, help="That job, which is blocked, waits for this one as well; may be given more than once."),
+    click.option("--hold", is_flag=True, default=None, help="It waits until it is opened (job open), and for all that joined it with --before."),
     click.option("--on-failure", type=click.Choice(ON_FAILURE), help="When one of them does not succeed: cancel unless you say so."),
 )  # fmt: skip
 """What may be said of a new job, and of a copy."""
@@ -138,6 +141,8 @@ def _fields(options: dict[str, Any]) -> dict[str, Any]:
         "deadline_in_ms": said(typed_duration_ms, None if moment else deadline, "--deadline"),
         "expires_in_ms": said(typed_duration_ms, options["expires_in"], "--expires-in"),
         "after": options["after"] or None,
+        "before": options.get("before") or None,
+        "hold": options.get("hold"),
         "on_failure": options["on_failure"],
     }
     return {name: value for name, value in fields.items() if value is not None}
@@ -267,6 +272,10 @@ def _refused(job_id: str, state: str, why: str) -> WrongState:
     return WrongState(f"job {job_id} is {state}: {why}", state)
 
 
+async def _opened(store: Store, queue: str, key: str) -> list[str]:
+    return [await store.open(queue, key)]
+
+
 def _act(name: str, text: str, verb: Any, good: tuple[str, ...], takes: str) -> None:
     @job.command(name, help=text)
     @click.argument("job_id", metavar="ID")
@@ -349,6 +358,13 @@ _act(
     lambda s, q, k: s.promote_ids(q, [k]),
     ("ready",),
     "only one that waits for its time is run",
+)
+_act(
+    "open",
+    "Let a held job go: it runs when all have ended that it waits for.",
+    _opened,
+    STATES,
+    "only one that was enqueued with --hold is opened",
 )
 _act(
     "rm",

@@ -148,13 +148,16 @@ class Client:
         deadline: datetime | Duration | None = None,
         expires_in: Duration | None = None,
         after: Iterable[str | HasId] | None = None,
+        before: Iterable[str | HasId] | None = None,
+        hold: bool | None = None,
         on_failure: str | None = None,
     ) -> Handle:
         """A new job, and its handle. The same `id` and request again is the same job: `handle.duplicate`.
 
         `unique`: True (one of this type and payload at a time), a key, or `{"key", "for", "until", "on_conflict"}`; the
         handle of a duplicate is that of the job that stands. `after`: ids, or handles, of jobs whose end it waits for;
-        `on_failure`, where one of them does not succeed: "cancel" (the default), "continue", "wait", or "failure".
+        `on_failure`, where one of them does not succeed: "cancel" (the default), "continue", "wait", or "failure". `hold`: it waits
+        until `handle.open()`, and for all that joined it with `before`: ids, or handles, of blocked jobs.
 
         Raises PayloadInvalid and Invalid before anything is sent for what no server takes, Duplicate (with the `id` that
         stands) when `id` belongs to another request, or the unique key to another job and `on_conflict` is "reject";
@@ -164,7 +167,8 @@ class Client:
         options = {
             "queue": queue, "id": id, "priority": priority, "delay": delay, "run_at": run_at, "group": group,
             "tags": tags, "timeout": timeout, "retry": retry, "retention": retention, "cost": cost, "unique": unique,
-            "deadline": deadline, "expires_in": expires_in, "after": after, "on_failure": on_failure,
+            "deadline": deadline, "expires_in": expires_in, "after": after, "before": before, "hold": hold,
+            "on_failure": on_failure,
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
@@ -392,6 +396,10 @@ class Handle:
     async def run(self) -> Job:
         """Makes it ready now. Raises WrongState when it is not scheduled or retrying."""
         return await self._call("POST", "/run", safe=False)
+
+    async def open(self) -> Job:
+        """Lets a held job go: it runs when all have ended that it waits for. Raises WrongState when it was not held."""
+        return await self._call("POST", "/open", safe=True)
 
     async def replay(self, **edits: Unpack[Edits]) -> Job:
         """Runs it again when it is dead; `payload=` gives it another one. Raises WrongState when it is not."""

@@ -191,6 +191,7 @@ class SyncHandle(_Face[Handle]):
     result = _waits(Handle.result)
     ended = _waits(Handle.ended)
     run = _waits(Handle.run)
+    open = _waits(Handle.open)
     replay = _waits(Handle.replay)
     update = _waits(Handle.update)
     copy = _makes(Handle.copy)
