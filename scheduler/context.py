@@ -87,6 +87,12 @@ class Context:
         return datetime.fromtimestamp(self.claimed.timeout_ends_ms / 1000, UTC)
 
     @property
+    def slot(self) -> datetime | None:
+        """The time at which its schedule had it come due; None for a job of no schedule, or one that was triggered."""
+        header = self.claimed.record.header if self.claimed.record else {}
+        return datetime.fromtimestamp(header["slot"] / 1000, UTC) if "slot" in header else None
+
+    @property
     def payload(self) -> bytes:
         """The payload's bytes as they were sent."""
         return (self.claimed.record.payload if self.claimed.record else None) or b""

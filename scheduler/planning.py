@@ -61,6 +61,10 @@ class Planning(Producing):
 
     async def schedule_fire(self, queue: str, steps: Sequence[Fire]) -> list[tuple[str, str]]:
         """Slots -> jobs, or skipped: for each what became of it, and why it was skipped. At most BATCH of them."""
+        return await self.run(self.schedule_fire_call(queue, steps))
+
+    def schedule_fire_call(self, queue: str, steps: Sequence[Fire]) -> Call[list[tuple[str, str]]]:
+        """Slots -> jobs, or skipped."""
         args: list[Any] = [self._stamp(), len(steps)]
         for step in steps:
             args += (
@@ -80,7 +84,7 @@ class Planning(Producing):
             words = texts(reply[1:])
             return list(zip(words[::2], words[1::2], strict=True))
 
-        return await self.run(Call("schedule_fire", queue, args, read))
+        return Call("schedule_fire", queue, args, read)
 
     async def schedule_drop(self, queue: str, name: str, *, version: int | None = None) -> str:
         """A schedule -> gone: gone, missing, or changed when another version stands. Its jobs stay."""

@@ -22,6 +22,9 @@ log = get_logger(__name__)
 TRIES = 50
 """How often a change is tried while others change the same schedule."""
 
+LONG_AGO_MS = 60_000
+"""Slots that are later than this are worked out in a thread."""
+
 PATIENCE = 0.5
 """Seconds after which a name that no schedule has is nobody's."""
 
@@ -283,7 +286,12 @@ class Schedules:
         if not standings:
             return []
         now, states = await self._store.server_time(), await self.states(standings)
-        return [document(standing, now, states) for standing in standings]
+        shown = []
+        for n, standing in enumerate(standings):
+            if n % 50 == 49:
+                await asyncio.sleep(0)  # to work out slots takes its time: others are let in between
+            shown.append(document(standing, now, states))
+        return shown
 
     # -- firing --------------------------------------------------------------------------------------------------
 
@@ -305,17 +313,11 @@ class Schedules:
             began = now if began is None else began
             if between:
                 await between()
-            page: list[Fire] = []
-            for name, slot, standing in due:
-                if len(page) >= BATCH:
-                    break
-                if standing is not None:
-                    most = BATCH - len(page)
-                    page += steps(standing, now, began_ms=began, looked_ms=looked_ms, most=most)
-                elif name not in unreadable:
-                    # One that is no more leaves; one that cannot be read is left to `verify`.
-                    unreadable.add(name)
-                    page.append(Fire(name=name, version=0, slot_ms=slot))
+            # Of a long downtime there is much to work out: not in the loop that everything else runs in.
+            if due and due[0][1] < now - LONG_AGO_MS:
+                page = await asyncio.to_thread(_page, due, now, began, looked_ms, unreadable)
+            else:
+                page = _page(due, now, began, looked_ms, unreadable)
             if not page:
                 return began
             await self._cancel(queue, page, between)
@@ -374,6 +376,27 @@ class Schedules:
                 return changed
             after = following
             await asyncio.sleep(pause)
+
+
+def _page(
+    due: Sequence[tuple[str, int, Standing | None]],
+    now: int,
+    began: int,
+    looked_ms: int | None,
+    unreadable: set[str],
+) -> list[Fire]:
+    """What is to be done with schedules that are due, as much as goes into one call."""
+    page: list[Fire] = []
+    for name, slot, standing in due:
+        if len(page) >= BATCH:
+            break
+        if standing is not None:
+            page += steps(standing, now, began_ms=began, looked_ms=looked_ms, most=BATCH - len(page))
+        elif name not in unreadable:
+            # One that is no more leaves; one that cannot be read is left to `verify`.
+            unreadable.add(name)
+            page.append(Fire(name=name, version=0, slot_ms=slot))
+    return page
 
 
 def _queue(entry: str) -> str:

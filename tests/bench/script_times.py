@@ -22,6 +22,7 @@ from scheduler.job import Claimed, NewJob, new_key
 from scheduler.joining import Call
 from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury, Extend, Nack, Note, Release
+from scheduler.schedule import Fire, Schedule
 from scheduler.store import Store
 from tests.conftest import binary, start
 
@@ -151,6 +152,26 @@ async def measure(bench: Bench) -> dict[str, float]:
     )
     found["cancel"] = await bench.spent(
         lambda: bench.each(dead, lambda b: Call("cancel", QUEUE, ["", "", "", len(b), *b], len))
+    )
+    await flush()
+    fires = []
+    for n in range(bench.jobs):
+        made = Schedule(name=f"s{n}", queue=QUEUE, type="send", every_ms=60_000, payload=PAYLOAD)
+        _, version = await store.schedule_put(
+            made, expect=0, next_ms=60_000, keep=False, paused=False, anchor_ms=0
+        )
+        fires.append(
+            Fire(
+                name=made.name,
+                version=version,
+                slot_ms=60_000,
+                next_ms=120_000,
+                key=made.name,
+                overlap="skip",
+            )
+        )
+    found["schedule_fire"] = await bench.spent(
+        lambda: bench.each(fires, lambda b: store.schedule_fire_call(QUEUE, b))
     )
     await flush()
     await bench.fill(delay_ms=1)

@@ -177,12 +177,16 @@ async def test_in_a_test_of_an_app_time_brings_its_schedules(app, backend):
     @app.schedule("0 9 * * *", timezone="Europe/Paris", payload={"n": 2})
     @app.job("daily")
     async def daily(ctx, n: int) -> int:
+        seen.append(ctx.slot)
         return n
+
+    seen: list[datetime | None] = []
 
     async with app.test(now=START) as t:  # nine o'clock in Paris
         assert [] == await t.drain()
         t.advance("23h")
         assert [] == await t.drain()
-        t.advance("1h")
+        t.advance("61m")
         assert ["succeeded"] == await t.drain()
+        assert [datetime(2027, 1, 16, 8, tzinfo=UTC)] == seen
         assert [] == await t.drain()

@@ -38,6 +38,7 @@ from tests.transitions import (
     test_release,
     test_replay,
     test_retention,
+    test_schedules,
 )
 
 
@@ -66,6 +67,31 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant(
+        "a slot that is fired whether it stands or not",
+        {'elseif slot ~= "" and its.slot ~= tonumber(slot) then': "elseif false then"},
+        test_schedules.test_a_slot_that_was_fired_is_taken_and_nothing_changes,
+    ),
+    Mutant(
+        "a schedule that fires as it was before it was changed",
+        {"elseif tonumber(version) ~= its.version then": "elseif false then"},
+        test_schedules.test_another_version_fires_nothing,
+    ),
+    Mutant(
+        "a schedule whose put takes an old slot for the next one",
+        {'local slot = keep == "1" and its and its.slot or first': "local slot = its and its.slot or first"},
+        test_schedules.test_another_time_counts_from_now,
+    ),
+    Mutant(
+        "an overlap that looks only at who runs",
+        {'for _, state in ipairs({ "ready", "running", "scheduled", "retrying", "blocked" }) do\n      there': 'for _, state in ipairs({ "running" }) do\n      there'},
+        test_schedules.test_skip_leaves_out_a_slot_while_the_last_job_has_not_ended,
+    ),
+    Mutant(
+        "a schedule that counts no runs",
+        {'if one.slot ~= "" then its.runs = its.runs + 1 end': ""},
+        test_schedules.test_after_so_many_runs_it_has_finished,
+    ),
     Mutant(
         "claim that does not look at the time of what it gives",
         {"elseif over and over <= now then\n    late": "elseif false then\n    late"},
@@ -425,6 +451,8 @@ async def test_the_fault_is_found_and_without_it_there_is_none(clients, clock, b
             "backend": backend,
             **mutant.given,
         }
+        if "schedules" in inspect.signature(mutant.found_by).parameters:
+            given["schedules"] = test_schedules.at_nine(store, clock)
         if mutant.found_by.__module__.endswith("test_reclaim"):  # whose tests begin with a sweep
             await clients.commands.hset("{scheduler:mail}:counters", "swept_at", began)
         await mutant.found_by(**{name: given[name] for name in inspect.signature(mutant.found_by).parameters})

@@ -17,10 +17,14 @@ from tests.helpers import QUEUE, acked, buried, events, keys, look, race, raw, s
 NINE = parse_rfc3339("2027-03-01T09:00:00Z")
 
 
-@pytest.fixture
-def schedules(store, clock):
+def at_nine(store, clock) -> Schedules:
     clock.now = NINE
     return Schedules(store)
+
+
+@pytest.fixture
+def schedules(store, clock):
+    return at_nine(store, clock)
 
 
 def plan(name="tick", **fields: Any) -> Schedule:

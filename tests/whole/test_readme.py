@@ -102,9 +102,10 @@ def test_the_table_of_keys_is_the_code_s():
 
 
 def test_every_script_has_its_figures():
-    rows = re.findall(r"^\| `([a-z]+)` \|[^|]*\| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \|$", LUA, re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z_]+)` \|[^|]*\| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \|$", LUA, re.MULTILINE)
 
     once = {"census", "configure", "demand", "explain", "groups", "operate", "obliterate", "reset"}
+    once |= {"schedule_put", "schedule_due", "schedule_drop", "schedule_name"}
     assert sorted(set(scripts.names()) - once) == sorted(rows)
 
 
