@@ -206,6 +206,9 @@ def _faults(node: Node) -> list[Fault]:
     faults += [Fault(f"/after/{n}", takes) for n, one in enumerate(node.after) if not isinstance(one, str)]
     if node.job.unique is not None:
         faults.append(Fault("/unique", "a job of a flow is not unique"))
+    if node.job.hold or node.job.joins:
+        path = "/hold" if node.job.hold else "/before"
+        faults.append(Fault(path, "a flow opens its jobs by itself, and none joins it"))
     if node.job.after:
         faults.append(Fault("/after", "within a flow names are waited for, not ids"))
     if node.job.on_failure and node.job.on_failure not in ON_FAILURE:
