@@ -25,14 +25,16 @@ if TYPE_CHECKING:
         StoreUnavailable,
         WrongState,
     )
+    from .graph import Graph, chain, chord, parallel
     from .handlers import Middleware
-    from .handles import Handle, SyncHandle
+    from .handles import FlowHandle, Handle, SyncFlowHandle, SyncHandle
     from .job import Job, NewJob, State
     from .retry import Retry
     from .settings import Settings
 
 _HOMES = {
-    "Handle": "handles", "JobFunction": "app", "Scheduler": "app", "SyncHandle": "handles", "Context": "context", "Job": "job", "State": "job",
+    "Handle": "handles", "FlowHandle": "handles", "SyncFlowHandle": "handles", "Graph": "graph", "chain": "graph", "chord": "graph",
+    "parallel": "graph", "JobFunction": "app", "Scheduler": "app", "SyncHandle": "handles", "Context": "context", "Job": "job", "State": "job",
     "NewJob": "job", "Middleware": "handlers",
     "Retry": "retry", "Settings": "settings",
 } | dict.fromkeys(
@@ -42,9 +44,38 @@ _HOMES = {
 )  # fmt: skip
 
 __all__ = [
-    "Context", "Duplicate", "Handle", "Invalid", "Job", "JobCancelled", "JobDead", "JobFunction", "Middleware", "NewJob", "NotFound",
-    "PayloadInvalid", "Permanent", "QueueFull", "Retry", "RetryAfter", "Scheduler", "SchedulerError", "Settings", "State",
-    "StoreFull", "StoreRefused", "StoreUnavailable", "SyncHandle", "WrongState", "__version__",
+    "Context",
+    "Duplicate",
+    "FlowHandle",
+    "Graph",
+    "Handle",
+    "Invalid",
+    "Job",
+    "JobCancelled",
+    "JobDead",
+    "JobFunction",
+    "Middleware",
+    "NewJob",
+    "NotFound",
+    "PayloadInvalid",
+    "Permanent",
+    "QueueFull",
+    "Retry",
+    "RetryAfter",
+    "Scheduler",
+    "SchedulerError",
+    "Settings",
+    "State",
+    "StoreFull",
+    "StoreRefused",
+    "StoreUnavailable",
+    "SyncFlowHandle",
+    "SyncHandle",
+    "WrongState",
+    "__version__",
+    "chain",
+    "chord",
+    "parallel",
 ]  # fmt: skip
 
 

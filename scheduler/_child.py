@@ -40,12 +40,12 @@ def main() -> None:
 
     told_to_log = False
     while True:
-        module, name, claimed, settings, max_result = requests.get()
+        module, name, claimed, parents, settings, max_result = requests.get()
         if not told_to_log:
             configure(settings)
             told_to_log = True
         try:
-            result = _run(module, name, claimed, settings, max_result, send)
+            result = _run(module, name, claimed, parents, settings, max_result, send)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the handler's outcome
             failure = failure_of(error)
             send(
@@ -71,7 +71,9 @@ def _listen(connection: Connection, requests: SimpleQueue[Any]) -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def _run(module: str, name: str, claimed: Claimed, settings: Settings, max_result: int, send: Any) -> bytes:
+def _run(
+    module: str, name: str, claimed: Claimed, parents: dict[str, Any], settings: Settings, max_result: int, send: Any,
+) -> bytes:  # fmt: skip
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
@@ -79,6 +81,7 @@ def _run(module: str, name: str, claimed: Claimed, settings: Settings, max_resul
     function = handler.function if handler is not None else found
     decode = handler.decode if handler is not None else payload_decoder(name, inspect.unwrap(function))
     context = Context(claimed, lambda of, field, value: send("tell", of.token, field, value), settings)
+    context.parents = parents
     result = function(context, **decode(context.payload))
     if inspect.iscoroutine(result):
         result = asyncio.run(_awaited(result))

@@ -12,12 +12,17 @@ from datetime import datetime
 from types import ModuleType, SimpleNamespace, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast
 
+from msgspec.structs import replace
+
 from .declared import make_schedule
 from .documents import NoJson, TracedOptions, read_options, to_json
 from .errors import Duplicate, Fault, Invalid, PayloadInvalid, SchedulerError
 from .events import Follower
+from .flow import Node, Plan, plan_flow
+from .flows import Flows
+from .graph import Piece, chain, chord, flow_of, parallel
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
-from .handles import Connection, Handle, SyncHandle
+from .handles import Connection, FlowHandle, Handle, SyncFlowHandle, SyncHandle
 from .job import NewJob, check, new_key
 from .loop_thread import LoopThread
 from .remote import Link, RemoteFollower, RemoteStore, RemoteWorker, work
@@ -54,12 +59,15 @@ class JobFunction(Generic[P, R]):
         return await self._app.enqueue(self.handler.type, payload, **options)
 
     def job(self, **payload: Any) -> NewJob:
-        """A job with these arguments, as `enqueue` takes them, that is not sent: for `ctx.add`.
+        """A job with these arguments, as `enqueue` takes them, that is not sent: for `ctx.add`, and for flows.
 
         Raises PayloadInvalid and Invalid.
         """
         options = _taken_out(payload)
-        return self._app.new_job(self.handler.type, payload, options)
+        # What it does when another fails can be said before anybody knows whom it waits for.
+        on_failure = options.pop("on_failure", None)
+        job = self._app.new_job(self.handler.type, payload, options)
+        return replace(job, key=job.key if options.get("id") else "", on_failure=on_failure or "")
 
     async def enqueue_many(self, payloads: Iterable[Mapping[str, Any]]) -> list[Handle]:
         """Many jobs of this type, each with its arguments and options as `enqueue` takes them; handles, in order."""
@@ -101,6 +109,8 @@ class Scheduler:
     def configure(self, settings: Settings) -> None:
         """Uses these settings instead of reading them: a command's options win over what a module would have read."""
         self._settings = settings
+
+    chain, parallel, chord = staticmethod(chain), staticmethod(parallel), staticmethod(chord)
 
     # -- declaring ------------------------------------------------------------------------------------------------
 
@@ -316,6 +326,81 @@ class Scheduler:
             return handle
         outcome = await (await self.store()).enqueue_one(job)
         return Handle(self.connection, outcome.id, duplicate=not outcome.created)
+
+    async def flow(
+        self,
+        graph: Piece | Iterable[Mapping[str, Any]],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        on_failure: str | None = None,
+    ) -> FlowHandle:
+        """A graph of jobs that wait for each other, all of it or nothing: its handle, with those of its jobs by name.
+
+        `await app.flow(chain(load.job(day=1), parallel(bill.job(), ship.job()), report.job()))`: a job is named after its type,
+        with a number from the second of it on, or by a keyword (`chain(load=load.job(day=1), …)`); a handler finds the results of
+        those it waited for as `ctx.parents`. Or a list of jobs as `enqueue_many` takes them, each with a `name` and the names
+        it waits for, `after`.
+
+        `id`: the same flow asked for again is found again. `queue`: where the flow is kept (that of its first job), and of
+        jobs of a list that name none and have no handler. `on_failure`: what happens to a job when one that it waits for does
+        not succeed, unless it says so itself: cancel (the default), continue, wait or failure.
+
+        Raises Invalid and PayloadInvalid before anything is sent, Duplicate when `id`, or that of a job, belongs to another
+        request; QueueFull, StoreUnavailable (the same `id` again is safe) and StoreFull.
+        """
+
+        def make(type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:
+            # A handler's own queue is nearer than that of the flow.
+            if queue is not None and options.get("queue") is None and self.handlers.get(type) is None:
+                options = {**options, "queue": queue}
+            return self.new_job(type, {} if payload is None else payload, options)
+
+        plan = flow_of(graph, make, id=id, queue=queue, on_failure=on_failure)
+        if self.handlers.middleware:
+            plan = await self._around(plan)
+        new = await (await self._flows()).put(plan)
+        jobs = {node.name: Handle(self.connection, f"{node.job.queue}:{node.job.key}") for node in plan.nodes}
+        return FlowHandle(self._flows, plan.id, jobs=jobs, duplicate=not new)
+
+    def flow_sync(
+        self,
+        graph: Piece | Iterable[Mapping[str, Any]],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        on_failure: str | None = None,
+    ) -> SyncFlowHandle:
+        """`flow` for code without an event loop."""
+        handle = self._run(self.flow(graph, id=id, queue=queue, on_failure=on_failure))
+        return SyncFlowHandle(handle, self._run)
+
+    async def _around(self, plan: Plan) -> Plan:
+        """The same flow, whose jobs went through what goes around each enqueueing. Raises Invalid for one that is held back."""
+        nodes = []
+        for n, node in enumerate(plan.nodes):
+            passed: list[NewJob] = []
+            await self._pass(node.job, passed)
+            if not passed:
+                raise Invalid(
+                    [Fault(f"/jobs/{n}", "a middleware holds it back, and a flow is put in as a whole")]
+                )
+            nodes.append(Node(node.name, passed[-1], node.after))
+        return plan_flow(plan.home, plan.key, nodes, plan.on_failure)
+
+    async def _pass(self, job: NewJob, passed: list[NewJob], past: int = 0) -> Handle:
+        if past < len(self.handlers.middleware):
+            around = self.handlers.middleware[past]
+            handle: Handle = await around.enqueue(
+                job, functools.partial(self._pass, passed=passed, past=past + 1)
+            )
+            return handle
+        passed.append(job)
+        return Handle(self.connection, f"{job.queue}:{job.key}")
+
+    async def _flows(self) -> Flows:
+        store = await self.store()
+        return cast("Flows", store.flows) if isinstance(store, RemoteStore) else Flows(store)
 
     def enqueue_sync(self, type: str, payload: Any = None, **options: Unpack[TracedOptions]) -> SyncHandle:
         """`enqueue` for code without an event loop. It is carried out by a loop in a thread of its own."""

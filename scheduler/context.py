@@ -40,8 +40,7 @@ class Context:
 
     def take_parents(self, results: Mapping[str, bytes | None]) -> None:
         """Id -> result (JSON) of the jobs that this one waited for."""
-        header = self.claimed.record.header if self.claimed.record else {}
-        names = dict(zip(header.get("after", ()), header.get("names", ()), strict=False))
+        names = self.claimed.record.parents if self.claimed.record else {}
         self.parents = {names.get(i, i): msgspec.json.decode(r) if r else None for i, r in results.items()}
 
     def add(self, job: NewJob) -> str:

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from . import retry as retry_policy
 from .errors import Fault, Invalid
+from .flow import Plan
 from .job import Attempt, Job, NewJob, State, Unique
 from .limits import COSTLIEST
 from .retry import Retry
@@ -29,6 +30,8 @@ class Leased(Struct, frozen=True):
 
     job: Job
     checkpoint: bytes = b""
+    parents: Mapping[str, bytes | None] | None = None
+    """Results of the jobs that it waited for, by their names in the flow, else by id."""
 
 
 class Listed(Struct, frozen=True):
@@ -137,6 +140,7 @@ class JobDocument(Struct):
     flow_name: str | None = None
     duplicate: bool = False
     checkpoint: Raw | UnsetType = UNSET
+    parents: dict[str, Raw] | None = None
     fingerprint: str = ""
 
     def job(self) -> Job:
@@ -186,7 +190,9 @@ class JobDocument(Struct):
 
     def leased(self) -> Leased:
         """The same in the hands of its worker."""
-        return Leased(self.job(), _json(self.checkpoint) or b"")
+        given = self.parents
+        parents = None if given is None else {name: _json(result) for name, result in given.items()}
+        return Leased(self.job(), _json(self.checkpoint) or b"", parents)
 
     def listed(self) -> Listed:
         return Listed(self.job(), self.fingerprint)
@@ -241,6 +247,12 @@ def new_document(job: NewJob) -> dict[str, Any]:
     if job.on_failure:
         made["on_failure"] = job.on_failure
     return made
+
+
+def flow_document(plan: Plan) -> dict[str, Any]:
+    """A new flow as the API takes it; msgspec writes it."""
+    jobs = [{**new_document(node.job), "name": node.name, "after": list(node.after)} for node in plan.nodes]
+    return {"id": plan.id, "queue": plan.home, "on_failure": plan.on_failure, "jobs": jobs}
 
 
 def _unique_document(unique: Unique) -> dict[str, Any]:

@@ -146,7 +146,6 @@ class AnyJobFields(Request):
     cost: Cost = 1
     deadline: Deadline | None = None
     expires_in: ExpiresIn | None = None
-    on_failure: OnFailure | None = None
 
 
 class NewJobFields(AnyJobFields):
@@ -167,6 +166,13 @@ class NewJobFields(AnyJobFields):
     after: After = []
     before: After = []
     hold: bool = False
+    on_failure: OnFailure | None = None
+
+
+class AddedJobFields(AnyJobFields):
+    """A job that comes in when the one that adds it has succeeded; whoever waits for that one waits for this one too."""
+
+    queue: Name = "default"
 
 
 class FlowJobFields(AnyJobFields, kw_only=True):
@@ -175,6 +181,7 @@ class FlowJobFields(AnyJobFields, kw_only=True):
     name: KeyText
     queue: Name | None = None
     after: Annotated[list[KeyText], Meta(extra_json_schema={"uniqueItems": True})] = []
+    on_failure: OnFailure | None = None
 
 
 class FlowFields(Request):
@@ -261,9 +268,12 @@ class ErrorFields(Request):
 
 
 class AckItem(Request):
+    """`add`: jobs that come in with it, all of them or none; then the ack is refused too, and its lease goes on."""
+
     id: str
     token: Whole
     result: Raw | UnsetType = UNSET
+    add: Annotated[list[AddedJobFields], Meta(extra_json_schema={"maxItems": 500})] = []
 
 
 class NackItem(Request):
@@ -857,9 +867,14 @@ class BulkDone(Struct, kw_only=True):
 
 
 class LeasedShown(JobShown, kw_only=True):
-    """A job in a worker's hands. `checkpoint`: what an earlier attempt left for this one."""
+    """A job in a worker's hands. `checkpoint`: what an earlier attempt left for this one.
+
+    `parents`: of one that waited for others their results, by their names in the flow, else by id; null for one that left none,
+    or more than 64 KiB.
+    """
 
     checkpoint: Any = UNSET
+    parents: dict[str, Any] | UnsetType = UNSET
 
 
 class LeaseShown(Struct, kw_only=True):
@@ -867,13 +882,14 @@ class LeaseShown(Struct, kw_only=True):
 
 
 class SettledItem(Struct, kw_only=True):
-    """`cancel`: somebody asked for this job to stop; stop, then release it."""
+    """`cancel`: somebody asked for this job to stop; stop, then release it. `detail`: which of the added jobs is refused, and why."""
 
     id: str
     ok: bool
     state: StateName | UnsetType = UNSET
     code: str | UnsetType = UNSET
     cancel: bool | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
 
 
 class SettledShown(Struct, kw_only=True):

@@ -18,6 +18,9 @@ LARGEST_FLOW = 10_000
 LONGEST_FLOW_KEY = 120
 """Letters of a flow's key: those of its jobs are made of it."""
 
+MOST_TIES = 100_000
+"""How often a job of one flow may wait for another: each is an id in the records of both."""
+
 NODES_A_PAGE = 500
 """Jobs in one page of a flow's list (lua/flow_put.lua)."""
 
@@ -86,6 +89,10 @@ def plan_flow(home: str, key: str, nodes: Sequence[Node], on_failure: str = "can
         raise Invalid([Fault("/jobs", "at least one job")])
     if len(nodes) > LARGEST_FLOW:
         raise Invalid([Fault("/jobs", f"at most {LARGEST_FLOW:,} jobs, these are {len(nodes):,}")])
+    ties = sum(len(node.after) for node in nodes)
+    if ties > MOST_TIES:
+        said = f"they wait for each other {ties:,} times, at most {MOST_TIES:,} are taken: put a job between"
+        raise Invalid([Fault("/jobs", said)])
     places: dict[str, int] = {}
     faults: list[Fault] = []
     for n, node in enumerate(nodes):

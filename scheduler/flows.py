@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from .calling import BATCH, batches
 from .errors import NotFound, WrongState
@@ -15,6 +15,9 @@ from .job import Job, split_id
 from .outcomes import Flow, Parent
 from .store import Store
 from .times import rfc3339
+
+if TYPE_CHECKING:
+    from .fields import FlowShown
 
 MOST_SHOWN = LARGEST_FLOW + 1_000
 """Jobs of a flow that are shown: all that it was made of, and of those that its jobs have added a thousand."""
@@ -164,6 +167,36 @@ async def replay(store: Store, queue: str, key: str) -> int:
 def no_flow(queue: str, key: str) -> NotFound:
     """There is no such flow."""
     return NotFound(f"there is no flow {queue}:{key}")
+
+
+class Flows:
+    """The flows of a store, as handles hold them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def put(self, plan: Plan) -> bool:
+        """Makes a flow: whether it is new."""
+        return await put(self._store, plan)
+
+    async def show(self, queue: str, key: str, wait: float = 0) -> FlowShown:
+        """The flow with its jobs, as it is after so many seconds, or sooner when it has ended."""
+        if wait:
+            await wait_ended(self._store, queue, key, wait)
+        # The types of the API's documents take a while to be made: for who looks at a flow.
+        from .fields import FlowShown  # noqa: PLC0415
+
+        return convert((await look(self._store, queue, key)).document(), FlowShown)
+
+    async def cancel(self, queue: str, key: str) -> FlowShown:
+        """Cancels all of it that has not ended."""
+        await cancel(self._store, queue, key)
+        return await self.show(queue, key)
+
+    async def replay(self, queue: str, key: str) -> FlowShown:
+        """Runs what is dead in it again."""
+        await replay(self._store, queue, key)
+        return await self.show(queue, key)
 
 
 async def _relay(store: Store, queues: Sequence[str]) -> None:

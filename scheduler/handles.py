@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -14,6 +14,9 @@ from .events import Follower, wait_ended
 from .job import Job, State, split_id
 from .settings import Settings
 from .store import Store
+
+if TYPE_CHECKING:
+    from .fields import FlowShown
 
 
 class Handle:
@@ -71,6 +74,100 @@ class Handle:
         if job.state is not State.SUCCEEDED:
             raise TimeoutError(f"job {self.id} is {job.state} after {timeout} s")
         return msgspec.json.decode(job.result) if job.result else None
+
+
+class FlowDoor(Protocol):
+    """What a handle of a flow needs."""
+
+    async def show(self, queue: str, key: str, wait: float = 0) -> FlowShown: ...
+    async def cancel(self, queue: str, key: str) -> FlowShown: ...
+    async def replay(self, queue: str, key: str) -> FlowShown: ...
+
+
+LONGEST_WAIT = 30.0
+"""Seconds that one look at a flow waits for its end; then the next one does."""
+
+
+class FlowHandle:
+    """A flow that was put in: how far it is, and its jobs by name."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[FlowDoor]],
+        flow_id: str,
+        *,
+        jobs: Mapping[str, Handle] | None = None,
+        duplicate: bool = False,
+    ) -> None:
+        self._connect = connect
+        self.id = flow_id
+        self.jobs = dict(jobs or {})
+        """Handles of its jobs, by their names."""
+        self.duplicate = duplicate
+        """It stood before: the same request had put it in."""
+
+    def __repr__(self) -> str:
+        return f"<flow {self.id}>"
+
+    async def refresh(self) -> FlowShown:
+        """The flow with its jobs, as it is now. Raises NotFound a day after its end."""
+        return await (await self._connect()).show(*_parts(self.id))
+
+    async def cancel(self) -> FlowShown:
+        """Cancels all of it that has not ended, or asks it to stop. Raises WrongState when it has ended otherwise."""
+        return await (await self._connect()).cancel(*_parts(self.id))
+
+    async def replay(self) -> FlowShown:
+        """Runs what is dead in it again, and what was cancelled for that. Raises WrongState when nothing is."""
+        return await (await self._connect()).replay(*_parts(self.id))
+
+    async def wait(self, timeout: float | None = None) -> FlowShown:  # noqa: ASYNC109 - as in Handle.result
+        """The flow once it has ended, whatever came of it. Raises TimeoutError after so many seconds."""
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        door = await self._connect()
+        while True:
+            left = LONGEST_WAIT if until is None else max(0.0, until - loop.time())
+            began = loop.time()
+            flow = await door.show(*_parts(self.id), min(left, LONGEST_WAIT))
+            if flow.state != "running":
+                return flow
+            if until is not None and loop.time() >= until:
+                raise TimeoutError(f"flow {self.id} is {flow.state} after {timeout} s")
+            if loop.time() - began < min(left, LONGEST_WAIT) / 2:
+                await asyncio.sleep(min(left, 0.5))  # it stops, and does not let us wait
+
+
+class SyncFlowHandle:
+    """A flow that was put in, for code without an event loop."""
+
+    def __init__(self, flow: FlowHandle, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._flow, self._run = flow, run
+        self.id, self.duplicate = flow.id, flow.duplicate
+        self.jobs = {name: SyncHandle(handle, run) for name, handle in flow.jobs.items()}
+
+    def __repr__(self) -> str:
+        return f"<flow {self.id}>"
+
+    def refresh(self) -> FlowShown:
+        """The flow with its jobs, as it is now. Raises NotFound a day after its end."""
+        flow: FlowShown = self._run(self._flow.refresh())
+        return flow
+
+    def cancel(self) -> FlowShown:
+        """Cancels all of it that has not ended, or asks it to stop. Raises WrongState when it has ended otherwise."""
+        flow: FlowShown = self._run(self._flow.cancel())
+        return flow
+
+    def replay(self) -> FlowShown:
+        """Runs what is dead in it again, and what was cancelled for that. Raises WrongState when nothing is."""
+        flow: FlowShown = self._run(self._flow.replay())
+        return flow
+
+    def wait(self, timeout: float | None = None) -> FlowShown:
+        """The flow once it has ended, whatever came of it. Raises TimeoutError after so many seconds."""
+        flow: FlowShown = self._run(self._flow.wait(timeout))
+        return flow
 
 
 class SyncHandle:

@@ -306,6 +306,11 @@ class Record(Struct, frozen=True, gc=False):
         return found[1] if found else None
 
     @property
+    def parents(self) -> dict[str, str]:
+        """Of the jobs that it waits for, in a flow: id -> name there."""
+        return dict(zip(self.header.get("after", ()), self.header.get("names", ()), strict=False))
+
+    @property
     def deadline_ms(self) -> int | None:
         """When it must have ended."""
         return int(self.rule("d") or 0) or None if self.flags else None

@@ -126,7 +126,7 @@ class Processes:
             raise NoTurn from None
         try:
             child = await self._taken()
-            request = (*handler.home, context.claimed, context.settings, max_result)
+            request = (*handler.home, context.claimed, context.parents, context.settings, max_result)
 
             fit = False
             try:

@@ -14,25 +14,29 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from msgspec import Raw
 
 from . import retry as retry_policy
 from .calling import batches
-from .documents import Leased
+from .documents import Leased, new_document
 from .errors import Invalid, NotFound, SchedulerError, StoreFull, StoreUnavailable, WrongState
 from .fetcher import Crew, Line
+from .flow import Plan
 from .handlers import Handlers
 from .heartbeat import BaseHeartbeat, Heard, Held
 from .job import Claimed, Job, NewJob, Record, State
 from .logs import get_logger
-from .outcomes import Ack, Bury, Claim, Enqueued, Extend, Note, Release, Settlement
+from .outcomes import Ack, Bury, Claim, Enqueued, Extend, Nack, Note, Release, Settlement
 from .settings import Settings
 from .tasks import cancel_all
 from .times import seconds
 from .worker import BaseWorker
+
+if TYPE_CHECKING:
+    from .fields import FlowShown
 
 log = get_logger(__name__)
 
@@ -74,6 +78,15 @@ class Link(Protocol):
     async def stop(self, job_id: str) -> Job:
         """Cancels a job. Raises NotFound and WrongState."""
 
+    async def put_flow(self, plan: Plan) -> bool:
+        """A new flow: whether it is one, and did not stand."""
+
+    async def flow(self, flow_id: str, wait: float = 0) -> FlowShown:
+        """A flow, once it has ended or after so many seconds. Raises NotFound."""
+
+    async def act_on_flow(self, flow_id: str, verb: str) -> FlowShown:
+        """Cancels or replays a flow. Raises NotFound and WrongState."""
+
     def again(self, timeout: float) -> AbstractAsyncContextManager[Link]:
         """Another one like this, for another event loop, whose calls take so many seconds at most."""
 
@@ -98,6 +111,13 @@ class RemoteLine(Line):
         """The last claim brought nothing: the next one waits."""
         self._not_before = 0.0
         self._pause = 0.05
+        self._full = False
+        """A queue has no room for what a job has added."""
+        self._parents: dict[int, Mapping[str, bytes | None]] = {}
+        """By token: results that came with a job, until it begins."""
+
+    async def parents_of(self, claimed: Claimed) -> Mapping[str, bytes | None]:
+        return self._parents.pop(claimed.token, {})
 
     @property
     def waits(self) -> bool:
@@ -182,7 +202,8 @@ class RemoteLine(Line):
         self.changed.set()
         late = 0.0 if self._lost_at is None else now - self._lost_at
         try:
-            leased = [claimed(one, late) for one in asked.result()]
+            given = asked.result()
+            leased = [claimed(one, late) for one in given]
         except asyncio.CancelledError:
             self._let_go, self._not_before = True, 0.0
             return
@@ -199,6 +220,7 @@ class RemoteLine(Line):
         elif leased:
             if self.idling:
                 self.crew.busy(self)
+            self._parents.update((one.job.token, one.parents) for one in given if one.parents)
             self.begin(Claim(leased, 0, sweep=False))
             self.crew.give_back(reserved - len(leased))
         else:
@@ -244,6 +266,8 @@ class RemoteLine(Line):
                 if len(first) > 1:
                     # One of them is what cannot be taken: each for itself, so that it spoils no other.
                     parts = [[part] for part in first] + parts
+                elif isinstance(ack := first[0].of[0], Ack) and ack.added:
+                    self.settled.append(Nack(ack.key, ack.token, "Invalid", f"an added job: {error}"))
                 else:
                     log.error("what was to be told is not taken", job=first[0].item["id"], error=str(error))
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing is forgotten
@@ -251,8 +275,13 @@ class RemoteLine(Line):
                 return
             else:
                 self._hear(parts.pop(0), answers)
-        self._pause = 0.05
         self.unsure.clear()
+        if self._full:
+            # What adds jobs waits until there is room for them; its lease goes on.
+            self._full = False
+            await self.nap(self._longer_pause())
+            return
+        self._pause = 0.05
         self.crew.well(self.queue)
 
     async def _settle(self, batch: Sequence[Part]) -> list[tuple[Part, Mapping[str, Any]]]:
@@ -290,6 +319,12 @@ class RemoteLine(Line):
             elif code == "too_large":
                 message = "the result is larger than the server keeps"
                 self.settled.append(Bury(part.of[0].key, token, "ResultTooLarge", message))
+            elif code == "queue_full":
+                self._full = True
+                self.settled.append(part.of[0])
+            elif code in {"duplicate", "validation"}:
+                kind = "Duplicate" if code == "duplicate" else "Invalid"
+                self.settled.append(Nack(part.of[0].key, token, kind, str(answer.get("detail", code))))
             elif code is not None and token not in self.unsure:
                 # Told before in a call whose answer was lost, a retry at once may have followed it.
                 log.warning(
@@ -311,7 +346,8 @@ class Part:
         error = self.item.get("error", {})
         texts = [error.get("message", ""), error.get("trace", ""), *self.item.get("log", ())]
         raws = [bytes(value) for value in self.item.values() if isinstance(value, Raw)]
-        return 200 + sum(map(len, texts)) + sum(map(len, raws))
+        added = sum(len(job.payload) + 500 for told in self.of if isinstance(told, Ack) for job in told.added)
+        return 200 + sum(map(len, texts)) + sum(map(len, raws)) + added
 
 
 MOST_LINES = 500
@@ -359,6 +395,8 @@ def settlement_item(told: Settlement, queue: str) -> Part:
     if isinstance(told, Ack):
         if told.result:
             item["result"] = Raw(told.result)
+        if told.added:
+            item["add"] = [new_document(job) for job in told.added]
         return Part("ack", item, [told])
     if isinstance(told, Release):
         if told.delay_ms:
@@ -396,15 +434,18 @@ def claimed(leased: Leased, late: float = 0.0) -> Claimed:
     job = leased.job
     started = job.started_at or 0
     ends = min(started + job.timeout_ms, job.deadline_ms or math.inf)
+    flags = "" if job.deadline_ms is None else f" d:{job.deadline_ms}"
+    if leased.parents:
+        flags += f" a:{job.on_failure or 'cancel'}"
     record = Record(
         type=job.type,
         timeout_ms=None,
-        flags="" if job.deadline_ms is None else f" d:{job.deadline_ms}",
+        flags=flags,
         created_ms=job.created_at,
         priority=job.priority,
         fingerprint="",
         crc="",
-        header={"group": job.group, "tags": job.tags, "traceparent": job.traceparent},
+        header={"group": job.group, "tags": job.tags, "traceparent": job.traceparent, "flow": job.flow or ""},
         payload=job.payload or b"null",
     )
     return Claimed(
@@ -571,6 +612,7 @@ class RemoteStore:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.flows = RemoteFlows(link)
 
     async def enqueue_each(self, jobs: Sequence[NewJob]) -> list[Enqueued | SchedulerError]:
         return await self._link.enqueue_each(jobs)
@@ -601,6 +643,25 @@ class RemoteStore:
             except WrongState as error:
                 states.append(error.state)
         return states
+
+
+class RemoteFlows:
+    """Flows at the other end of a link: `scheduler.flows.Flows` for handles."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def put(self, plan: Plan) -> bool:
+        return await self._link.put_flow(plan)
+
+    async def show(self, queue: str, key: str, wait: float = 0) -> FlowShown:
+        return await self._link.flow(f"{queue}:{key}", wait)
+
+    async def cancel(self, queue: str, key: str) -> FlowShown:
+        return await self._link.act_on_flow(f"{queue}:{key}", "cancel")
+
+    async def replay(self, queue: str, key: str) -> FlowShown:
+        return await self._link.act_on_flow(f"{queue}:{key}", "replay")
 
 
 class RemoteFollower:

@@ -69,6 +69,8 @@ class AppTest:
             before = attempts
             for queue in await self.store.queues():
                 await self._keep_up(queue)
+                await self.store.relay(queue)
+            for queue in await self.store.queues():
                 await self._schedules.fire(queue)
                 lease_ms = self._settings.lease_ms
                 claim = await self.store.claim(queue, worker=WORKER, count=1, lease_ms=lease_ms)
@@ -93,6 +95,8 @@ class AppTest:
 
     async def _attempt(self, claimed: Claimed) -> str:
         context = Context(claimed, self._tell, self._settings)
+        if claimed.record is not None and claimed.record.rule("a") is not None:
+            context.take_parents(await self.store.results_of_parents(claimed.queue, claimed.key))
         settlement = await execute(
             claimed, context, self._app.handlers, self._places, max_result=self._settings.max_result
         )
@@ -110,9 +114,12 @@ class AppTest:
         return job.state.value if job is not None else "gone"
 
     def _tell(self, claimed: Claimed, field: str, value: Any) -> None:
-        self._told.append((claimed, field, value))
+        if field != "add":  # goes out with the ack
+            self._told.append((claimed, field, value))
 
     async def _settled(self, queue: str, settlement: Settlement) -> list[str]:
+        if isinstance(settlement, Ack) and settlement.added:
+            return await self._ack_added(queue, settlement)
         if isinstance(settlement, Ack):
             return await self.store.ack(queue, [settlement], worker=WORKER)
         if isinstance(settlement, Nack):
@@ -122,6 +129,14 @@ class AppTest:
         assert isinstance(settlement, Release)
         patience = self._settings.no_handler_after_ms
         return await self.store.release(queue, [settlement], worker=WORKER, no_handler_after_ms=patience)
+
+    async def _ack_added(self, queue: str, ack: Ack) -> list[str]:
+        """A worker waits for room in a full queue; here nobody would make it, and it is a failure too."""
+        outcome, its_id = await self.store.ack_add(queue, ack, worker=WORKER)
+        if outcome not in {"full", "conflict", "past"}:
+            return [outcome]
+        nack = Nack(ack.key, ack.token, "NotAdded", f"the job {its_id} was not taken in: {outcome}")
+        return await self._settled(queue, nack)
 
     def close(self) -> None:
         self._places.close()

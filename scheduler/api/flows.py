@@ -138,8 +138,10 @@ async def plan_of(fields: FlowFields, key: str, *, max_payload: int) -> Plan:
         raise Invalid([Fault("/jobs", f"at most {LARGEST_FLOW:,} jobs, these are {len(fields.jobs):,}")])
     faults: list[Fault] = []
     whole = split_id(fields.id) if fields.id is not None and ":" in fields.id else None
-    queue = fields.queue or (whole[0] if whole else None)
-    home = queue or (fields.jobs[0].queue if fields.jobs else None) or "default"
+    queue = fields.queue if fields.queue is not None else whole[0] if whole else None
+    first = fields.jobs[0].queue if fields.jobs else None
+    # An empty one is not as one that was left out: it is refused.
+    home = next((name for name in (queue, first) if name is not None), "default")
     if not QUEUE_NAME.fullmatch(home):
         faults.append(Fault("/queue", "1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"))
     if fields.id is not None:
@@ -150,7 +152,7 @@ async def plan_of(fields: FlowFields, key: str, *, max_payload: int) -> Plan:
     nodes: list[Node] = []
     for start in range(0, len(fields.jobs), STEP):
         for n, one in enumerate(fields.jobs[start : start + STEP], start):
-            nodes.append(_node(one, n, queue or "default", key, max_payload, faults))
+            nodes.append(_node(one, n, "default" if queue is None else queue, key, max_payload, faults))
         if len(faults) >= MOST_FAULTS:
             break
         await asyncio.sleep(0)
@@ -164,7 +166,7 @@ def _node(
 ) -> Node:
     """A job of the flow. Adds faults under /jobs/<n>."""
     its: list[Fault] = []
-    job = job_of(fields, fields.queue or queue, its)
+    job = job_of(fields, queue if fields.queue is None else fields.queue, its)
     if fields.id is None:
         job = replace(job, key=f"{flow}.{n}")
     try:

@@ -193,8 +193,11 @@ async def _hand_over(request: web.Request, asked: Asked, jobs: list[Claimed]) ->
     store = request.app[STORE]
     try:
         policies = await _policies(store, asked.queue, jobs)
+        waited = [job for job in jobs if job.record and job.record.rule("a") is not None]
+        results = await asyncio.gather(*(store.results_of_parents(job.queue, job.key) for job in waited))
+        parents = {job.token: found for job, found in zip(waited, results, strict=True) if found}
         shown = [
-            _document(job, leased(job, asked.worker, *policies[job.record.type]))
+            _document(job, leased(job, asked.worker, *policies[job.record.type]), parents.get(job.token))
             for job in jobs
             if job.record
         ]
@@ -294,8 +297,11 @@ def leased(claimed: Claimed, worker: str, as_set: TypePolicy | None, declared: T
     )
 
 
-def _document(claimed: Claimed, job: Job) -> dict[str, Any]:
+def _document(claimed: Claimed, job: Job, parents: Mapping[str, bytes | None] | None) -> dict[str, Any]:
     document = job.document()
+    if parents is not None and claimed.record is not None:
+        names = claimed.record.parents
+        document["parents"] = {names.get(i, i): raw_json(result) for i, result in parents.items()}
     if claimed.checkpoint:
         document["checkpoint"] = raw_json(claimed.checkpoint)
     return document

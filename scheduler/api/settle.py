@@ -8,19 +8,21 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 from msgspec import Raw
+from msgspec.structs import replace
 
 from ..calling import batches
-from ..errors import Fault, Invalid, SchedulerError, StoreFull
-from ..fields import AckItem, ExtendItem, NackItem, ReleaseItem, SettledShown, SettleFields
-from ..job import LONGEST_DELAY_MS, split_id
+from ..errors import Duplicate, Fault, Invalid, SchedulerError, StoreFull
+from ..fields import AckItem, AddedJobFields, ExtendItem, NackItem, ReleaseItem, SettledShown, SettleFields
+from ..job import LONGEST_DELAY_MS, NewJob, deadline_passed, faults_of, split_id
 from ..joining import Call
 from ..outcomes import Ack, Bury, Extend, Nack, Note, Release
 from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
 from ..store import Store
+from .jobs import job_of
 from .lease import LEASE_MS, check_worker
 from .limits import within
-from .parts import BEHIND, PRESENCE, SETTINGS, STORE
+from .parts import BEHIND, PRESENCE, SCHEMAS, SETTINGS, STORE
 from .routes import Table, json_answer, large, queue_name
 
 T = TypeVar("T")
@@ -42,6 +44,8 @@ class Batch:
 
     answers: list[dict[str, Any]] = field(default_factory=list)
     acks: list[tuple[int, Ack]] = field(default_factory=list)
+    adding: list[tuple[int, Ack]] = field(default_factory=list)
+    """Acks that bring jobs with them."""
     nacks: list[tuple[int, Nack]] = field(default_factory=list)
     buries: list[tuple[int, Bury]] = field(default_factory=list)
     releases: list[tuple[int, Release]] = field(default_factory=list)
@@ -58,9 +62,15 @@ class Batch:
 
 @table.add("POST", "/v1/queues/{queue}/settle", {200: SettledShown}, body=SettleFields, limit=large)
 async def settle(request: web.Request, fields: SettleFields) -> web.Response:
-    """End attempts, or go on. Each item is answered for itself: `stale_lease`, `not_found`, `too_large`."""
+    """End attempts, or go on. Each item is answered for itself: `stale_lease`, `not_found`, `too_large`.
+
+    An ack that adds jobs may be `queue_full`: repeat it a little later, its lease goes on; or `duplicate` or `validation`, which
+    `detail` explains: `nack` it.
+    """
     queue = queue_name(request, new=True)
     batch = _batch(fields, queue, request.app[SETTINGS])
+    if batch.adding:
+        await _prepare(request, queue, batch)
     # One whose hands are full asks for nothing, and is there all the same.
     request.app[BEHIND].do(
         request.app[PRESENCE].sign_for(fields.worker, queue, request.app[SETTINGS].lease_ms)
@@ -116,8 +126,39 @@ def _ack(batch: Batch, item: AckItem, path: str, queue: str, settings: Settings,
     result = bytes(item.result) if isinstance(item.result, Raw) else b""
     if len(result) > settings.max_result:
         batch.refuse(place, "too_large")
+    elif key is not None and item.add:
+        added = [_added(one, f"{path}/add/{n}", settings, faults) for n, one in enumerate(item.add)]
+        if len(added) > MOST_ITEMS:
+            faults.append(Fault(f"{path}/add", f"at most {MOST_ITEMS} jobs"))
+        batch.adding.append((place, Ack(key, token, result, added)))
     elif key is not None:
         batch.acks.append((place, Ack(key, token, result)))
+
+
+def _added(fields: AddedJobFields, path: str, settings: Settings, faults: list[Fault]) -> NewJob:
+    """A job that comes in with an ack. Adds faults under its path."""
+    its: list[Fault] = []
+    job = job_of(fields, fields.queue, its)
+    its += faults_of(job, max_payload=settings.max_payload)
+    faults += [Fault(path + fault.path, fault.message) for fault in its]
+    return job
+
+
+async def _prepare(request: web.Request, queue: str, batch: Batch) -> None:
+    """What is added is of the flow of who adds it, and fits its schema. Raises Invalid."""
+    for place, ack in batch.adding:
+        for m, job in enumerate(ack.added):
+            try:
+                await request.app[SCHEMAS].check(job.queue, job.type, job.payload)
+            except Invalid as error:
+                # Acks come first: their places are their numbers.
+                path = f"/ack/{place}/add/{m}"
+                raise Invalid([Fault(path + fault.path, fault.message) for fault in error.faults]) from None
+    found = await request.app[STORE].inspect(queue, [ack.key for _, ack in batch.adding])
+    batch.adding = [
+        (place, replace(ack, added=[replace(job, flow=(of.flow if of else None) or "") for job in ack.added]))
+        for (place, ack), of in zip(batch.adding, found, strict=True)
+    ]
 
 
 def _nack(batch: Batch, item: NackItem, path: str, queue: str, faults: list[Fault]) -> None:
@@ -193,8 +234,9 @@ def _line(text: str) -> bytes:
 async def _send(store: Store, queue: str, worker: str, batch: Batch, settings: Settings) -> None:
     """Makes the calls in one pipeline and writes down what each item is answered."""
     patience = settings.no_handler_after_ms
-    planned: list[tuple[Sequence[int], Call[list[str]]]] = [
+    planned: list[tuple[Sequence[int], Call[Any]]] = [
         *_calls(batch.acks, lambda a: len(a.result), lambda acks: store.ack_call(queue, acks, worker=worker)),
+        *(([place], store.ack_add_call(queue, ack, worker=worker)) for place, ack in batch.adding),
         *_calls(batch.nacks, _weight, lambda items: store.nack_call(queue, items, worker=worker)),
         *_calls(batch.buries, _weight, lambda items: store.bury_call(queue, items, worker=worker)),
         *_calls(
@@ -215,6 +257,8 @@ async def _send(store: Store, queue: str, worker: str, batch: Batch, settings: S
         elif isinstance(reply, SchedulerError):
             # What was carried out before it is answered as done when the call is repeated.
             raise reply
+        elif call.script == "ack_add":
+            _note_adding(batch.answers[places[0]], *reply)
         else:
             for place, outcome in zip(places, reply, strict=True):
                 _note_outcome(batch.answers[place], outcome)
@@ -231,6 +275,19 @@ def _calls(
 
 def _weight(failure: Nack | Bury) -> int:
     return len(failure.message) + len(failure.trace)
+
+
+def _note_adding(answer: dict[str, Any], outcome: str, its_id: str) -> None:
+    refusals = {
+        "full": ("queue_full", "its queue has no room"),
+        "conflict": ("duplicate", str(Duplicate(its_id))),
+        "past": ("validation", str(deadline_passed())),
+    }
+    if outcome in refusals:
+        code, why = refusals[outcome]
+        answer |= {"ok": False, "code": code, "detail": f"the added job {its_id}: {why}"}
+    else:
+        _note_outcome(answer, outcome)
 
 
 def _note_outcome(answer: dict[str, Any], outcome: str) -> None:

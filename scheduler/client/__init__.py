@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..documents import Leased, Listed
-from .client import Client, Handle, Queue, Sending
+from .client import Client, Flow, Handle, Queue, Sending
 from .lines import Outcome
 from .problems import (
     Changed,
@@ -21,12 +21,13 @@ from .problems import (
     WrongState,
 )
 from .schedules import Schedule
-from .sync import SyncClient, SyncHandle, SyncQueue, SyncSchedule
+from .sync import SyncClient, SyncFlow, SyncHandle, SyncQueue, SyncSchedule
 
 __all__ = [
     "Changed",
     "Client",
     "Duplicate",
+    "Flow",
     "Forbidden",
     "Handle",
     "Invalid",
@@ -42,6 +43,7 @@ __all__ = [
     "StoreFull",
     "StoreUnavailable",
     "SyncClient",
+    "SyncFlow",
     "SyncHandle",
     "SyncQueue",
     "SyncSchedule",

@@ -29,6 +29,7 @@ from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, Sche
 from ..fields import (
     DemandShown,
     ExplainShown,
+    FlowShown,
     GroupPolicyShown,
     GroupShown,
     LineShown,
@@ -40,6 +41,7 @@ from ..fields import (
     TypeShown,
     WorkerShown,
 )
+from ..graph import Piece, flow_of
 from ..job import Job, NewJob, State, check, new_key, split_id
 from ..retry import Retry
 from .lines import Line, Outcome, windows
@@ -190,6 +192,34 @@ class Client:
         """
         return Sending(self.transport, jobs)
 
+    async def flow(
+        self,
+        jobs: Piece | Iterable[Mapping[str, Any]],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        on_failure: str | None = None,
+    ) -> Flow:
+        """A graph of jobs that wait for each other, all of it or nothing: its handle, with those of its jobs by name.
+
+        Each job as `{"name": …, "type": …, "payload": …, "after": [names]}` with options beside them; or a graph of
+        `scheduler.chain`, `parallel` and `chord`. `id`: the same flow asked for again is found again. `queue`: where it is kept,
+        and of its jobs that name none. `on_failure`: of its jobs that name none ("cancel", "continue", "wait", "failure").
+
+        Raises Invalid and PayloadInvalid before anything is sent, Duplicate when `id`, or that of a job, belongs to another
+        request, and what `enqueue` raises.
+        """
+
+        def make(type: str, payload: Any, options: Mapping[str, Any]) -> NewJob:
+            if queue is not None and options.get("queue") is None:
+                options = {**options, "queue": queue}
+            return new_job(type, payload, options)
+
+        plan = flow_of(jobs, make, id=id, queue=queue, on_failure=on_failure)
+        new = await HttpLink(self.transport).put_flow(plan)
+        names = {node.name: f"{node.job.queue}:{node.job.key}" for node in plan.nodes}
+        return Flow(self.transport, plan.id, jobs=names, duplicate=not new)
+
     # -- looking --------------------------------------------------------------------------------------------------
 
     def job(self, id: str) -> Handle:
@@ -218,6 +248,10 @@ class Client:
         }  # fmt: skip
         async for found in self._pages("/v1/jobs", JobDocument, query):
             yield found.job()
+
+    def flow_with(self, id: str) -> Flow:
+        """The handle of a flow by its id. Nothing is asked, and it knows none of its jobs by name."""
+        return Flow(self.transport, id)
 
     def queue(self, name: str) -> Queue:
         """A queue by its name. Nothing is asked."""
@@ -445,6 +479,61 @@ class Handle:
 
 def _key_of(job_id: str) -> str:
     return job_id.rpartition(":")[2]
+
+
+class Flow:
+    """A flow: how far it is, and its jobs by name. Awaited, it is the flow as it is now."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        flow_id: str,
+        *,
+        jobs: Mapping[str, str] | None = None,
+        duplicate: bool = False,
+    ) -> None:
+        self._transport = transport
+        self.id = flow_id
+        self.jobs = {name: Handle(transport, its_id) for name, its_id in (jobs or {}).items()}
+        """Handles of its jobs, by their names."""
+        self.duplicate = duplicate
+        """It stood before: the same request had put it in."""
+
+    def __repr__(self) -> str:
+        return f"<flow {self.id}>"
+
+    def __await__(self) -> Generator[Any, None, FlowShown]:
+        return self.refresh().__await__()
+
+    async def refresh(self) -> FlowShown:
+        """The flow with its jobs, as it is now. Raises NotFound a day after its end."""
+        return await HttpLink(self._transport).flow(self.id)
+
+    async def cancel(self) -> FlowShown:
+        """Cancels all of it that has not ended, or asks it to stop. Raises WrongState when it has ended otherwise."""
+        return await HttpLink(self._transport).act_on_flow(self.id, "cancel")
+
+    async def replay(self) -> FlowShown:
+        """Runs what is dead in it again, and what was cancelled for that. Raises WrongState when nothing is."""
+        return await HttpLink(self._transport).act_on_flow(self.id, "replay")
+
+    async def wait(self, timeout: float | None = None) -> FlowShown:  # noqa: ASYNC109 - as in Handle.result
+        """The flow once it has ended, whatever came of it. Raises TimeoutError after so many seconds."""
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
+        while True:
+            left = LONGEST_WAIT if until is None else max(0.0, until - loop.time())
+            wait, began = min(left, LONGEST_WAIT), loop.time()
+            patience = None if until is None else min(self._transport.patience, left + 1)
+            how = {"patience": patience, "timeout": None if until is None else SOON}
+            flow = await HttpLink(self._transport).flow(self.id, wait, **how)
+            if flow.state != "running":
+                return flow
+            if until is not None and loop.time() >= until:
+                raise TimeoutError(f"flow {self.id} is {flow.state} after {timeout} s")
+            if loop.time() - began < wait / 2:
+                # It stops, or something before it does not let us wait.
+                await asyncio.sleep(min(wait, LOOK_EVERY * random.uniform(0.5, 1.0)))
 
 
 class Queue:

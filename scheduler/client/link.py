@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 
-from ..documents import JobDocument, Leased, new_document
+from ..documents import JobDocument, Leased, flow_document, new_document
 from ..errors import Fault, SchedulerError
 from ..errors import Invalid as NotTaken
+from ..fields import FlowShown
+from ..flow import Plan
 from ..job import Job, NewJob
 from ..outcomes import Enqueued
 from ..times import parse_rfc3339, seconds
@@ -27,6 +29,10 @@ LATER = frozenset({"store_unavailable", "store_full", "queue_full", "rate_limite
 
 class _Leases(msgspec.Struct):
     jobs: list[JobDocument]
+
+
+class _Standing(msgspec.Struct):
+    duplicate: bool = False
 
 
 class _Settled(msgspec.Struct):
@@ -139,6 +145,29 @@ class HttpLink:
             for some in plain_windows(lines)
             for outcome in await self.send(some)
         ]
+
+    async def put_flow(self, plan: Plan) -> bool:
+        """A new flow: whether it is one. With its id and those of its jobs it is safe to repeat."""
+        try:
+            answer = await self._transport.call("POST", "/v1/flows", flow_document(plan), safe=True)
+        except Problem as error:
+            error.about(plan.id)
+            raise
+        duplicate = answer.read(_Standing).duplicate
+        # What stands after a try that was not answered is that one's work.
+        return not duplicate or answer.unsure
+
+    async def flow(self, flow_id: str, wait: float = 0, **how: Any) -> FlowShown:
+        """A flow, once it has ended or after so many seconds."""
+        query = {"wait": f"{wait:.3f}"} if wait else None
+        path = f"/v1/flows/{part(flow_id)}"
+        answer = await self._transport.call("GET", path, query=query, wait=wait, safe=True, **how)
+        return answer.read(FlowShown)
+
+    async def act_on_flow(self, flow_id: str, verb: str) -> FlowShown:
+        """Cancels or replays a flow. To be replayed twice is not safe to repeat: the second time nothing may be dead."""
+        path = f"/v1/flows/{part(flow_id)}/{verb}"
+        return (await self._transport.call("POST", path, safe=verb == "cancel")).read(FlowShown)
 
     async def _enqueue_one(self, job: NewJob) -> Enqueued | SchedulerError:
         try:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from ..graph import Piece
 from ..loop_thread import LoopThread
-from .client import Client, Gathered, Handle, Queue, Works, line_of
+from .client import Client, Flow, Gathered, Handle, Queue, Works, line_of
 from .lines import Outcome, plain_windows
 from .link import HttpLink
 from .schedules import Schedule
@@ -125,6 +126,18 @@ class SyncClient(_Face[Client]):
 
     enqueue = _makes(Client.enqueue)
 
+    def flow(
+        self,
+        jobs: Piece | Iterable[Mapping[str, Any]],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        on_failure: str | None = None,
+    ) -> SyncFlow:
+        """A graph of jobs that wait for each other, all of it or nothing: see `Client.flow`."""
+        made = self._faced.flow(jobs, id=id, queue=queue, on_failure=on_failure)
+        return SyncFlow(self._thread, self._thread.run(made))
+
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[SyncHandle]:
         """Many jobs and the handles of all: see `Client.enqueue_many`. They are taken from their source in this thread."""
         gathered = Gathered(self._faced.transport)
@@ -149,6 +162,10 @@ class SyncClient(_Face[Client]):
         return SyncSchedule(self._thread, self._faced.schedule(name))
 
     schedules = _each(Client.schedules)
+
+    def flow_with(self, id: str) -> SyncFlow:
+        """The handle of a flow by its id. Nothing is asked."""
+        return SyncFlow(self._thread, self._faced.flow_with(id))
 
     def queue(self, name: str) -> SyncQueue:
         """A queue by its name. Nothing is asked."""
@@ -214,6 +231,20 @@ class SyncSchedule(_Face[Schedule]):
     trigger = _waits(Schedule.trigger)
     preview = _waits(Schedule.preview)
     delete = _waits(Schedule.delete)
+
+
+class SyncFlow(_Face[Flow]):
+    """A flow, for code without an event loop: see `Flow`."""
+
+    def __init__(self, thread: LoopThread, flow: Flow) -> None:
+        super().__init__(thread, flow)
+        self.id, self.duplicate = flow.id, flow.duplicate
+        self.jobs = {name: SyncHandle(thread, handle) for name, handle in flow.jobs.items()}
+
+    refresh = _waits(Flow.refresh)
+    cancel = _waits(Flow.cancel)
+    replay = _waits(Flow.replay)
+    wait = _waits(Flow.wait)
 
 
 class SyncQueue(_Face[Queue]):

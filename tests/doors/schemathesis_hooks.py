@@ -12,10 +12,11 @@ from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
 IN_WORDS = {
     "a cursor is one that was answered": r"/cursor",
-    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for|deadline|expires_in|jitter|every|catch_up_window)",
+    "text of a duration has bounds": r"(/.*)?/(delay|timeout|retention|wait|lease|age|base|max_delay|retry_in|older_than|per|aging|window|open_for|deadline|expires_in|jitter|every|catch_up_window|for)",
     "a time lies between now and ten years, and is one of the calendar": r"(/.*)?/(run_at|before|starts_at|ends_at)",
+    "names in a flow are of one job each": r"/jobs/\d+/name",
     "the name of the queue is repeated": r"/confirm",
-    "an id is of the queue that is named": r"/id|/ids/\d+",
+    "an id is of the queue that is named": r"(/jobs/\d+)?/id|/ids/\d+",
     "groups are not filtered by time, nor carry payloads": r"/before|/include",
     "what is of a replay is of no other act, and each act has its states": r"/payload_patch|/into|/rate|/stop_after_failures|/filter/state",
     "ids or a filter; a fingerprint is of a dead job": r"/ids|/filter|/filter/fingerprint",

@@ -106,3 +106,8 @@ def waits(ctx: Context, file: str) -> None:
 def adds(ctx: Context) -> None:
     """Adds a job from a process of its own."""
     ctx.add(NewJob(type="part", queue="mail", key="from-a-process", payload=b'{"n": 5}'))
+
+
+def parents(ctx: Context) -> dict[str, Any]:
+    """What those returned that it waited for."""
+    return dict(ctx.parents)

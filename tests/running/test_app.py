@@ -24,6 +24,8 @@ from scheduler import (
     Settings,
     State,
     StoreRefused,
+    chain,
+    parallel,
 )  # fmt: skip
 from scheduler.limits import Breaker
 
@@ -447,3 +449,27 @@ async def test_a_job_may_cost_more_than_another():
             with pytest.raises(Invalid):
                 await send.enqueue(cost_=cost)
         assert ["succeeded"] == await t.drain()
+
+
+async def test_a_flow_runs_in_a_test_without_a_server():
+    app = Scheduler()
+
+    @app.job("load")
+    async def load(ctx: Any, n: int) -> int:
+        return n
+
+    @app.job("spread")
+    def spread(ctx: Any, n: int) -> None:
+        for value in range(n):
+            ctx.add(load.job(n=value, queue_="elsewhere"))
+
+    @app.job("total", queue="other")
+    async def total(ctx: Any) -> int:
+        return sum(value or 0 for value in ctx.parents.values())
+
+    async with app.test() as t:
+        flow = await app.flow(chain(parallel(load.job(n=5), spread.job(n=4)), total.job()))
+        assert ["succeeded"] * 7 == await t.drain()
+        assert 5 + 0 + 1 + 2 + 3 == await flow.jobs["total"].result(1)
+        assert "succeeded" == (await flow.wait(1)).state
+        assert [] == [fault async for fault in t.store.verify("default")]

@@ -258,7 +258,7 @@ async def test_no_process_outlives_its_worker(bench: Bench, tmp_path):
         "from scheduler.settings import Settings\n"
         "record = parse_record(b'hang|||1|0||\\n\\n' + sys.argv[1].encode())\n"
         "job = Claimed('mail', 'a', 1, 1, 9, 9, 9, record)\n"
-        "Child().run(('tests.running.jobs_in_processes', 'hang', job, Settings(), 1000), 1, print)\n"
+        "Child().run(('tests.running.jobs_in_processes', 'hang', job, {}, Settings(), 1000), 1, print)\n"
     )
     file = tmp_path / "pids"
     root = str(Path(__file__).parents[2])
