@@ -32,6 +32,7 @@ COMMANDS = {
     "enqueue": ("jobs", "puts a job into a queue"),
     "job": ("jobs", "shows a job, or acts on it"),
     "jobs": ("lists", "lists jobs"),
+    "flow": ("flows", "graphs of jobs: put, show, cancel, replay"),
     "queue": ("queues", "lists and shows queues; limits, pauses, resumes, purges them"),
     "schedule": ("schedules", "what is enqueued again and again: puts, lists, pauses, triggers it"),
     "dlq": ("dlq", "the dead-letter queue of a queue: list, groups, replay, purge"),

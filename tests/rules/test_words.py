@@ -53,6 +53,7 @@ DOORS = {
 
 NOUNS = {
     "jobs",
+    "flow",
     "flows",
     "queues",
     "types",
