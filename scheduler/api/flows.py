@@ -103,7 +103,7 @@ async def cancel_flow(request: web.Request, _: Nothing) -> web.Response:
 
 @table.add(
     "POST", "/v1/flows/{flow}/replay", {200: FlowShown},
-    body=Nothing, optional=True, codes=("not_found", "wrong_state", "store_full"),
+    body=Nothing, optional=True, codes=("not_found", "wrong_state"),
 )  # fmt: skip
 async def replay_flow(request: web.Request, _: Nothing) -> web.Response:
     """Run the dead jobs of a flow again. What was cancelled for them waits again; what somebody cancelled stays so."""

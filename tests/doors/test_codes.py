@@ -15,6 +15,7 @@ from scheduler.api.openapi import codes_of
 from scheduler.api.problems import CODES
 from scheduler.api.routes import Route
 from scheduler.clients import Clients, make_client
+from scheduler.errors import StoreUnavailable
 from scheduler.presence import Presence
 from scheduler.store import Store
 from tests.doors.conftest import Answer, Api, held, served
@@ -28,6 +29,8 @@ BODIES: Mapping[str, Any] = {
     "settle": {"worker": "w", "ack": [{"id": "mail:a", "token": 1}]},
     "purge_queue": {"state": "ready"},
     "operate": {"act": "replay", "queue": "mail"},
+    "put_schedule": {"type": "send", "queue": "mail", "every": "1h"},
+    "create_flow": {"queue": "mail", "id": "f", "jobs": [{"name": "a", "type": "send"}]},
 }
 """A body that each call takes; {} for the others."""
 
@@ -56,8 +59,11 @@ def name_of(route: Route) -> str:
 
 def address(route: Route, **names: str) -> str:
     path = route.path.format(
-        **{"id": "mail:a", "queue": "mail", "type": "send", "group": "acme", "operation": "mail:op", **names}
-    )
+        **{
+            "id": "mail:a", "queue": "mail", "type": "send", "group": "acme", "operation": "mail:op",
+            "schedule": "nightly", "flow": "mail:f", **names,
+        }
+    )  # fmt: skip
     return path + (f"?confirm={names.get('queue', 'mail')}" if name_of(route) == "obliterate" else "")
 
 
@@ -163,6 +169,7 @@ async def with_a_query_that_is_unknown(api: Api, route: Route) -> Answer:
 
 async def of_nothing(api: Api, route: Route) -> Answer:
     names = {"id": "mail:none", "operation": "mail:none", "queue": "none", "type": "none", "group": "none"}
+    names |= {"schedule": "none", "flow": "mail:none"}
     body = {"act": "cancel", "queue": "none"} if name_of(route) == "operate" else None
     return await call(api, route, body, names=names)
 
@@ -170,6 +177,7 @@ async def of_nothing(api: Api, route: Route) -> Answer:
 async def with_an_etag_of_another_time(api: Api, route: Route) -> Answer:
     await api.put("/v1/queues/mail", {})
     await api.put("/v1/queues/mail/types/send", {"timeout": 5})
+    await api.put("/v1/schedules/nightly", BODIES["put_schedule"])
     return await call(api, route, If_Match='"4711"')
 
 
@@ -256,6 +264,51 @@ async def of_an_id_that_is_taken(api: Api, route: Route) -> Answer:
     return await call(api, route, {"type": "send", "queue": "mail", "id": "new"})
 
 
+async def of_a_flow_that_has_another_id(api: Api, route: Route) -> Answer:
+    await api.post("/v1/flows", BODIES["create_flow"])
+    jobs = [{"name": "b", "type": "send"}]
+    return await call(api, route, {**BODIES["create_flow"], "jobs": jobs})
+
+
+async def of_a_flow_whose_queue_is_full(api: Api, route: Route) -> Answer:
+    await api.put("/v1/queues/mail", {"max_bytes": 1})
+    await api.enqueue("a")
+    return await call(api, route)
+
+
+async def of_a_flow_that_has_ended(api: Api, route: Route) -> Answer:
+    await api.post("/v1/flows", BODIES["create_flow"])
+    [job] = await api.lease()
+    await api.settle(ack=[held(job)])
+    await api.store.relay("mail")
+    return await call(api, route)
+
+
+async def of_a_schedule_of_another_queue(api: Api, route: Route) -> Answer:
+    await api.put("/v1/schedules/nightly", {**BODIES["put_schedule"], "queue": "other"})
+    return await call(api, route)
+
+
+async def of_a_schedule_that_was_changed_before_the_answer_was_kept(api: Api, route: Route) -> Answer:
+    await api.put("/v1/schedules/nightly", BODIES["put_schedule"])
+
+    async def away(*_: Any) -> bytes:
+        raise StoreUnavailable("away")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(api.store, "keep_answer", away)
+        await call(api, route, Idempotency_Key="k")
+    await api.put("/v1/schedules/nightly", {**BODIES["put_schedule"], "payload": "another"})
+    return await call(api, route, Idempotency_Key="k")
+
+
+async def of_a_schedule_whose_queue_is_full(api: Api, route: Route) -> Answer:
+    await api.put("/v1/schedules/nightly", BODIES["put_schedule"])
+    await api.enqueue("a")
+    await api.patch("/v1/queues/mail", {"max_length": 1})
+    return await call(api, route)
+
+
 async def of_a_queue_that_is_full(api: Api, route: Route) -> Answer:
     await api.enqueue("a")
     await api.patch("/v1/queues/mail", {"max_length": 1})
@@ -300,6 +353,14 @@ PARTICULAR: Mapping[tuple[str, str], Provoke] = {
     ("replay_dead", "wrong_state"): while_a_hundred_operations_are_under_way,
     ("purge_dead", "wrong_state"): while_a_hundred_operations_are_under_way,
     ("cancel_operation", "wrong_state"): of_an_operation_that_has_ended,
+    ("open_", "wrong_state"): of_a_job_that_runs,
+    ("create_flow", "duplicate"): of_a_flow_that_has_another_id,
+    ("create_flow", "queue_full"): of_a_flow_whose_queue_is_full,
+    ("cancel_flow", "wrong_state"): of_a_flow_that_has_ended,
+    ("replay_flow", "wrong_state"): of_a_flow_that_has_ended,
+    ("put_schedule", "duplicate"): of_a_schedule_of_another_queue,
+    ("trigger_schedule", "duplicate"): of_a_schedule_that_was_changed_before_the_answer_was_kept,
+    ("trigger_schedule", "queue_full"): of_a_schedule_whose_queue_is_full,
 }
 """How it is provoked in one call."""
 

@@ -135,7 +135,10 @@ async def test_users_of_few_rights_are_told_what_they_lack(servers, backend, sto
     poor = await examined(servers, backend, "poor:pw@")
 
     assert ("fail", "ok") == (managed["eviction"].status, managed["rights"].status)
-    assert "lacks rights: TIME, ZREM {scheduler:default}:jobs" in poor["rights"].message
+    assert (
+        "lacks rights: TIME, ZREM {scheduler:=schedules}:names, ZREM {scheduler:default}:jobs"
+        in poor["rights"].message
+    )
     assert "fail" == poor["scripts"].status
     with pytest.raises(StoreRefused, match="info"):
         await examined(servers, backend, "blind:pw@")

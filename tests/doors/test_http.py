@@ -61,7 +61,15 @@ async def test_methods_that_an_address_does_not_take(api):
             {route.method} | ({"HEAD"} if route.method == "GET" else set())
         )
     for path, methods in taken.items():
-        address = path.format(id="mail:a", queue="mail", type="send", operation="mail:op", group="acme")
+        address = path.format(
+            id="mail:a",
+            queue="mail",
+            type="send",
+            operation="mail:op",
+            group="acme",
+            schedule="nightly",
+            flow="mail:f",
+        )
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - methods:
             answer = await api.call(method, address)
             assert (405, "method_not_allowed") == (answer.status, answer.code), (method, path)
@@ -202,7 +210,15 @@ async def test_query_parameters_that_are_unknown_or_repeated(api, query, paths):
 
 async def test_no_call_takes_a_query_it_does_not_know(api):
     for route in ROUTES:
-        address = route.path.format(id="mail:a", queue="mail", type="send", operation="mail:op", group="acme")
+        address = route.path.format(
+            id="mail:a",
+            queue="mail",
+            type="send",
+            operation="mail:op",
+            group="acme",
+            schedule="nightly",
+            flow="mail:f",
+        )
         answer = await api.call(route.method, f"{address}?colour=red")
         assert (422, ["/colour"]) == (answer.status, answer.paths), route.path
 
