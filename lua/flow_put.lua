@@ -1,19 +1,19 @@
 -- flow_put: (new) -> building; notes down a flow, a page of its jobs a call
 --
--- A flow is there, for all to see, when flow_open has opened it; until then the jobs that wait for nothing else wait for
--- that. `flow` is its id, `header` what is to be known of it, `total` the number of its jobs, `page` (0 first) the number
--- of this one and `nodes` its text, as the caller reads it again; each item is one job of the page (queue:key), and whether
--- (1) it waits for the opening. Again for the same page changes nothing.
+-- A flow is there, for all to see, when flow_open has opened it; until then each of its jobs waits for that too. `flow` is
+-- its id, `header` what is to be known of it, `total` the number of its jobs, `page` (0 first) the number of this one and
+-- `nodes` its text, as the caller reads it again; each item is one job of the page (queue:key). Again for the same page
+-- changes nothing.
 --
 -- Returns "building", or the state of a flow of this id that is further, or "conflict" when its header or total is another.
 -- @flags
 -- @include lib/refusal
 -- @include lib/begin
 local awaits, dependents, opening, flows, config, counters, bell, events = unpack(KEYS)
-local now, flow, header, total, page, nodes, count = unpack(ARGV) -- then `count` times: id, root
+local now, flow, header, total, page, nodes, count = unpack(ARGV) -- then `count` times: id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
-local refused = refusal(level, count, 7, 2)
+local refused = refusal(level, count, 7, 1)
 if refused then return refused end
 if #flow > 128 or not string.find(flow, "^[%w._-]+$") then return redis.error_reply("INVALID flow") end
 if string.find(header, "\n") then return redis.error_reply("INVALID header") end
@@ -24,12 +24,12 @@ now = begin({ awaits = awaits, dependents = dependents, opening = opening, flows
   counters = counters, bell = bell, events = events }, now)
 redis.call("HLEN", flows)
 
-local waits, roots = {}, {}
+local waits, gated = {}, {}
 for i = 1, tonumber(count) do
-  local id, root = item(7, 2, i)
+  local id = item(7, 1, i)
   if #id > 200 or not string.find(id, "^%w[%w._~-]*:[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
   waits[#waits + 1], waits[#waits + 2] = 0, "=" .. flow .. " ?" .. id
-  if root == "1" then roots[#roots + 1], roots[#roots + 2] = 0, "=" .. flow .. " " .. id end
+  gated[#gated + 1], gated[#gated + 2] = 0, "=" .. flow .. " " .. id
 end
 local standing = redis.call("HGET", flows, flow)
 if standing then
@@ -44,6 +44,6 @@ if not standing then
 end
 redis.call("HSET", flows, flow .. " " .. string.format("%06.0f", nth), nodes)
 redis.call("ZADD", awaits, unpack(waits))
-if #roots > 0 then redis.call("ZADD", dependents, unpack(roots)) end
+redis.call("ZADD", dependents, unpack(gated))
 if not created then redis.call("HSET", config, "created", string.format("%.0f", now)) end
 return { "building", created and 0 or 1 }

@@ -56,8 +56,8 @@ class Plan(Struct, frozen=True):
                 digest.update(f"{job.queue}:{job.key} {job.fingerprint()} ".encode())
         return orjson.dumps({"on_failure": self.on_failure, "fingerprint": digest.hexdigest()})
 
-    def pages(self) -> list[tuple[bytes, list[tuple[str, bool]]]]:
-        """The list of its jobs, a page each: the text that `read_nodes` reads, and id and whether it waits for nothing else."""
+    def pages(self) -> list[tuple[bytes, list[str]]]:
+        """The list of its jobs, a page each: the text that `read_nodes` reads, and their ids."""
         ids = {node.name: f"{node.job.queue}:{node.job.key}" for node in self.nodes}
         pages = []
         for first in range(0, len(self.nodes), NODES_A_PAGE):
@@ -65,7 +65,7 @@ class Plan(Struct, frozen=True):
             text = orjson.dumps(
                 [[node.name, ids[node.name], node.job.type, list(node.after)] for node in some]
             )
-            pages.append((text, [(ids[node.name], not node.after) for node in some]))
+            pages.append((text, [ids[node.name] for node in some]))
         return pages
 
 
@@ -125,10 +125,10 @@ def plan_flow(home: str, key: str, nodes: Sequence[Node], on_failure: str = "can
             node.job,
             after=[ids[name] for name in node.after],
             after_names=list(node.after),
-            gate="" if node.after else flow,
+            gate=flow,
             before=[*(ids[nodes[n].name] for n in waiting.get(node.name, ())), flow],
             on_failure=node.job.on_failure or on_failure,
-            linked=bool(node.after),
+            linked=True,
             flow=f"{home}:{key}",
             flow_name=node.name,
         )

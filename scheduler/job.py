@@ -201,7 +201,7 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
             rules += [f"before:{its_id}" for its_id in (*self.before, *self.joins)]
             if self.on_failure:
                 rules.append(f"failure:{self.on_failure}")
-            if self.linked or (self.hold and not self.after):
+            if (self.linked and not self.gate) or (self.hold and not self.after):
                 rules.append("linked:1")
         return " ".join(rules)
 

@@ -366,8 +366,7 @@ class Linking(Reading):
             args: list[Any] = [
                 self._stamp(), plan.key, header, len(plan.nodes), page, text, len(items),
             ]  # fmt: skip
-            for its_id, root in items:
-                args += (its_id, "1" if root else "")
+            args += items
             state, new = await self.run(
                 Call("flow_put", plan.home, args, lambda reply: (reply[0].decode(), int(reply[1]) == 1))
             )

@@ -28,7 +28,16 @@ local function resolved(keys, words, now, micros)
     local last = tonumber(string.match(redis.call("HGET", keys.parents, field) or "", "^(%d+)|")) or -1
     if tonumber(word.order) <= last then return end
     -- One that its maker has not named yet may be through already: that is kept until the maker's own word.
-    if not former and string.find(from, ":=", 1, true) then return end
+    if string.find(from, ":=", 1, true) then
+      -- A gate is no job: nothing is left of one that was opened.
+      if former == "?" then
+        redis.call("ZREM", keys.awaits, id .. " ?" .. from)
+        -- Who was to join one that is held may be on its way still.
+        if string.sub(from, -#id - 2) ~= ":=" .. id then redis.call("ZREM", keys.opening, id) end
+      end
+      if former == "?" and sign == "-" then redis.call("ZADD", keys.awaits, 0, id .. " -" .. from) end
+      return
+    end
     if not former and redis.call("ZLEXCOUNT", keys.awaits, "[" .. id .. " ", "(" .. id .. "!") == 0 then return end
     -- What all of them hand on to one job is 1 MiB at the most.
     local bytes = tonumber(redis.call("HGET", keys.parents, id) or nil) or 0
@@ -45,6 +54,15 @@ local function resolved(keys, words, now, micros)
         redis.call("ZADD", keys.awaits, 0, id .. " " .. (state and sign_of(state) or "?") .. added)
       end
     end
+  end
+
+  -- Whether a gate will never be opened: its flow was taken back.
+  local function shut(id)
+    local first = id .. " -"
+    for _, member in ipairs(redis.call("ZRANGEBYLEX", keys.awaits, "[" .. first, "(" .. first .. "~", "LIMIT", 0, 10)) do
+      if string.find(member, ":=", 1, true) then return true end
+    end
+    return false
   end
 
   local moved = { ids = {}, states = {}, ready = {}, cancelled = {}, revived = {} }
@@ -83,7 +101,7 @@ local function resolved(keys, words, now, micros)
     if state == "cancelled" and course.reason ~= "dependency" then return state end
 
     local next = "blocked"
-    if policy == "cancel" and failed > 0 or policy == "failure" and pending + failed == 0 then
+    if policy == "cancel" and failed > 0 or policy == "failure" and pending + failed == 0 or failed > 0 and shut(id) then
       next = "cancelled"
     elseif pending == 0 and (policy ~= "wait" or failed == 0) then
       next = "ready"

@@ -244,7 +244,7 @@ CASES = [
     Case("follow", "follow", lambda t: [3, "ready", "mail:x", "succeeded", "mail:x", "gone", "mail:x"]),
     Case("relay", "relay", lambda t: [100, "", 1, "dead", 5, "mail:x"]),
     Case("parents", "parents", lambda t: ["waits", "", "", 100], writes=False),
-    Case("flow_put", "flow_put", lambda t: ["new", "{}", 1, 0, "[]", 1, "mail:x", "1"]),
+    Case("flow_put", "flow_put", lambda t: ["new", "{}", 1, 0, "[]", 1, "mail:x"]),
     Case("flow_open", "flow_open", lambda t: ["building"]),
     Case("flow_cancel", "flow_cancel", lambda t: ["flow"]),
     Case("flow_drop", "flow_drop", lambda t: ["building", "undo", 0]),

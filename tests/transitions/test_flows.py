@@ -169,8 +169,9 @@ async def test_what_was_begun_and_not_opened_is_taken_back_after_a_minute(store,
     assert "missing" == await store.flow_open(QUEUE, "f")
 
 
-async def test_who_comes_too_late_to_open_it_leaves_nothing_behind(store, clock):
-    plan = flow()
+@pytest.mark.parametrize("policy", ["cancel", "continue", "wait", "failure"])
+async def test_who_comes_too_late_to_open_it_starts_nothing(store, clock, policy):
+    plan = flow(on_failure=policy)
     await store.flow_put(plan)
     clock.advance(61)
     await store.relay(QUEUE)
