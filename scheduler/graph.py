@@ -35,17 +35,17 @@ Piece = Graph | NewJob
 
 def chain(*pieces: Piece, **named: NewJob) -> Graph:
     """Pieces one after the other: each waits for all of the one before it. Jobs may be named: `chain(load=…, report=…)`."""
-    made = _graph(())
+    jobs: list[tuple[str, NewJob]] = []
+    edges: set[tuple[int, int]] = set()
+    firsts: tuple[int, ...] = ()
+    lasts: tuple[int, ...] = ()
     for piece in _given(pieces, named):
-        after = _shifted(piece, len(made.jobs))
-        tied = {(first, last) for first in after.firsts for last in made.lasts}
-        made = Graph(
-            made.jobs + piece.jobs,
-            made.edges | after.edges | tied,
-            made.firsts or after.firsts,
-            after.lasts or made.lasts,
-        )
-    return made
+        after = _shifted(piece, len(jobs))
+        jobs += piece.jobs
+        edges |= after.edges
+        edges.update((first, last) for first in after.firsts for last in lasts)
+        firsts, lasts = firsts or after.firsts, after.lasts or lasts
+    return Graph(tuple(jobs), frozenset(edges), firsts, lasts)
 
 
 def parallel(*pieces: Piece, **named: NewJob) -> Graph:

@@ -78,6 +78,9 @@ class Link(Protocol):
     async def stop(self, job_id: str) -> Job:
         """Cancels a job. Raises NotFound and WrongState."""
 
+    async def open_job(self, job_id: str) -> Job:
+        """Lets a held job go. Raises NotFound and WrongState."""
+
     async def put_flow(self, plan: Plan) -> bool:
         """A new flow: whether it is one, and did not stand."""
 
@@ -634,6 +637,12 @@ class RemoteStore:
             except NotFound:
                 found.append(None)
         return found
+
+    async def open(self, queue: str, key: str) -> str:
+        try:
+            return (await self._link.open_job(f"{queue}:{key}")).state.value
+        except WrongState:
+            return "not held"
 
     async def cancel(self, queue: str, keys: Sequence[str]) -> list[str]:
         states = []

@@ -124,12 +124,12 @@ def _held(
 def _ack(batch: Batch, item: AckItem, path: str, queue: str, settings: Settings, faults: list[Fault]) -> None:
     place, key, token = _held(batch, item, path, queue, faults)
     result = bytes(item.result) if isinstance(item.result, Raw) else b""
+    added = [_added(one, f"{path}/add/{n}", settings, faults) for n, one in enumerate(item.add)]
+    if len(added) > MOST_ITEMS:
+        faults.append(Fault(f"{path}/add", f"at most {MOST_ITEMS} jobs"))
     if len(result) > settings.max_result:
         batch.refuse(place, "too_large")
-    elif key is not None and item.add:
-        added = [_added(one, f"{path}/add/{n}", settings, faults) for n, one in enumerate(item.add)]
-        if len(added) > MOST_ITEMS:
-            faults.append(Fault(f"{path}/add", f"at most {MOST_ITEMS} jobs"))
+    elif key is not None and added:
         batch.adding.append((place, Ack(key, token, result, added)))
     elif key is not None:
         batch.acks.append((place, Ack(key, token, result)))

@@ -125,6 +125,11 @@ class HttpLink:
         )
         return answer.read(JobDocument).job()
 
+    async def open_job(self, job_id: str) -> Job:
+        """Lets a held job go."""
+        answer = await self._transport.call("POST", f"/v1/jobs/{part(job_id)}/open", safe=True)
+        return answer.read(JobDocument).job()
+
     async def stop(self, job_id: str) -> Job:
         """Cancels a job."""
         answer = await self._transport.call("POST", f"/v1/jobs/{part(job_id)}/cancel", safe=True)

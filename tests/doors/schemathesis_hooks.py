@@ -16,7 +16,7 @@ IN_WORDS = {
     "a time lies between now and ten years, and is one of the calendar": r"(/.*)?/(run_at|before|starts_at|ends_at)",
     "names in a flow are of one job each": r"/jobs/\d+/name",
     "the name of the queue is repeated": r"/confirm",
-    "an id is of the queue that is named": r"(/jobs/\d+)?/id|/ids/\d+",
+    "an id is of the queue that is named": r"(/jobs/\d+|/ack/\d+/add/\d+)?/id|/ids/\d+",
     "groups are not filtered by time, nor carry payloads": r"/before|/include",
     "what is of a replay is of no other act, and each act has its states": r"/payload_patch|/into|/rate|/stop_after_failures|/filter/state",
     "ids or a filter; a fingerprint is of a dead job": r"/ids|/filter|/filter/fingerprint",
@@ -27,7 +27,7 @@ IN_WORDS = {
     "a rate is of at most a million in a second": r"/rate|/group_rate",
     "an Idempotency-Key belongs to one request": r"/Idempotency-Key",
     "who slows a type or a group says for how long": r"/nack/\d+/scope",
-    "what is waited for is there, and stays": r"(/jobs/\d+)?/after/\d+|(/jobs/\d+)?/on_failure",
+    "what is waited for is there, and stays": r"(/jobs/\d+)?/(after|before)/\d+|(/jobs/\d+)?/on_failure",
     "all items of a call together have a limit": r"/(ack|nack|release|extend)",
 }  # fmt: skip
 """Why a request that the document's schemas allow may be refused as a 422, and where it says so."""

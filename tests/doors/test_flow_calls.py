@@ -203,6 +203,17 @@ async def test_jobs_that_a_job_adds_are_waited_for_as_well(jobs, shop):
     assert list(range(5)) == sorted(results.values())
 
 
+async def test_a_job_that_is_held_runs_after_those_that_joined_it(jobs):
+    last = await jobs.enqueue("count", queue="other", hold=True)
+    part = await jobs.enqueue("load", {"n": 6}, queue="mail", before=[last])
+
+    await last.open()
+
+    assert {part.id: 6} == await last.result(20)
+    with pytest.raises(WrongState):
+        await part.open()
+
+
 # -- asked again, refused, cancelled, replayed ----------------------------------------------------------------
 
 
