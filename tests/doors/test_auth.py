@@ -32,7 +32,13 @@ async def test_without_the_key_every_call_is_refused_with_equal_bodies(closed, s
     for route in ROUTES:
         if not route.open:
             path = route.path.format(
-                id="mail:a", queue="mail", type="send", operation="mail:op", group="acme"
+                id="mail:a",
+                queue="mail",
+                type="send",
+                operation="mail:op",
+                group="acme",
+                flow="mail:f",
+                schedule="s",
             )
             answer = await closed.call(route.method, path, b"junk" if route.body else None, **headers)
             assert (401, "unauthorized") == (answer.status, answer.code), path
@@ -115,7 +121,15 @@ async def test_without_a_key_pages_of_other_sites_change_nothing(serving, header
 async def test_what_it_must_not_change_is_every_call_that_changes_something(serving):
     api = await serving()
     for route in ROUTES:
-        path = route.path.format(id="mail:a", queue="mail", type="send", operation="mail:op", group="acme")
+        path = route.path.format(
+            id="mail:a",
+            queue="mail",
+            type="send",
+            operation="mail:op",
+            group="acme",
+            flow="mail:f",
+            schedule="s",
+        )
         body: dict[str, str] | None = {} if route.body is not None else None
         answer = await api.call(route.method, path, body, Sec_Fetch_Site="cross-site")
         assert ("forbidden" in codes_of(route, key=False)) == (answer.status == 403), path

@@ -61,6 +61,8 @@ def address(route: Route, **names: str) -> str:
             "type": "send",
             "operation": "mail:none",
             "group": "acme",
+            "flow": "mail:none",
+            "schedule": "none",
             **names,
         }
     )
