@@ -14,7 +14,7 @@ from scheduler.joining import MOST_ITEMS, Call
 from scheduler.store import Store
 from tests.helpers import QUEUE, new, race, states_of
 
-COUNT = {"enqueue": 1, "cancel": 2, "inspect": 2, "census": 0}
+COUNT = {"enqueue": 1, "cancel": 3, "inspect": 2, "census": 0}
 """Where among its arguments a script is told how many items follow."""
 
 
