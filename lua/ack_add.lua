@@ -2,10 +2,11 @@
 --
 -- The attempt did its work, which was to find out what else there is to do: jobs are added, and whoever waits for this job (its
 -- flow too) waits for them as well. All of it or nothing. `queue` is the name of this one; jobs of another leave as words of
--- this one: they are enqueued there once at least, by whoever relays them, and found to stand when that is done again.
+-- this one: they are enqueued there once at least, by whoever relays them, and found to stand when that is done again. One
+-- that stands already, by the same request, is waited for as it is.
 --
 -- Returns "succeeded" (again, when this token's ack is repeated), "stale", "missing"; or what refuses the whole: "full",
--- "past" or "conflict", and the id that does.
+-- "past", "conflict" or, where those who wait times those that are added would be more than 20,000, "wide", and the id that does.
 -- @flags
 -- @include lib/clock
 -- @include lib/refusal
@@ -41,26 +42,29 @@ local before, here, away = {}, {}, {}
 for i, member in ipairs(redis.call("ZRANGEBYLEX", dependents, "[" .. job .. " ", "(" .. job .. "!", "LIMIT", 0, 1001)) do
   before[i] = "before:" .. string.sub(member, #job + 2)
 end
-if #before > 1000 or #before * #fresh > 20000 then return { "full", job } end
+if #before > 1000 or #before * #fresh > 20000 then return { "wide", queue .. ":" .. job } end
 local words = table.concat(before, " ")
 for _, one in ipairs(fresh) do
   local rules = one.fields[9]
   if words ~= "" then one.fields[9] = rules == "" and words or rules .. " " .. words end
   table.insert(one.here and here or away, one)
 end
-local taken, enter
+local standing, enter = {}, nil
 if #here > 0 then
+  local taken
   taken, enter = take_in(keys, now, micros, #here, function(i) return unpack(here[i].fields) end)
   if taken.err then return taken end
   for i, one in ipairs(here) do
     local outcome = taken[2 * i + 1]
     if outcome == "full" or outcome == "past" or outcome == "conflict" then return { outcome, one.id } end
+    if outcome == "exists" then standing[#standing + 1] = one.fields[1] end
   end
 end
-redis.call("ZCARD", signals)
+for _, key in ipairs({ dependents, signals, retrying, blocked, dead, cancelled }) do redis.call("ZCARD", key) end
 redis.call("HLEN", notes)
 
 if enter then enter() end
 post(keys, away, now)
+adopt(keys, standing, before, now)
 write(table.concat(added, " "))
 return { "succeeded", "" }

@@ -59,7 +59,8 @@ keys.rung = redis.call("LLEN", bell)
 redis.call("ZCARD", running)
 redis.call("HLEN", leases)
 redis.call("XLEN", events)
-local followed, told_of = redis.call("ZCARD", dependents) > 0, redis.call("ZCARD", signals) > 0
+local signalled = redis.call("ZCARD", signals) > 0
+if redis.call("ZCARD", dependents) > 0 then redis.call("HLEN", notes) end
 local seasoned = redis.call("HLEN", attempts) > 0
 
 -- Only a job that ran before can have left a checkpoint.
@@ -175,7 +176,6 @@ for i, record in ipairs(records) do
   end
 end
 local sums, damaged = {}, "0000000000000000" -- what has no type is one group
-if followed then redis.call("HLEN", notes) end
 if #corrupt > 0 then
   for _, key in ipairs({ dead, dead_index, dead_groups }) do redis.call("ZCARD", key) end
   sums = redis.call("HMGET", counters, "dead", "bytes_dead", "bytes_unfinished")
@@ -214,7 +214,7 @@ if math.abs(now - swept_at) >= period_ms and math.abs(now - asked_at) >= period_
   told[#told + 1], told[#told + 2] = "sweep_told", int(now)
   reply[2] = 1
 end
-if told_of and math.abs(now - (tonumber(marks[8]) or 0)) >= 500 then
+if signalled and math.abs(now - (tonumber(marks[8]) or 0)) >= 500 then
   told[#told + 1], told[#told + 2] = "relay_told", int(now)
   reply[2] = reply[2] + 2
 end

@@ -22,7 +22,6 @@ if not (of and of >= 1 and of <= 100000 and of % 1 == 0) then return redis.error
 if not (nth and nth >= 0 and nth <= 100000 and nth % 1 == 0) then return redis.error_reply("INVALID page") end
 now = begin({ awaits = awaits, dependents = dependents, opening = opening, flows = flows, config = config,
   counters = counters, bell = bell, events = events }, now)
-redis.call("HLEN", flows)
 
 local waits, gated = {}, {}
 for i = 1, tonumber(count) do

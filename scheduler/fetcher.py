@@ -12,13 +12,13 @@ from typing import Any
 from .calling import BATCH, batches
 from .context import Context
 from .doorbell import Doorbell
-from .errors import Duplicate, QueueFull, SchedulerError, StoreFull, StoreUnavailable
+from .errors import QueueFull, SchedulerError, StoreFull, StoreUnavailable
 from .execute import Places, execute
 from .handlers import Handlers
-from .job import Claimed, deadline_passed
+from .job import Claimed
 from .joining import Call
 from .logs import get_logger
-from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement
+from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement, refusal_of_added
 from .settings import Settings
 from .store import Store
 from .tasks import Signal
@@ -426,11 +426,9 @@ class Fetcher(Line):
         if outcome == "full":
             self.settled.insert(0, ack)
             self.refusal = QueueFull(self.queue, 1)
-        elif outcome in {"conflict", "past"}:
-            kind, error = (
-                ("Duplicate", Duplicate(its_id)) if outcome == "conflict" else ("Invalid", deadline_passed())
-            )
-            self.settled.insert(0, Nack(ack.key, ack.token, kind, f"the added job {its_id}: {error}"))
+        elif error := refusal_of_added(outcome, its_id):
+            nack = Nack(ack.key, ack.token, type(error).__name__, f"the added job {its_id}: {error}")
+            self.settled.insert(0, nack)
             self.changed.set()
         return [outcome]
 

@@ -142,7 +142,10 @@ class Linking(Reading):
                 # What comes of it is told with the page that is read then.
                 late, told = False, []
                 for key in page.late:
-                    await self.link_late(queue, key)
+                    try:
+                        await self.link_late(queue, key)
+                    except SchedulerError as error:
+                        failed = error
                 continue
             if not page.words and not page.more:
                 break
@@ -178,7 +181,8 @@ class Linking(Reading):
     async def _post(self, queue: str, words: Sequence[Word]) -> list[bool]:
         """Enqueues jobs that others have added to this queue: whether each is through; the others find it full for now.
 
-        Those that stand there already are left. For one that cannot be taken in, whoever waits for it is told so.
+        To those that stand there already is made known who waits for them. Of one that cannot be taken in, whoever waits for it
+        is told so.
         """
 
         def read(reply: list[Any]) -> tuple[bool, list[str]]:
@@ -193,13 +197,19 @@ class Linking(Reading):
                 await self.register(queue)
             through += [outcome != "full" for outcome in outcomes]
             for word, fields, outcome in zip(some, jobs, outcomes, strict=True):
-                if outcome in {"past", "conflict"}:
+                if outcome not in {"past", "conflict", "exists"}:
+                    continue
+                rules = fields[8].decode().split()
+                listeners = [rule.removeprefix("before:") for rule in rules if rule.startswith("before:")]
+                if outcome == "exists":
+                    key = word.id.partition(":")[2]
+                    ends = await self.follow(queue, [(key, listener) for listener in listeners])
+                    ends = [_ended(end) for end in ends if end.state != "waits"]
+                else:
                     log.warning("an added job cannot be taken in", job=word.id, outcome=outcome)
-                    rules = fields[8].decode().split()
-                    told = [rule.removeprefix("before:") for rule in rules if rule.startswith("before:")]
-                    for listener in told:
-                        gone = Word(listener, word.id, word.order, "cancelled")
-                        await self.resolve(listener.partition(":")[0], [gone])
+                    ends = [Word(listener, word.id, word.order, "cancelled") for listener in listeners]
+                for end in ends:
+                    await self.resolve(end.id.partition(":")[0], [end])
         return through
 
     # -- jobs that wait for named ones ------------------------------------------------------------------------

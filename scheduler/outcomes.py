@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from msgspec import Struct
 
-from .errors import Duplicate, KeyTaken
-from .job import Claimed, NewJob
+from .errors import Duplicate, Invalid, KeyTaken
+from .errors import Fault as Wrong
+from .job import Claimed, NewJob, deadline_passed
 from .limits import Breaker, Rate, Unlimited, breaker_of_text, limits_text, parse_limits, rate_of_text
 from .times import rfc3339, seconds
 
@@ -131,6 +132,23 @@ class Enqueued(Struct, frozen=True, gc=False):
         if self.outcome == "conflict":
             return Duplicate(self.id)
         return KeyTaken(self.id) if self.outcome == "taken" else None
+
+
+def refusal_of_added(outcome: str, its_id: str) -> Duplicate | Invalid | None:
+    """Why an ack cannot bring a job with it, as lua/ack_add.lua answers; None where nothing is wrong, or only room is missing."""
+    if outcome == "conflict":
+        return Duplicate(its_id)
+    if outcome == "past":
+        return deadline_passed()
+    if outcome == "wide":
+        return Invalid(
+            [
+                Wrong(
+                    "", f"too many wait for {its_id}: they, times the jobs that it adds, are more than 20,000"
+                )
+            ]
+        )
+    return None
 
 
 class Remembered(Struct, frozen=True):

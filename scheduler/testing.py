@@ -14,7 +14,7 @@ from .errors import Fault, Invalid
 from .events import Follower
 from .execute import Places, execute
 from .job import Claimed, Job, State, split_id
-from .outcomes import Ack, Bury, Extend, Nack, Note, Release, Settlement
+from .outcomes import Ack, Bury, Extend, Nack, Note, Release, Settlement, refusal_of_added
 from .scheduling import Schedules
 from .settings import Settings
 from .store import Store
@@ -133,7 +133,7 @@ class AppTest:
     async def _ack_added(self, queue: str, ack: Ack) -> list[str]:
         """A worker waits for room in a full queue; here nobody would make it, and it is a failure too."""
         outcome, its_id = await self.store.ack_add(queue, ack, worker=WORKER)
-        if outcome not in {"full", "conflict", "past"}:
+        if outcome != "full" and refusal_of_added(outcome, its_id) is None:
             return [outcome]
         nack = Nack(ack.key, ack.token, "NotAdded", f"the job {its_id} was not taken in: {outcome}")
         return await self._settled(queue, nack)

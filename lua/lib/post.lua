@@ -1,3 +1,4 @@
+-- @include lib/adopt
 -- Leaves jobs for other queues as words to be relayed: each has its id there (queue:key) and its fields as enqueue takes them.
 -- The caller has read every key, so that nothing here can fail.
 local function post(keys, jobs, now)

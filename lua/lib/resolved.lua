@@ -27,7 +27,6 @@ local function resolved(keys, words, now, micros)
     end
     local last = tonumber(string.match(redis.call("HGET", keys.parents, field) or "", "^(%d+)|")) or -1
     if tonumber(word.order) <= last then return end
-    -- One that its maker has not named yet may be through already: that is kept until the maker's own word.
     if string.find(from, ":=", 1, true) then
       -- A gate is no job: nothing is left of one that was opened.
       if former == "?" then
@@ -38,10 +37,12 @@ local function resolved(keys, words, now, micros)
       if former == "?" and sign == "-" then redis.call("ZADD", keys.awaits, 0, id .. " -" .. from) end
       return
     end
+    -- One that its maker has not named yet may be through already: that is kept until the maker's own word.
     if not former and redis.call("ZLEXCOUNT", keys.awaits, "[" .. id .. " ", "(" .. id .. "!") == 0 then return end
-    -- What all of them hand on to one job is 1 MiB at the most.
+    -- What all of them hand on to one job is 1 MiB at the most; a flow only counts.
     local bytes = tonumber(redis.call("HGET", keys.parents, id) or nil) or 0
-    local result = sign == "+" and bytes + #word.result <= 1048576 and word.result or ""
+    local handed = sign == "+" and string.sub(id, 1, 1) ~= "=" and bytes + #word.result <= 1048576
+    local result = handed and word.result or ""
     redis.call("HSET", keys.parents, field, word.order .. "|" .. word.state .. "\n" .. result,
       id, string.format("%.0f", bytes + #result))
     if former and former ~= sign then

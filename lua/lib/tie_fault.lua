@@ -25,8 +25,8 @@ local function tie_fault(keys, structure, member, repair)
     strike()
     return "has word for others that says nothing"
   elseif structure == "opening" then
-    if flow and string.find(redis.call("HGET", keys.flows, flow) or "", "^building|") then return nil end
-    if flow and string.find(redis.call("HGET", keys.flows, flow) or "", "^undone|") then return nil end
+    local state = flow and string.match(redis.call("HGET", keys.flows, flow) or "", "^%a+")
+    if state == "building" or state == "undone" then return nil end
     if not flow and redis.call("ZSCORE", keys.blocked, id) then return nil end
     strike()
     return "is to be made known but does not wait"

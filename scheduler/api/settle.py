@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from ..calling import batches
 from ..errors import Duplicate, Fault, Invalid, SchedulerError, StoreFull
 from ..fields import AckItem, AddedJobFields, ExtendItem, NackItem, ReleaseItem, SettledShown, SettleFields
-from ..job import LONGEST_DELAY_MS, NewJob, deadline_passed, faults_of, split_id
+from ..job import LONGEST_DELAY_MS, NewJob, faults_of, split_id
 from ..joining import Call
-from ..outcomes import Ack, Bury, Extend, Nack, Note, Release
+from ..outcomes import Ack, Bury, Extend, Nack, Note, Release, refusal_of_added
 from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
 from ..store import Store
@@ -278,14 +278,16 @@ def _weight(failure: Nack | Bury) -> int:
 
 
 def _note_adding(answer: dict[str, Any], outcome: str, its_id: str) -> None:
-    refusals = {
-        "full": ("queue_full", "its queue has no room"),
-        "conflict": ("duplicate", str(Duplicate(its_id))),
-        "past": ("validation", str(deadline_passed())),
-    }
-    if outcome in refusals:
-        code, why = refusals[outcome]
-        answer |= {"ok": False, "code": code, "detail": f"the added job {its_id}: {why}"}
+    error = refusal_of_added(outcome, its_id)
+    if outcome == "full":
+        answer |= {
+            "ok": False,
+            "code": "queue_full",
+            "detail": f"the added job {its_id}: its queue has no room",
+        }
+    elif error is not None:
+        code = "duplicate" if isinstance(error, Duplicate) else "validation"
+        answer |= {"ok": False, "code": code, "detail": f"the added job {its_id}: {error}"}
     else:
         _note_outcome(answer, outcome)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -129,8 +128,13 @@ async def test_an_added_job_that_finds_no_room_is_tried_until_there_is(bench: Be
     await bench.store.configure(QUEUE, {"max_length": "0"})
     worker = bench.work(lease_ms=1_000)
     await bench.until(lambda: worker.fetchers[QUEUE].settled)
-    # Longer than its lease, which is held all the while.
-    await asyncio.sleep(1.5)
+    began = (await bench.job(key)).started_at or 0
+
+    async def held_for_long() -> bool:
+        # Longer than its lease, which is held all the while.
+        return ((await bench.job(key)).lease_expires_at or 0) > began + 2_000
+
+    await bench.until(held_for_long)
     assert (State.RUNNING, 1) == ((await bench.job(key)).state, (await bench.job(key)).attempt)
 
     await bench.store.configure(QUEUE, {"max_length": ""})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scheduler.errors import Invalid
+from scheduler.errors import Invalid, StoreUnavailable
 from scheduler.job import NewJob, Unique
 from scheduler.linking import Word
 from scheduler.outcomes import Ack
@@ -380,3 +380,24 @@ async def test_a_unique_job_that_waits_for_others_is_not_replaced(store):
 
     assert ("held", f"{QUEUE}:b") == (done.outcome, done.id)
     assert b"{}" == (await look(store, "b")).payload
+
+
+async def test_one_whose_others_cannot_be_reached_holds_up_no_word(store, clock: Clock, monkeypatch):
+    await enqueued(store, "a")
+    await after(store, "b", "a")
+    late = NewJob(type="send", key="late", queue=QUEUE, after=["away:x"])
+    await store.run(store.enqueue_call(QUEUE, [late]))
+    await acked(store, await taken(store, "a"))
+    clock.advance(31)
+    follow = store.follow
+
+    async def fails(queue: str, ties: object) -> object:
+        if queue == "away":
+            raise StoreUnavailable("its node is away")
+        return await follow(queue, ties)
+
+    monkeypatch.setattr(store, "follow", fails)
+    with pytest.raises(StoreUnavailable):
+        await store.relay(QUEUE)
+
+    assert ["ready", "blocked"] == await states_of(store, "b", "late")

@@ -349,7 +349,8 @@ async def test_what_was_added_may_be_through_before_anyone_heard_of_it(store):
     assert "blocked" == await state_of(store, "join")
 
     await store.ack(QUEUE, [Ack(y.key, y.token)], worker=WORKER)
-    assert ["join"] == await work(store) or ["join"] == await work(store)
+    await store.relay(QUEUE)
+    assert ["join"] == await work(store)
     assert ("succeeded", 0, 4, 0) == await counts(store)
 
 
@@ -424,3 +425,45 @@ async def test_one_that_cannot_be_taken_in_elsewhere_did_not_succeed_for_those_w
 
     assert "cancelled" == await state_of(store, "join")
     assert ("failed", 0, 1, 2) == await counts(store)
+
+
+@pytest.mark.parametrize("queue", [QUEUE, "other"])
+@pytest.mark.parametrize("end", ["unfinished", "succeeded", "dead"])
+async def test_what_two_jobs_add_is_waited_for_by_those_who_wait_for_either(store, queue, end):
+    for name in ("f", "g"):
+        await store.create_flow(
+            plan_flow(
+                QUEUE,
+                name,
+                [node(f"{name}-split"), node(f"{name}-join", f"{name}-split", on_failure="continue")],
+            )
+        )
+    first, second = (await store.claim(QUEUE, worker=WORKER, count=2)).jobs
+    shared = NewJob(type="send", queue=queue, key="shared")
+    assert ("succeeded", "") == await added(store, first, shared)
+    await store.relay(QUEUE)
+    if end != "unfinished":
+        await work(store, dead=["shared"] if end == "dead" else [], queues=[queue])
+
+    assert ("succeeded", "") == await added(store, second, shared)
+    for _ in range(2):
+        await store.relay(QUEUE)
+    if end == "unfinished":
+        assert ["blocked"] * 2 == await states_of(store, "f-join", "g-join")
+
+    ran = await work(store, dead=["shared"] if end == "dead" else [], queues=[QUEUE, "other"])
+    assert {"f-join", "g-join"} <= {*ran, *(["f-join"] if end != "unfinished" else [])}
+    assert ["succeeded"] * 2 == await states_of(store, "f-join", "g-join")
+    assert [0, 0] == [(await store.flow(QUEUE, name)).pending for name in "fg"]
+
+
+async def test_more_than_can_be_tied_is_refused_and_changes_nothing(store, redis):
+    await store.create_flow(flow({"split": (), **{f"n{i}": ("split",) for i in range(50)}}))
+    [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
+    before = await snapshot(redis)
+
+    refused = await added(store, job, *(more(f"x{i}") for i in range(400)))
+
+    assert ("wide", "mail:split") == refused
+    assert before == await snapshot(redis)
+    assert ("succeeded", "") == await added(store, job, *(more(f"x{i}") for i in range(300)))
