@@ -165,6 +165,30 @@ class Flows(RuleBasedStateMachine):
             assert [["succeeded"], ["dead"]][not good] == self.wait(self.store.run(call))
         return len(jobs)
 
+    @rule(
+        queue=some.sampled_from(QUEUES),
+        into=some.lists(some.sampled_from(QUEUES), min_size=1, max_size=2),
+        shared=some.booleans(),
+    )
+    def split(self, queue: str, into: Sequence[str], shared: bool) -> None:
+        """A run adds jobs, new ones or such as another run has added too: whoever waits for it waits for them as well."""
+        for job in self.wait(self.store.claim(queue, worker=WORKER, count=1)).jobs:
+            self.may_start(job.id)
+            self.number += 1
+            name = "s" if shared and not job.key.startswith("s") else f"x{self.number}"
+            added = [NewJob(type="send", queue=to, key=f"{name}{n}") for n, to in enumerate(into)]
+            ids = [f"{one.queue}:{one.key}" for one in added]
+            ack = Ack(job.key, job.token, b"1", added)
+            assert ("succeeded", "") == self.wait(self.store.ack_add(queue, ack, worker=WORKER))
+            for its_id in ids:
+                self.jobs.setdefault(its_id, Known([], "cancel"))
+            for its in self.jobs.values():
+                if job.id in its.after:
+                    its.after = list(dict.fromkeys([*its.after, *ids]))
+            for key, nodes in self.flows.items():
+                if job.id in nodes:
+                    self.flows[key] = list(dict.fromkeys([*nodes, *ids]))
+
     @rule(data=some.data(), what=some.sampled_from(["cancel", "replay", "purge"]))
     def act(self, data: some.DataObject, what: str) -> None:
         if not self.jobs:
