@@ -427,17 +427,6 @@ class Linking(Reading):
             found += read_nodes(text)
             page += 1
 
-    async def ends_in_flow(self, queue: str, key: str) -> dict[str, Parent]:
-        """What is known in a flow of the ends of its jobs, by id."""
-        found: dict[str, Parent] = {}
-        cursor = ""
-        while True:
-            page = await self.parents(queue, f"={key}", cursor=cursor, limit=1_000)
-            found.update((parent.id, parent) for parent in page.items)
-            cursor = page.cursor
-            if not cursor:
-                return found
-
     async def undo_flow(self, queue: str, key: str, *, older_ms: int = UNDONE_AFTER_MS) -> None:
         """Takes back a flow that was not opened, with its jobs."""
         state = await self.flow_drop(queue, key, "undo", older_ms=older_ms)

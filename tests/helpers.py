@@ -14,7 +14,7 @@ from redis.asyncio.client import Pipeline
 from scheduler.job import Claimed, Job, NewJob, Record
 from scheduler.joining import Call
 from scheduler.keys import Keys, queue_of
-from scheduler.outcomes import Ack, Bury, Nack, Release
+from scheduler.outcomes import Ack, Bury, Nack, Parent, Release
 from scheduler.store import Store
 
 QUEUE = "mail"
@@ -174,6 +174,18 @@ async def state_of(store: Store, key: str = "a") -> str | None:
 
 async def states_of(store: Store, *names: str) -> list[str | None]:
     return [job.state.value if job else None for job in await store.inspect(QUEUE, names)]
+
+
+async def ends_in_flow(store: Store, queue: str, key: str) -> dict[str, Parent]:
+    """What a flow knows of its jobs, by id."""
+    found: dict[str, Parent] = {}
+    cursor = ""
+    while True:
+        page = await store.parents(queue, f"={key}", cursor=cursor, limit=1_000)
+        found.update((parent.id, parent) for parent in page.items)
+        cursor = page.cursor
+        if not cursor:
+            return found
 
 
 async def raw(store: Store, script: str, *args: object, queue: str = QUEUE) -> Any:

@@ -184,7 +184,7 @@ async def run(request: web.Request, _: Nothing) -> web.Response:
     "POST", "/v1/jobs/{id}/open", {200: JobShown},
     body=Nothing, optional=True, codes=("not_found", "wrong_state"),
 )  # fmt: skip
-async def open_(request: web.Request, _: Nothing) -> web.Response:
+async def open_job(request: web.Request, _: Nothing) -> web.Response:
     """Let a held job go: it runs as soon as all have ended that it waits for. Again is no error."""
     queue, key = job_id(request)
     store = request.app[STORE]

@@ -126,7 +126,8 @@ def _operation(route: Route, routes: Sequence[Route], *, key: bool) -> dict[str,
     made: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "tags": [_TAG_OF.get(module, module)],
-        "summary": re.split(r"(?<=[.:]) ", text, maxsplit=1)[0].rstrip(".:"),
+        # Text, and no Markdown: the page shows it as it is.
+        "summary": re.split(r"(?<=[.:]) ", text, maxsplit=1)[0].rstrip(".:").replace("`", ""),
         "description": text,
         "parameters": [*_parameters(route)],
         "responses": {

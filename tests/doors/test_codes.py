@@ -353,7 +353,7 @@ PARTICULAR: Mapping[tuple[str, str], Provoke] = {
     ("replay_dead", "wrong_state"): while_a_hundred_operations_are_under_way,
     ("purge_dead", "wrong_state"): while_a_hundred_operations_are_under_way,
     ("cancel_operation", "wrong_state"): of_an_operation_that_has_ended,
-    ("open_", "wrong_state"): of_a_job_that_runs,
+    ("open_job", "wrong_state"): of_a_job_that_runs,
     ("create_flow", "duplicate"): of_a_flow_that_has_another_id,
     ("create_flow", "queue_full"): of_a_flow_whose_queue_is_full,
     ("cancel_flow", "wrong_state"): of_a_flow_that_has_ended,

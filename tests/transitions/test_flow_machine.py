@@ -20,7 +20,7 @@ from scheduler.joining import Call
 from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury
 from scheduler.store import Store
-from tests.helpers import Clock, faults
+from tests.helpers import Clock, ends_in_flow, faults
 
 QUEUES = ("p", "q")
 WORKER = "w"
@@ -271,7 +271,7 @@ class Flows(RuleBasedStateMachine):
                 flow = self.wait(self.store.flow("p", key))
             except NotFound:
                 continue
-            ends = self.wait(self.store.ends_in_flow("p", key))
+            ends = self.wait(ends_in_flow(self.store, "p", key))
             assert set(ids) == set(ends)
             for its_id, end in ends.items():
                 state = states[its_id]
