@@ -11,10 +11,10 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/report
-local types, groups, waits, meters, config, counters, bell, events = unpack(KEYS)
+local types, lanes, heads, turns, groups, waits, meters, config, counters, bell, events = unpack(KEYS)
 local now, part, name, record, expect, count = unpack(ARGV) -- then `count` times: field, value
 
-local level, created, version, paused, counting = unpack(redis.call("HMGET", config, "level", "created", "version", "paused", "slots"))
+local level, created, version, paused, in_lanes, counting = unpack(redis.call("HMGET", config, "level", "created", "version", "paused", "lanes", "slots"))
 local fields = tonumber(count) or 0
 version = tonumber(version) or 0
 local refused = refusal(level, count, 6, 2, "")
@@ -24,7 +24,7 @@ redis.call("HLEN", types)
 redis.call("HLEN", groups)
 redis.call("HLEN", counters)
 redis.call("HLEN", meters)
-redis.call("ZCARD", waits)
+for _, key in ipairs({ lanes, heads, turns, waits }) do redis.call("ZCARD", key) end
 redis.call("LLEN", bell)
 redis.call("XLEN", events)
 
@@ -70,7 +70,7 @@ local function limits_of(text) return string.match(text, "^%d*|([^\n]*)\n") or "
 local grouped, key = part == "groups", types
 if part ~= "" and part ~= "types" and not grouped then return redis.error_reply("INVALID part") end
 if grouped then key = groups end
-local named, scopes, lanes, slots, breaker = name ~= "", {}, false, false, nil
+local named, scopes, limits, slots, breaker = name ~= "", {}, false, false, nil
 if grouped and not (#name <= 128 and string.find(name, "^[%w._-]+$")) or not grouped and named
   and not (#name <= 65 and string.find(name, "^:?%w[%w._-]*$")) then
   return redis.error_reply("INVALID name")
@@ -81,7 +81,7 @@ if named and record ~= "" then
   if grouped and not is_group(record) or not grouped and not (line and is_type(line)) then
     return redis.error_reply("INVALID record")
   end
-  lanes = grouped or string.find(limits_of(record), "[^|-]")
+  limits = grouped or string.find(limits_of(record), "[^|-]")
   breaker = not grouped and string.find(line, ";", 1, true)
   slots = breaker or string.find(line or record, "^%d*|%d")
 end
@@ -115,7 +115,7 @@ for i = 1, fields do
   if value == "" then
     lifted[#lifted + 1] = field
   else
-    lanes, slots = lanes or scope, slots or field == "group_concurrency"
+    limits, slots = limits or scope, slots or field == "group_concurrency"
     set[#set + 1] = field
     set[#set + 1] = value
   end
@@ -132,7 +132,10 @@ end
 if #set > 0 then redis.call("HSET", config, unpack(set)) end
 version = version + 1
 redis.call("HSET", config, "version", string.format("%.0f", version))
-if lanes then redis.call("HSET", config, "lanes", "2") end
+if limits and in_lanes ~= "2" then
+  -- @include lib/by_limits
+  by_limits({ lanes = lanes, heads = heads, turns = turns, config = config, counters = counters })
+end
 if breaker then
   redis.call("HSET", config, "breakers", "1")
 elseif scopes[1] and not grouped and string.find(limits_of(standing), ";", 1, true) then

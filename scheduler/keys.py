@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-LAYOUT = 1
+LAYOUT = 2
 """The number of this key layout. A process that finds another one does not start."""
 
 LEVEL = 1
@@ -99,10 +99,15 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key(
         "lanes",
         "zset",
-        "type group rank id[ cost] -> 0: ready jobs by lane, best first; in a queue that has lanes",
+        "type group rank id[ cost] -> 0: ready jobs by lane, best first; where there are no limits group rank id",
     ),
     Key("heads", "zset", "group rank type -> 0: the first job of every lane that is not held"),
-    Key("turns", "zset", "group -> its virtual time; the lowest is served next"),
+    Key(
+        "turns",
+        "zset",
+        "group -> its virtual time; the lowest is served next; where there are no limits group rank id -> the turn "
+        "of a job, and group + (more wait) or group . (no more) -> the turn after those",
+    ),
     Key("parked", "zset", "group, or type and group -> its virtual time: held groups and lanes"),
     Key(
         "lines",

@@ -40,7 +40,7 @@ local function faults(keys, id, text)
   local score = tonumber(redis.call("ZSCORE", keys.ready, id) or nil)
   if score and filed == "all" then
     local type, group, cost = lane_of(redis.call("HGET", keys.jobs, id))
-    if type ~= "-" and not redis.call("ZSCORE", keys.lanes, lane_member(type, group, score, id, cost)) then
+    if type ~= "-" and not redis.call("ZSCORE", keys.lanes, lane_member(keys, type, group, score, id, cost)) then
       found[#found + 1] = "is ready but in no lane"
     end
   end

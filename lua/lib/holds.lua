@@ -37,9 +37,15 @@ local function holds(keys, id, score, now, micros)
   end
   if not score then return found, nil, true end
 
-  local member = keys.laned and lane_member(type, group, score, id, cost)
+  local member = keys.laned and lane_member(keys, type, group, score, id, cost)
   if not member or not redis.call("ZSCORE", keys.lanes, member) then
     return found, redis.call("ZRANK", keys.ready, id), not keys.laned
+  end
+  if not keys.limited then
+    -- @include lib/place_in_turn
+    local before, turn = place_in_turn(keys, group, member)
+    if turn > 0 then found[#found + 1] = "group_turn||" .. turn end
+    return found, before, false
   end
   local name = type .. " " .. group
   local rank = string.sub(member, #name + 2, #name + 18)
@@ -47,7 +53,7 @@ local function holds(keys, id, score, now, micros)
     return redis.call("ZLEXCOUNT", keys.lanes, "[" .. lane .. " ", "(" .. lane .. " " .. rank .. " " .. id)
   end
   local ahead, turn = before(name), redis.call("ZRANK", keys.turns, group)
-  local aside = keys.limited and redis.call("ZSCORE", keys.parked, name)
+  local aside = redis.call("ZSCORE", keys.parked, name)
   if aside then
     -- It waits for its type behind the lanes of other groups, each of which will run one before it.
     local waits = string.format("%s %020.6f %s", type, tonumber(aside), group)

@@ -6,6 +6,10 @@
 -- has read every key.
 local function lane_fault(keys, structure, member, repair)
   if structure == "schedules" or structure == "fires" then return schedule_fault(keys, member, repair) end
+  if keys.laned and not keys.limited and (structure == "lanes" or structure == "turns" or structure == "heads") then
+    -- @include lib/turn_fault
+    return turn_fault(keys, structure, member, repair)
+  end
   local function first_of(lane)
     local head = redis.call("ZRANGEBYLEX", keys.lanes, "[" .. lane .. " ", "(" .. lane .. "!", "LIMIT", 0, 1)[1]
     return head, head and string.sub(head, #lane + 2, #lane + 18)
@@ -20,7 +24,7 @@ local function lane_fault(keys, structure, member, repair)
     local score = id and tonumber(redis.call("ZSCORE", keys.ready, id) or nil)
     local its, of, cost = lane_of(id and redis.call("HGET", keys.jobs, id) or "")
     -- What was damaged after it was filed is where it was: a claim will bury it.
-    local same = score and (its == "-" and rank_text(score) == rank or lane_member(its, of, score, id, cost) == member)
+    local same = score and (its == "-" and rank_text(score) == rank or lane_member(keys, its, of, score, id, cost) == member)
     if not same then
       local lane = (type or "") .. " " .. (group or "")
       local was_first = first_of(lane) == member

@@ -5,12 +5,17 @@ local function leave_line(keys, id, record)
   local score = tonumber(redis.call("ZSCORE", keys.ready, id) or nil)
   if not score then return end
   local type, group, cost = lane_of(record)
+  if not keys.limited then
+    -- @include lib/book
+    book(keys, { { group = group, leaving = lane_member(keys, type, group, score, id, cost) } })
+    return
+  end
   local name = type .. " " .. group
   local function head() return redis.call("ZRANGEBYLEX", keys.lanes, "[" .. name .. " ", "(" .. name .. "!", "LIMIT", 0, 1)[1] end
-  local first, member = head(), lane_member(type, group, score, id, cost)
+  local first, member = head(), lane_member(keys, type, group, score, id, cost)
   redis.call("ZREM", keys.lanes, member)
   if first ~= member then return end
-  local second, tag = head(), keys.limited and redis.call("ZSCORE", keys.parked, name)
+  local second, tag = head(), redis.call("ZSCORE", keys.parked, name)
   local start, at = group .. " ", #name + 2
   if not tag then
     redis.call("ZREM", keys.heads, start .. string.sub(first, at, at + 16) .. " " .. type)

@@ -4,30 +4,36 @@
 local function line_up(keys, list)
   -- @include lib/lane_of
   -- @include lib/lane_member
-  local lanes = {}
+  local lanes, order = {}, {}
   for _, job in ipairs(list) do
     local type, group, cost = lane_of(job.record)
-    local name, score = type .. " " .. group, tonumber(job.score)
+    local name, score = keys.limited and type .. " " .. group or group, tonumber(job.score)
     local lane = lanes[name]
     if not lane then
-      lane = { type = type, group = group, best = score, members = {} }
-      lanes[name] = lane
+      lane = { name = name, type = type, group = group, best = score, joining = {} }
+      lanes[name], order[#order + 1] = lane, lane
     end
-    lane.best = math.min(lane.best, score)
-    lane.members[#lane.members + 1] = lane_member(type, group, score, job.id, cost)
+    if score < lane.best then lane.best = score end
+    lane.joining[#lane.joining + 1] = lane_member(keys, type, group, score, job.id, cost)
+  end
+  if not keys.limited then
+    -- @include lib/book
+    book(keys, order)
+    return
   end
   local members, heads, out, turns = {}, {}, {}, {}
   local turn = redis.call("HGET", keys.counters, "turn") or "0"
-  for name, lane in pairs(lanes) do
+  for _, lane in ipairs(order) do
+    local name = lane.name
     local head = redis.call("ZRANGEBYLEX", keys.lanes, "[" .. name .. " ", "(" .. name .. "!", "LIMIT", 0, 1)[1]
-    for _, member in ipairs(lane.members) do members[#members + 1], members[#members + 2] = 0, member end
-    if not keys.limited or not redis.call("ZSCORE", keys.parked, name) then
+    for _, member in ipairs(lane.joining) do members[#members + 1], members[#members + 2] = 0, member end
+    if not redis.call("ZSCORE", keys.parked, name) then
       local former, best = head and string.sub(head, #name + 2, #name + 18), rank_text(lane.best)
       if not former or best < former then
         if former then out[#out + 1] = lane.group .. " " .. former .. " " .. lane.type end
         heads[#heads + 1], heads[#heads + 2] = 0, lane.group .. " " .. best .. " " .. lane.type
       end
-      if not keys.limited or not redis.call("ZSCORE", keys.parked, lane.group) then
+      if not redis.call("ZSCORE", keys.parked, lane.group) then
         turns[#turns + 1], turns[#turns + 2] = turn, lane.group
       end
     end

@@ -13,7 +13,8 @@ local function slow(keys, asked, now)
     end
   end
   if limits and not keys.limited then
-    redis.call("HSET", keys.config, "lanes", "2")
-    if not keys.laned then redis.call("HDEL", keys.counters, "filed", "counted") end
+    -- @include lib/by_limits
+    by_limits(keys)
+    keys.laned = false -- what becomes ready in this call is filed with the rest
   end
 end

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import fields as f
+from ..keys import LAYOUT
 from .problems import CODES
 
 _AT, _LATER, _END = "2026-11-24T09:00:00.000Z", "2026-11-24T09:00:02.417Z", "2026-11-24T09:00:03.104Z"
@@ -207,7 +208,7 @@ ANSWERED: Mapping[type[Any], Any] = {
     },
     f.StatsShown: {"items": [_STATS], "next_cursor": None},
     f.AliveShown: {"status": "alive"},
-    f.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": 1},
+    f.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": LAYOUT},
     f.Problem: problem("not_found"),
 }  # fmt: skip
 """What may be answered, by its type."""

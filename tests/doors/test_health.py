@@ -10,6 +10,7 @@ import pytest
 
 from scheduler.clients import Clients, make_client
 from scheduler.errors import StoreRefused
+from scheduler.keys import LAYOUT
 from tests.conftest import binary, start
 from tests.doors.conftest import served, until
 from tests.helpers import on_the_fake
@@ -41,7 +42,7 @@ async def test_it_lives_and_is_ready(api, backend):
     alive, ready = await api.get("/livez"), await api.get("/readyz")
 
     assert (200, {"status": "alive"}) == (alive.status, alive.doc)
-    assert (200, "ready", 1) == (ready.status, ready.doc["status"], ready.doc["layout"])
+    assert (200, "ready", LAYOUT) == (ready.status, ready.doc["status"], ready.doc["layout"])
     assert {"version", "role"} == set(ready.doc["redis"])
     assert (backend == "valkey") == ("valkey" in ready.doc["redis"]["version"])
 

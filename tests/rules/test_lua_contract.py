@@ -190,6 +190,7 @@ def test_every_range_that_is_read_is_bounded():
                 "from + 499",
                 "from + limit - 1",
                 "fetched + size - 1",
+                "seen + size - 1",
             }, name
         for command in ("HGETALL", "HKEYS", "HVALS", "SMEMBERS", "LRANGE", "XRANGE"):
             assert [] == whole_calls(name, command) or name == "census", (name, command)

@@ -222,10 +222,11 @@ async def test_groups_whose_turn_is_earlier_are_counted(store, presence):
 
 async def test_the_place_in_line_is_the_one_in_which_groups_are_served(store, presence):
     for group in ("a", "b", "c"):
-        await enqueued(store, *(f"{group}{n}" for n in range(4)), group=group)
-    places = {name: (await told(store, presence, name)).position for name in ("a0", "b1", "c2", "a3")}
+        await enqueued(store, *(f"{group}{n}" for n in range(12)), group=group)
+    names = ("a0", "b1", "c2", "a3", "b9", "c11")
+    places = {name: (await told(store, presence, name)).position for name in names}
 
-    served = [job.key for job in await take(store, 12)]
+    served = [job.key for job in await take(store, 36)]
     assert {name: served.index(name) + 1 for name in places} == places
 
 

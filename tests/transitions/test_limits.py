@@ -18,6 +18,9 @@ from tests.helpers import (
 
 async def limit(redis, *, queue=None, types=None, groups=None):
     """Policies as `configure` writes them."""
+    if await redis.hget(keys().at("config"), "lanes") != b"2":
+        await redis.delete(*(keys().at(part) for part in ("lanes", "heads", "turns")))
+        await redis.hdel(keys().at("counters"), "filed", "counted")
     await redis.hset(keys().at("config"), mapping={"lanes": "2", "slots": "1", **(queue or {})})
     for name, line in (types or {}).items():
         await redis.hset(keys().at("types"), name, line + "\n")

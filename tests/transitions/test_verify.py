@@ -211,6 +211,86 @@ async def test_a_probe_that_lost_its_lease_keeps_no_slot_when_it_is_taken_back(s
     assert ["b"] == [job.key for job in await take(store, 2)]
 
 
+async def in_turns(store):
+    """A long line, a short one, and one that has come to its end: answers who runs then, in order."""
+    await enqueued(store, "c", group="c")
+    await enqueued(store, *(f"a{n}" for n in range(12)), group="a")
+    await enqueued(store, "b0", "b1", group="b")
+    assert ["a0", "b0", "c"] == [job.key for job in await take(store, 3)]
+    return ["a1", "b1", *(f"a{n}" for n in range(2, 12))]
+
+
+@pytest.mark.parametrize(
+    ("member", "score"),
+    [
+        ("a1", None),
+        ("a1", 90),
+        ("a5", None),
+        ("a5", 3),
+        ("a7", None),
+        ("a +", None),
+        ("a +", 4),
+        ("a .", 9),
+        ("b1", None),
+        ("b .", None),
+        ("b +", 2),
+        ("a10", 8),
+        ("a11", 500),
+    ],
+)
+async def test_turns_that_are_not_those_of_a_lines_first_jobs_are_booked_anew(store, redis, member, score):
+    order = await in_turns(store)
+    lane = {job.split()[-1]: job for job in map(bytes.decode, await redis.zrange(keys().at("lanes"), 0, -1))}
+    name = lane.get(member, member)
+    if score is None:
+        assert 1 == await redis.zrem(keys().at("turns"), name)
+    else:
+        await redis.zadd(keys().at("turns"), {name: score})
+
+    whats = {what for _, what in await found(store)}
+    assert whats
+    assert whats <= {
+        "is first of a group whose turns are not its first jobs', one by one",
+        "is a turn without a job",
+    }
+    await repaired(store, redis)
+    assert sorted(order) == sorted(job.key for job in await take(store, 20))
+
+
+@pytest.mark.parametrize("key", ["a1", "a5", "a9", "a11", "b1"])
+async def test_a_job_that_fell_out_of_its_line_stands_there_again(store, redis, key):
+    order = await in_turns(store)
+    [member] = [m for m in await redis.zrange(keys().at("lanes"), 0, -1) if m.endswith(f" {key}".encode())]
+    await redis.zrem(keys().at("lanes"), member)
+
+    assert (key, "is ready but in no lane") in await found(store)
+    await repaired(store, redis)
+    assert sorted(order) == sorted(job.key for job in await take(store, 20))
+
+
+@pytest.mark.parametrize(
+    "member", ["a 10000000000000000 x", "a 11800000000000000 b1", "zz 11800000000000000 a1", "b 1"]
+)
+async def test_what_stands_in_a_line_that_is_not_its_own_leaves_it(store, redis, member):
+    order = await in_turns(store)
+    await redis.zadd(keys().at("lanes"), {member: 0})
+
+    assert (member, "stands in a lane that is not its own") in await found(store)
+    await repaired(store, redis)
+    assert order == [job.key for job in await take(store, 20)]
+
+
+@pytest.mark.parametrize("member", ["a 10000000000000000 x", "zz", "zz 1 2", "zz +", "b 12"])
+async def test_a_turn_without_a_job_goes(store, redis, member):
+    order = await in_turns(store)
+    await redis.zadd(keys().at("turns"), {member: 7})
+
+    found_there = await found(store)
+    await repaired(store, redis)
+    assert (member, "is a turn without a job") in found_there
+    assert order == [job.key for job in await take(store, 20)]
+
+
 async def test_every_fault_of_a_large_queue_is_found_page_by_page(store, redis, backend):
     count = 200 if backend == "fake" else 2000
     await store.enqueue(QUEUE, [new(f"k{n}") for n in range(count)])
