@@ -34,51 +34,49 @@ local function book(keys, changes)
       mark = mark and math.max(mark, start)
     end
     local booked = math.max(0, math.min(mark and mark - start or #line, #line, most))
-    local front, behind = { unpack(line, 1, booked) }, #line - booked
-    for at, member in ipairs(leaving and line or {}) do
-      if member == leaving then
-        if at <= booked then
-          out[#out + 1] = member
-          table.remove(front, at)
-        else
-          behind = behind - 1
-        end
+    local behind, former, changed = #line - booked, #line, booked + 1
+    for at = #line, booked + 1, -1 do
+      if line[at] == leaving then behind = behind - 1 end
+      line[at] = nil
+    end
+    for at = 1, leaving and booked or 0 do
+      if line[at] == leaving then
+        out[#out + 1] = table.remove(line, at)
+        booked, changed = booked - 1, at
         break
       end
     end
-    local follows = behind > 0
-    if #joining > 1 then table.sort(joining, precedes) end
+    local follows, beyond = behind > 0, false
+    if change.mixed then table.sort(joining, precedes) end
     for _, member in ipairs(joining) do
       joined[#joined + 1], joined[#joined + 2] = 0, member
-      local at, size = #front + 1, #front
-      for j = 1, size do
-        if not precedes(front[j], member) then
-          at = j
-          break
+      if not beyond then
+        local at = booked + 1
+        if booked > 0 and not precedes(line[booked], member) then
+          at = 1
+          for j = 1, booked - 1 do
+            if precedes(line[j], member) then at = j + 1 end
+          end
+        end
+        if at > most or at > booked and follows then
+          follows, beyond = true, true
+        elseif line[at] ~= member then
+          table.insert(line, at, member)
+          booked, changed = booked + 1, math.min(changed, at)
+          if booked > most then
+            out[#out + 1] = table.remove(line)
+            booked, follows = most, true
+          end
         end
       end
-      if at > size and (follows or size == most) then
-        follows = true
-      elseif front[at] ~= member then
-        table.insert(front, at, member)
-        if size == most then
-          out[#out + 1] = table.remove(front)
-          follows = true
-        end
-      end
     end
-    for at, member in ipairs(front) do
-      if at > booked or member ~= line[at] then
-        set[#set + 1], set[#set + 2] = string.format("%.17g", start + at - 1), member
-      end
+    for at = changed, booked do set[#set + 1], set[#set + 2] = start + at - 1, line[at] end
+    local ends, here, other = start + booked, more, over
+    if not follows then here, other = over, more end
+    if here ~= ends and (former > 0 or #joining > 0) then
+      set[#set + 1], set[#set + 2] = ends, asked[3 * i - (follows and 1 or 0)]
     end
-    local ends = start + #front
-    local was, other = more, over
-    if not follows then was, other = over, more end
-    if was ~= ends and #line + #joining > 0 then
-      set[#set + 1], set[#set + 2] = string.format("%.17g", ends), change.group .. (follows and " +" or " .")
-    end
-    if other then out[#out + 1] = change.group .. (follows and " ." or " +") end
+    if other then out[#out + 1] = asked[3 * i - (follows and 0 or 1)] end
     if leaving then redis.call("ZREM", keys.lanes, leaving) end
   end
   if #joined > 0 then redis.call("ZADD", keys.lanes, unpack(joined)) end

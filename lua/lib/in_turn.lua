@@ -6,17 +6,20 @@
 -- Groups take turns by start-time fair queueing: each has a tag, the lowest is served, which moves it on by one. Jobs whose turns
 -- are booked (lib/book) stand in `turns` themselves; a line is read only where more wait than that, and what is read is booked.
 local function in_turn(keys, count)
-  local most, ids, scores, members, tags, passed, owners = lookahead(), {}, {}, {}, {}, {}, {}
-  local page, at, seen, whole = {}, 1, 0, false
-  local line, opened, n = {}, {}, 0
+  local ids, scores, members, tags, passed, owners = {}, {}, {}, {}, {}, {}
+  local most, page, at, seen, whole = lookahead(), {}, 1, 0, false
+  local line, opened, n, earliest = {}, {}, 0, nil
   local sub, find, byte, call = string.sub, string.find, string.byte, redis.call
 
+  local function score_of(member, from)
+    local digits = sub(member, from + 1, from + 16)
+    return byte(member, from) == 49 and digits or string.format("%.0f", tonumber(digits) - 9007199254740991)
+  end
+
   local function pick(member, space, tag)
-    local first = byte(member, space + 1)
     n = n + 1
     members[n], tags[n], passed[n], ids[n] = member, tag, seen, sub(member, space + 19)
-    scores[n] = first == 49 and sub(member, space + 2, space + 17)
-      or string.format("%.0f", tonumber(sub(member, space + 2, space + 17)) - 9007199254740991)
+    scores[n] = score_of(member, space + 1)
   end
 
   local function insert(group)
@@ -41,7 +44,8 @@ local function in_turn(keys, count)
   -- A group whose booked turns have all come: those that this call has picked are in its line still.
   local function open(name, tag)
     local group, offset = { name = name, first = tag, tag = tag, at = 1, nth = seen, jobs = {}, taken = 0 }, 0
-    if n > 0 and tag - tonumber(tags[1]) >= 1 then
+    if n > 0 and not earliest then earliest = tonumber(tags[1] or call("ZSCORE", keys.turns, members[1])) end
+    if n > 0 and tag - earliest >= 1 then
       local first = call("ZRANGEBYLEX", keys.lanes, "[" .. name .. " ", "(" .. name .. "!", "LIMIT", 0, 1)[1]
       offset = tag - (tonumber(first and call("ZSCORE", keys.turns, first) or nil) or tag)
     end
@@ -50,11 +54,19 @@ local function in_turn(keys, count)
     if group.jobs[1] then insert(group) end
   end
 
+  -- Most often there is nothing but booked turns.
+  for _, member in ipairs(call("ZRANGE", keys.turns, 0, count - 1)) do
+    local space = find(member, " ", 1, true)
+    if not space or (byte(member, space + 1) or 0) < 48 then break end
+    n, seen = n + 1, seen + 1
+    members[n], ids[n] = member, sub(member, space + 19)
+    scores[n] = byte(member, space + 1) == 49 and sub(member, space + 2, space + 17) or score_of(member, space + 1)
+  end
   -- What is passed over is bounded: a call may come to its end without a job, and says that more wait.
   for _ = 1, 2 * count + 1000 do
     if n == count then break end
     if not page[at] and not whole then
-      local size = seen == 0 and count or count + 50
+      local size = count - n + (at > 1 and 50 or 1)
       page, at = call("ZRANGE", keys.turns, seen, seen + size - 1, "WITHSCORES"), 1
       whole = #page < 2 * size
     end
@@ -86,7 +98,8 @@ local function in_turn(keys, count)
   end
 
   local function take(upto)
-    local gone, set = upto < n and (passed[upto] or 0) or seen, {}
+    local gone, set = upto < n and (passed[upto] or upto) or seen, {}
+    local turn = tags[upto] or upto > 0 and call("ZSCORE", keys.turns, members[upto])
     for i = 1, upto do
       if owners[i] then owners[i].taken = owners[i].taken + 1 end
     end
@@ -109,7 +122,6 @@ local function in_turn(keys, count)
       end
       for from = 1, #set, 1000 do call("ZADD", keys.turns, unpack(set, from, math.min(from + 999, #set))) end
     end
-    local turn = tags[upto]
     return call("ZCARD", keys.lanes) > 0, turn and string.format("%.17g", tonumber(turn)) or nil
   end
   return { ids = ids, scores = scores, take = take }

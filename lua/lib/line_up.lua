@@ -8,13 +8,15 @@ local function line_up(keys, list)
   for _, job in ipairs(list) do
     local type, group, cost = lane_of(job.record)
     local name, score = keys.limited and type .. " " .. group or group, tonumber(job.score)
-    local lane = lanes[name]
+    local member, lane = lane_member(keys, type, group, score, job.id, cost), lanes[name]
     if not lane then
-      lane = { name = name, type = type, group = group, best = score, joining = {} }
+      lane = { name = name, type = type, group = group, best = score, last = score, joining = { member } }
       lanes[name], order[#order + 1] = lane, lane
+    else
+      lane.mixed, lane.last = lane.mixed or score <= lane.last, score
+      if score < lane.best then lane.best = score end
+      lane.joining[#lane.joining + 1] = member
     end
-    if score < lane.best then lane.best = score end
-    lane.joining[#lane.joining + 1] = lane_member(keys, type, group, score, job.id, cost)
   end
   if not keys.limited then
     -- @include lib/book

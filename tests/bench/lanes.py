@@ -24,6 +24,7 @@ async def bench(bench: Bench) -> list[Line]:
     slow = TypePolicy(rate=Rate(1, 86_400_000))
     for queue in ("limited", "held"):
         await store.configure_type(queue, "slow", slow)
+    await store.configure("bounded", {"group_concurrency": "1000"})
     await _fill(store, "held", held, type="slow")
     await _fill(store, "held", 1)
     group: dict[str, Callable[[int], str | None]] = {
@@ -32,9 +33,12 @@ async def bench(bench: Bench) -> list[Line]:
         "held": lambda n: None,
         "one group": lambda n: "g0",
         "groups": lambda n: f"g{n % groups}",
+        "bounded": lambda n: f"g{n % groups}",
     }
     for queue, of in group.items():
-        await _fill(store, queue.replace(" ", "-"), 2 * groups if queue == "groups" else waiting, group=of)
+        # As many wait in the plain queue as in that of many groups: it is the lanes that are compared, not the backlog.
+        jobs = 2 * groups if queue in {"plain", "groups", "bounded"} else waiting
+        await _fill(store, queue.replace(" ", "-"), jobs, group=of)
     turns = dict.fromkeys(group, 0)
     served = dict.fromkeys(group, 0)
 
@@ -69,6 +73,7 @@ async def bench(bench: Bench) -> list[Line]:
         "held": f"{held:,} jobs held by a rate in front",
         "one group": "all in one group",
         "groups": f"{groups:,} groups in turn",
+        "bounded": f"{groups:,} groups in turn, each with a limit",
     }
     budget = Budget(most=1.5, of_ratio=True)
     return [
