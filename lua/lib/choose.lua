@@ -25,7 +25,8 @@ local function choose(keys, scopes, count)
     local page = call("ZRANGE", keys.turns, fetched, fetched + size - 1, "WITHSCORES")
     for i = 1, #page, 2 do
       edge = tonumber(page[i + 1])
-      local group = { name = page[i], tag = edge, first = edge, lanes = {}, offset = 0, taken = 0 }
+      local group = { name = page[i], tag = edge, first = edge, lanes = {}, offset = 0, taken = 0, nth = 1,
+        weight = nil, scope = nil, heads = nil, idle = nil }
       if #line == 0 or line[#line].tag <= edge then line[#line + 1] = group else insert(group) end
     end
     fetched, ended = fetched + #page / 2, #page < 2 * size
@@ -33,7 +34,7 @@ local function choose(keys, scopes, count)
 
   -- The open lane of a group whose head is the best, heads are read two at a time; nil for none, with true where this call has
   -- looked at enough: what is held is set aside then, and the next call goes on.
-  local looked, most = 0, count + 400
+  local looked, most, none = 0, count + 400, {}
   local function best_of(group)
     local name = group.name
     for _ = 1, most + 1 do
@@ -50,8 +51,9 @@ local function choose(keys, scopes, count)
       if rank and (not best or rank < best.rank) then
         local type = sub(head, #name + 20)
         local scope = scopes.type(type)
-        best = { type = type, group = group, name = type .. " " .. name, head = rank, rank = rank, jobs = {}, at = 1,
-          scope = scope, limited = scope.limited, taken = 0 }
+        best = { type = type, group = group, name = type .. " " .. name, head = rank, rank = rank, jobs = none, at = 1,
+          scope = scope, limited = scope.limited,
+          taken = 0, parked = nil, spent = nil }
         group.lanes[#group.lanes + 1] = best
         group.nth = group.nth + 1
         if group.nth > 2 then group.heads = nil end

@@ -12,8 +12,8 @@ local function in_turn(keys, count)
   local sub, find, byte, call = string.sub, string.find, string.byte, redis.call
 
   local function score_of(member, from)
-    local digits = sub(member, from + 1, from + 16)
-    return byte(member, from) == 49 and digits or string.format("%.0f", tonumber(digits) - 9007199254740991)
+    local text = sub(member, from + 1, from + 16)
+    return byte(member, from) == 49 and text or string.format("%.0f", tonumber(text) - 9007199254740991)
   end
 
   local function pick(member, space, tag)

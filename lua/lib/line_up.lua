@@ -8,7 +8,7 @@ local function line_up(keys, list)
   for _, job in ipairs(list) do
     local type, group, cost = lane_of(job.record)
     local name, score = keys.limited and type .. " " .. group or group, tonumber(job.score)
-    local member, lane = lane_member(keys, type, group, score, job.id, cost), lanes[name]
+    local member, lane = lane_member(keys, type, group, job.score, job.id, cost), lanes[name]
     if not lane then
       lane = { name = name, type = type, group = group, best = score, last = score, joining = { member } }
       lanes[name], order[#order + 1] = lane, lane

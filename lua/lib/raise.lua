@@ -1,12 +1,13 @@
 -- @include lib/ring
 -- @include lib/int
+-- @include lib/digits
 -- @include lib/report
 -- @include lib/to_ready
 -- Makes ready what is due in scheduled and retrying, at most `limit` jobs and 4 MiB of records; its place is its
 -- due time. Answers their ids, and when the next one is due (ms). The caller has read every key, so that nothing
 -- here can fail.
 local function raise(keys, now, limit, step)
-  local ids, list, soonest, bytes = {}, {}, math.huge, 0
+  local ids, list, soonest, bytes, write = {}, {}, math.huge, 0, digits()
   for _, state in ipairs({ "scheduled", "retrying" }) do
     local upto, moved = int(now * 1000 + 999), {}
     local due = redis.call("ZRANGEBYSCORE", keys[state], "-inf", upto, "WITHSCORES", "LIMIT", 0, limit)
@@ -16,7 +17,7 @@ local function raise(keys, now, limit, step)
       local rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
       bytes = bytes + #record
       ids[#ids + 1], moved[#moved + 1] = due[i], due[i]
-      list[#list + 1] = { id = due[i], score = int(tonumber(due[i + 1]) - rank * step), record = record }
+      list[#list + 1] = { id = due[i], score = write(tonumber(due[i + 1]) - rank * step), record = record }
     end
     if #moved > 0 then redis.call("ZREM", keys[state], unpack(moved)) end
     local next = redis.call("ZRANGE", keys[state], 0, 0, "WITHSCORES")

@@ -27,7 +27,8 @@ local function scopes_of(keys, now, micros)
   end
 
   local function scope(name, slots, rate, paused)
-    local its = { name = name, left = math.huge, until_ms = 0 }
+    local its = { name = name, left = math.huge, until_ms = 0, had = math.huge, limited = false, over = false,
+      every = nil, weight = 1 }
     if paused == "1" then its.until_ms = never end
     local held = metered and tonumber(redis.call("HGET", keys.meters, "hold " .. name))
     if held then its.until_ms = math.max(its.until_ms, math.min(held, now + 604800000)) end
@@ -37,8 +38,8 @@ local function scopes_of(keys, now, micros)
         or redis.call("ZLEXCOUNT", keys.slots, "[" .. name .. " ", "(" .. name .. "!")
       its.left = tonumber(slots) - used
     end
-    local limit, per_ms, burst = string.match(rate or "", "^(%d+)|(%d+)|(%d+)$")
-    if limit then
+    if rate then
+      local limit, per_ms, burst = string.match(rate, "^(%d+)|(%d+)|(%d+)$")
       its.every = math.ceil(tonumber(per_ms) * 1000 / tonumber(limit))
       its.slack = tonumber(burst) * its.every
       local tat, every = string.match(metered and redis.call("HGET", keys.meters, name) or "", "^(%d+)|(%d+)$")
@@ -89,8 +90,12 @@ local function scopes_of(keys, now, micros)
     if group == "" or not grouped then return nil, 1 end
     local its = known["g" .. group]
     if its then return its, its.weight end
-    local weight, slots, limit, per_ms, burst, paused = string.match(
-      ruled and redis.call("HGET", keys.groups, group) or "", "^(%d*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)")
+    local own = ruled and redis.call("HGET", keys.groups, group)
+    local weight, slots, limit, per_ms, burst, paused
+    if own then
+      weight, slots, limit, per_ms, burst, paused =
+        string.match(own, "^(%d*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)|([^|\n]*)")
+    end
     local rate = limit and limit ~= "" and (limit == "-" and "-" or limit .. "|" .. per_ms .. "|" .. burst)
     its = scope("g" .. group, field(slots, group_slots), field(rate, group_rate), paused)
     its.weight = tonumber(weight) or 1

@@ -3,6 +3,7 @@
 -- @include lib/trim
 -- @include lib/free_slots
 -- @include lib/laned
+-- @include lib/digits
 -- Runs that did their work: `each(i)` gives id, token and result of the i-th. Reads and checks everything: answers the reply of
 -- ack, and the function that then writes (nil where there is nothing to write; it is given what each of them has added, which
 -- the jobs that wait for it wait for as well). `keys` are all those of ack.
@@ -27,7 +28,7 @@ local function succeed(keys, now, worker, count, each)
 
   if laned(keys, in_lanes, counting, breakers) then keys.rung = redis.call("LLEN", bell) end
   local reply, mine, tokens, scores, records, own = {}, {}, {}, {}, {}, {}
-  local gone, ended, timed, weight, gross, done = {}, {}, {}, 0, 0, {}
+  local gone, ended, timed, weight, gross, done, write = {}, {}, {}, 0, 0, {}, digits()
   for i, id in ipairs(ids) do
     local _, token, result = each(i)
     local its, by, started, attempt, flags, size =
@@ -49,7 +50,7 @@ local function succeed(keys, now, worker, count, each)
       end
       mine[#mine + 1], tokens[#tokens + 1] = id, token
       if keys.laned then ended[#ended + 1] = { id = id, flags = flags, good = true } end
-      scores[#scores + 1] = string.format("%.0f", score)
+      scores[#scores + 1] = write(score)
       scores[#scores + 1] = id
       records[#records + 1] = id
       records[#records + 1] = record

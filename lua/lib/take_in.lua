@@ -2,6 +2,7 @@
 -- @include lib/line_up
 -- @include lib/conflict
 -- @include lib/supersede
+-- @include lib/digits
 -- Takes in new jobs, `each(i)` gives the fields of the i-th as lua/enqueue.lua names them. Reads and checks everything: answers
 -- an error reply, or the reply of enqueue and the function that then writes. `keys` are all those of enqueue.
 local function take_in(keys, now, micros, count, each)
@@ -79,7 +80,7 @@ local function take_in(keys, now, micros, count, each)
 
   local reply = { created and 0 or 1, string.format("%.0f", now) }
   local records, runnable, waiting, timed, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}, {}
-  local tied, soonest, in_group, unique = {}, nil, nil, nil
+  local tied, soonest, in_group, unique, write = {}, nil, nil, nil, digits()
   for i = 1, count do
     local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = each(i)
     if #id > 128 or not string.find(id, "^[%w._-]+$") then return redis.error_reply("INVALID id of item " .. i) end
@@ -103,7 +104,7 @@ local function take_in(keys, now, micros, count, each)
     if blocked and due > now then flags = flags .. " w:" .. string.format("%.0f", due) end
     if kept ~= "" then flags = "r" .. string.format("%.0f", kept) .. flags end
 
-    local made = table.concat({ kind, limit, flags, string.format("%.0f", now), rank ~= 0 and rank or "", fingerprint, crc }, "|")
+    local made = table.concat({ kind, limit, flags, reply[2], rank ~= 0 and rank or "", fingerprint, crc }, "|")
       .. "\n" .. header .. "\n" .. payload
     local record = standing[i] or seen[id]
     local tomb = not record and tombs[i]
@@ -158,7 +159,7 @@ local function take_in(keys, now, micros, count, each)
         reply[#reply + 1] = ""
       elseif due <= now then
         place = math.max(place + 1, micros)
-        runnable[#runnable + 1] = string.format("%.0f", place - rank * step)
+        runnable[#runnable + 1] = write(place - rank * step)
         runnable[#runnable + 1] = id
         reply[#reply + 1] = "ready"
         reply[#reply + 1] = ""

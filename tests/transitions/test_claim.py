@@ -316,3 +316,16 @@ async def test_long_stories_of_errors_end_a_batch_too(store, clock):
     clock.advance(2)
 
     assert 3 == len(await take(store, 6))
+
+
+async def test_numbers_are_written_in_all_their_digits_where_a_million_is_full(store, redis):
+    await enqueued(store, "z")
+    await redis.hset(keys().at("counters"), mapping={"place": 1999999999999997, "token": 2000000000999996})
+    await enqueued(store, *(f"a{n}" for n in range(5)))
+    await enqueued(store, "late", priority=-100)
+
+    scores = dict(await redis.zrange(keys().at("ready"), 0, -1, withscores=True))
+    assert [1999999999999998 + n for n in range(5)] == [scores[f"a{n}".encode()] for n in range(5)]
+    jobs = await take(store, 10)
+    assert [2000000000999997 + n for n in range(7)] == [job.token for job in jobs]
+    assert [await acked(store, job) for job in jobs] == 7 * ["succeeded"]

@@ -1,0 +1,13 @@
+-- Answers a function that writes whole numbers in all their digits, as lib/int does, of numbers that follow one another: to
+-- print a double costs more than most of what is done for a job, so its last six digits are printed as a small number.
+local function digits()
+  local last, text, high, prefix = nil, nil, nil, nil
+  return function(number)
+    if number == last then return text end
+    local above = math.floor(number / 1000000)
+    if above < 1 or number % 1 ~= 0 then return string.format("%.0f", number) end
+    if above ~= high then high, prefix = above, string.format("%.0f", above) end
+    last, text = number, prefix .. string.format("%06d", number - above * 1000000)
+    return text
+  end
+end
