@@ -5,7 +5,10 @@ local function digits()
   return function(number)
     if number == last then return text end
     local above = math.floor(number / 1000000)
-    if above < 1 or number % 1 ~= 0 then return string.format("%.0f", number) end
+    if not last or above < 1 or number % 1 ~= 0 then
+      last, text = number, string.format("%.0f", number)
+      return text
+    end
     if above ~= high then high, prefix = above, string.format("%.0f", above) end
     last, text = number, prefix .. string.format("%06d", number - above * 1000000)
     return text
