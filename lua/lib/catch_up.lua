@@ -19,7 +19,9 @@ local function catch_up(keys)
   end
   if filed ~= "all" then
     local score, id = string.match(filed or "", "^(%S+) (.+)$")
-    local rank = id and redis.call("ZRANK", keys.ready, id)
+    -- The last one of the page before may have left, or have another place by now.
+    local stays = id and tonumber(redis.call("ZSCORE", keys.ready, id) or nil) == tonumber(score)
+    local rank = stays and redis.call("ZRANK", keys.ready, id)
     local from = rank and rank + 1 or score and redis.call("ZCOUNT", keys.ready, "-inf", "(" .. score) or 0
     local page, list, bytes = redis.call("ZRANGE", keys.ready, from, from + 499, "WITHSCORES"), {}, 0
     for i = 1, #page, 2 do

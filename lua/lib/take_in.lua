@@ -18,7 +18,7 @@ local function take_in(keys, now, micros, count, each)
   local stood = tonumber(unfinished) or 0
   largest = tonumber(largest) or math.huge
   if longest then room = tonumber(longest) - redis.call("ZCARD", ready) - redis.call("ZCARD", scheduled) end
-  local before = redis.call("ZCARD", ready)
+  redis.call("ZCARD", ready)
   redis.call("XLEN", events)
   keys.rung = redis.call("LLEN", bell)
 
@@ -198,6 +198,7 @@ local function take_in(keys, now, micros, count, each)
       return
     end
     redis.call("HSET", jobs, unpack(records))
+    local before = redis.call("ZCARD", ready) -- with what the changes of this call have made ready
     if #runnable > 0 then redis.call("ZADD", ready, unpack(runnable)) end
     if keys.laned then
       -- The first job with a group gives the queue lanes; what stood there before is filed by the claims to come.

@@ -2,8 +2,9 @@
 
 import pytest
 
+from scheduler.job import Unique
 from scheduler.outcomes import Nack
-from tests.helpers import QUEUE, acked, damaged, enqueued, faults, states_of, take
+from tests.helpers import QUEUE, acked, damaged, enqueued, faults, keys, new, states_of, take
 
 
 async def test_groups_take_turns(store):
@@ -33,6 +34,30 @@ async def test_jobs_that_stood_there_before_are_filed(store):
     await enqueued(store, "a0", "a1", group="a")
 
     assert ["x", "a0", "y", "a1", "z"] == [job.key for job in await take(store, 10)]
+
+
+@pytest.mark.parametrize("priority", [-100, 100])
+async def test_a_job_that_moves_while_the_queue_is_filed_takes_no_others_with_it(store, redis, priority):
+    for n in range(3):
+        await store.enqueue(QUEUE, [new(f"k{n}.{i}") for i in range(300)])
+    await enqueued(store, "a", group="a")
+    await take(store)
+    last = (await redis.hget(keys().at("counters"), "filed")).decode().split()[1]
+    await store.update(QUEUE, last, priority=priority)
+
+    found = 1
+    for _ in range(4):
+        found += len(await take(store, 250))
+    assert 901 == found
+    assert [] == await faults(store)
+
+
+async def test_a_job_that_the_call_of_the_first_group_makes_ready_is_filed_too(store):
+    unique = Unique(key="k", on_conflict="replace")
+    await store.enqueue(QUEUE, [new("x", unique=unique, delay_ms=60_000)])
+    await store.enqueue(QUEUE, [new("y", unique=unique), new("a", group="a")])
+
+    assert ["x", "a"] == [job.key for job in await take(store, 10)]
 
 
 async def test_a_claim_that_its_bytes_end_leaves_the_rest_in_turn(store):
