@@ -1,6 +1,7 @@
 -- @include lib/lookahead
 -- @include lib/lane_of
 -- @include lib/lane_member
+-- @include lib/line_up
 -- What is wrong with a member of `lanes` or `turns` where groups take turns and there are no limits, as a sentence, or nil; with
 -- `repair` it is put right. The caller has read every key.
 local function turn_fault(keys, structure, member, repair)
@@ -46,6 +47,8 @@ local function turn_fault(keys, structure, member, repair)
         redis.call("ZREM", keys.turns, member)
         line = redis.call("ZRANGEBYLEX", keys.lanes, "[" .. name .. " ", "(" .. name .. "!", "LIMIT", 0, most + 1)
         rebook()
+        -- Who files the queue may be beyond it already.
+        if score and its ~= "-" then line_up(keys, { { id = id, score = score, record = redis.call("HGET", keys.jobs, id) } }) end
       end
       return "stands in a lane that is not its own"
     end

@@ -280,6 +280,22 @@ async def test_what_stands_in_a_line_that_is_not_its_own_leaves_it(store, redis,
     assert order == [job.key for job in await take(store, 20)]
 
 
+async def test_a_job_whose_record_names_another_group_is_in_its_line_though_the_queue_is_being_filed(
+    store, redis
+):
+    for n in range(2):
+        await store.enqueue(QUEUE, [new(f"k{n}.{i}") for i in range(300)])
+    await enqueued(store, "a", group="a")
+    await take(store)
+    await redis.hset(keys().at("jobs"), "k0.9", "send|| g:zz|1800000000000|||\n\nnull")
+    _ = [fault async for fault in store.verify(QUEUE, repair=True)]
+
+    found = 1
+    for _ in range(3):
+        found += len(await take(store, 250))
+    assert 601 == found
+
+
 @pytest.mark.parametrize("member", ["a 10000000000000000 x", "zz", "zz 1 2", "zz +", "b 12"])
 async def test_a_turn_without_a_job_goes(store, redis, member):
     order = await in_turns(store)
