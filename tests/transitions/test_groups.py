@@ -85,6 +85,28 @@ async def test_a_line_goes_on_where_its_booked_turns_end(store):
     assert [f"{group}{n:02}" for n in range(25) for group in "ab"] == found
 
 
+async def test_the_best_job_of_a_call_is_first_wherever_it_stands_in_it(store):
+    jobs = [new(f"a{n:02}", group="a", priority=n // 11) for n in range(12)]
+    await store.enqueue(QUEUE, jobs)
+
+    assert ["a11", *(f"a{n:02}" for n in range(11))] == [job.key for job in await take(store, 20)]
+
+
+async def test_a_line_that_ends_where_a_claim_read_it_has_nobody_behind_its_booked_turns(store):
+    await enqueued(store, *(f"a{n:02}" for n in range(18)), group="a")
+
+    await take(store, 10)
+    assert [] == await faults(store)
+
+
+async def test_with_the_last_job_that_waits_all_turns_are_forgotten(store, redis):
+    await enqueued(store, "a", group="a")
+    await enqueued(store, "b", group="b")
+
+    await take(store, 2)
+    assert 0 == await redis.exists(keys().at("turns"))
+
+
 async def test_a_group_that_comes_back_gains_nothing(store):
     await enqueued(store, *(f"b{n}" for n in range(5)), group="b")
     found = []
