@@ -123,6 +123,7 @@ async def test_what_is_damaged_or_late_uses_its_turn_and_holds_up_nobody(store, 
     await enqueued(store, "a2", "a3", group="a")
     await enqueued(store, "b0", "b1", group="b")
     await damaged(store, "b0")
+    assert [] == await faults(store)
     clock.advance(2)
 
     assert ["a0", "b1", "a2", "a3"] == [job.key for job in await take(store, 10)]
