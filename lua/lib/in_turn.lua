@@ -8,12 +8,12 @@
 local function in_turn(keys, count)
   local ids, scores, members, tags, passed, owners = {}, {}, {}, {}, {}, {}
   local most, page, at, seen, whole = lookahead(), {}, 1, 0, false
-  local line, opened, n, earliest = {}, {}, 0, nil
+  local line, opened, n, earliest, reached = {}, {}, 0, nil, nil
   local sub, find, byte, call = string.sub, string.find, string.byte, redis.call
 
   local function score_of(member, from)
     local text = sub(member, from + 1, from + 16)
-    return byte(member, from) == 49 and text or string.format("%.0f", tonumber(text) - 9007199254740991)
+    return byte(member, from) == 49 and text or string.format("%.0f", (tonumber(text) or 0) - 9007199254740991)
   end
 
   local function pick(member, space, tag)
@@ -80,6 +80,8 @@ local function in_turn(keys, count)
         pick(member, space, tag)
       elseif mark == 43 then
         open(sub(member, 1, space - 1), tonumber(tag))
+      else
+        reached = tag
       end
     elseif group then
       table.remove(line, 1)
@@ -99,7 +101,7 @@ local function in_turn(keys, count)
 
   local function take(upto)
     local gone, set = upto < n and (passed[upto] or upto) or seen, {}
-    local turn = tags[upto] or upto > 0 and call("ZSCORE", keys.turns, members[upto])
+    local turn = tags[upto] or upto > 0 and call("ZSCORE", keys.turns, members[upto]) or n == 0 and reached
     for i = 1, upto do
       if owners[i] then owners[i].taken = owners[i].taken + 1 end
     end

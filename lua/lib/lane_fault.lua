@@ -2,6 +2,7 @@
 -- @include lib/lane_of
 -- @include lib/lane_member
 -- @include lib/slots_of
+-- @include lib/line_up
 -- What is wrong with one member of the structures of the lanes, as a sentence, or nil; with `repair` it is put right. The caller
 -- has read every key.
 local function lane_fault(keys, structure, member, repair)
@@ -35,6 +36,10 @@ local function lane_fault(keys, structure, member, repair)
         if next and not redis.call("ZSCORE", keys.parked, lane) then
           redis.call("ZADD", keys.heads, 0, group .. " " .. next .. " " .. type)
         end
+      end
+      -- Who files the queue may be beyond it already.
+      if repair and score and its ~= "-" then
+        line_up(keys, { { id = id, score = score, record = redis.call("HGET", keys.jobs, id) } })
       end
       return "stands in a lane that is not its own"
     end

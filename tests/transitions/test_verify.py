@@ -280,12 +280,15 @@ async def test_what_stands_in_a_line_that_is_not_its_own_leaves_it(store, redis,
     assert order == [job.key for job in await take(store, 20)]
 
 
+@pytest.mark.parametrize("limited", [False, True])
 async def test_a_job_whose_record_names_another_group_is_in_its_line_though_the_queue_is_being_filed(
-    store, redis
+    store, redis, limited
 ):
     for n in range(2):
         await store.enqueue(QUEUE, [new(f"k{n}.{i}") for i in range(300)])
     await enqueued(store, "a", group="a")
+    if limited:
+        await store.configure(QUEUE, {"concurrency": "1000"})
     await take(store)
     await redis.hset(keys().at("jobs"), "k0.9", "send|| g:zz|1800000000000|||\n\nnull")
     _ = [fault async for fault in store.verify(QUEUE, repair=True)]
