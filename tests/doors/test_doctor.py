@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from scheduler.cli import cli
 from scheduler.diagnosis import Finding, Seen, examine, judge, reach
 from scheduler.errors import SchedulerError, StoreRefused
+from scheduler.keys import LAYOUT
 from scheduler.store import Store
 from tests.conftest import Servers
 from tests.helpers import enqueued, on_real_servers
@@ -70,7 +71,7 @@ def test_a_sound_server_has_nothing_to_mend():
         ({"disk": "warn"}, {}, {}, {"disk_free": 1 << 20}),
         ({"rights": "fail"}, {}, {}, {"lacking": "the Redis user lacks rights: ZREM"}),
         ({"scripts": "fail"}, {}, {}, {"failed": "READONLY"}),
-        ({"layout": "fail"}, {}, {}, {"layout": "2"}),
+        ({"layout": "fail"}, {}, {}, {"layout": str(LAYOUT + 1)}),
         ({"distance": "warn"}, {}, {}, {"round_trip_ms": 30.0}),
         ({"clock": "warn"}, {}, {}, {"skew_s": -60.0}),
         ({"workers": "warn"}, {}, {}, {"unserved": {"mail": 3}}),

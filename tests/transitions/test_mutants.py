@@ -313,7 +313,7 @@ MUTANTS = [
     ),
     Mutant(
         "priority ignored",
-        {'string.format("%.0f", place - rank * step)\n': 'string.format("%.0f", place)\n'},
+        {"write(place - rank * step)\n": "write(place)\n"},
         test_order.test_higher_priority_starts_first_and_equal_ones_keep_their_order,
     ),
     Mutant(

@@ -257,6 +257,18 @@ async def test_turns_that_are_not_those_of_a_lines_first_jobs_are_booked_anew(st
     assert sorted(order) == sorted(job.key for job in await take(store, 20))
 
 
+async def test_of_a_line_no_more_than_its_first_eight_jobs_have_their_turns(store, redis):
+    await enqueued(store, *(f"a{n}" for n in range(9)), group="a")
+    last = (await redis.zrange(keys().at("lanes"), -1, -1))[0]
+    await redis.zrem(keys().at("turns"), "a +")
+    await redis.zadd(keys().at("turns"), {last: 8, "a .": 9})
+
+    assert {what for _, what in await found(store)} >= {"is a turn without a job"}
+    await repaired(store, redis)
+    assert 8 == await redis.zscore(keys().at("turns"), "a +")
+    assert [f"a{n}" for n in range(9)] == [job.key for job in await take(store, 20)]
+
+
 @pytest.mark.parametrize("key", ["a1", "a5", "a9", "a11", "b1"])
 async def test_a_job_that_fell_out_of_its_line_stands_there_again(store, redis, key):
     order = await in_turns(store)
