@@ -38,8 +38,9 @@ local function scopes_of(keys, now, micros)
         or redis.call("ZLEXCOUNT", keys.slots, "[" .. name .. " ", "(" .. name .. "!")
       its.left = tonumber(slots) - used
     end
-    if rate then
-      local limit, per_ms, burst = string.match(rate, "^(%d+)|(%d+)|(%d+)$")
+    local limit, per_ms, burst
+    if rate then limit, per_ms, burst = string.match(rate, "^(%d+)|(%d+)|(%d+)$") end
+    if limit then
       its.every = math.ceil(tonumber(per_ms) * 1000 / tonumber(limit))
       its.slack = tonumber(burst) * its.every
       local tat, every = string.match(metered and redis.call("HGET", keys.meters, name) or "", "^(%d+)|(%d+)$")
