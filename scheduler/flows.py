@@ -17,7 +17,7 @@ from .store import Store
 from .times import rfc3339
 
 if TYPE_CHECKING:
-    from .fields import FlowShown
+    from .shown import FlowShown
 
 MOST_SHOWN = LARGEST_FLOW + 1_000
 """Jobs of a flow that are shown: all that it was made of, and of those that its jobs have added a thousand."""
@@ -184,7 +184,7 @@ class Flows:
         if wait:
             await wait_ended(self._store, queue, key, wait)
         # The types of the API's documents take a while to be made: for who looks at a flow.
-        from .fields import FlowShown  # noqa: PLC0415
+        from .shown import FlowShown  # noqa: PLC0415
 
         return convert((await look(self._store, queue, key)).document(), FlowShown)
 

@@ -16,7 +16,7 @@ from .settings import Settings
 from .store import Store
 
 if TYPE_CHECKING:
-    from .fields import FlowShown
+    from .shown import FlowShown
 
 
 class Handle:

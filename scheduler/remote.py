@@ -36,7 +36,7 @@ from .times import seconds
 from .worker import BaseWorker
 
 if TYPE_CHECKING:
-    from .fields import FlowShown
+    from .shown import FlowShown
 
 log = get_logger(__name__)
 

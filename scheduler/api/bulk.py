@@ -13,11 +13,12 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from ..errors import Fault, Invalid, SchedulerError
-from ..fields import BulkDone, BulkFields, BulkLine, BulkShown, NewJobFields, Request
+from ..fields import BulkFields, NewJobFields, Request
 from ..job import NewJob
 from ..logs import get_logger
 from ..outcomes import Enqueued
 from ..schemas import Schemas
+from ..shown import BulkDone, BulkLine, BulkShown
 from .body import decode
 from .jobs import new_job
 from .lines import Answer, Line, read_lines

@@ -9,9 +9,10 @@ from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import replace
 
 from ..errors import Fault, Invalid, WrongState
-from ..fields import CopyFields, JobFields, JobShown
+from ..fields import CopyFields, JobFields
 from ..job import Job, NewJob, State, faults_of, new_key
 from ..limits import COSTLIEST
+from ..shown import JobShown
 from ..times import duration_ms, parse_rfc3339
 from .jobs import (
     check_outcome,

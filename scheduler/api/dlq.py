@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from ..errors import Fault, Invalid
-from ..fields import DeadShown, GroupsShown, OperationShown, PurgeDeadFields, ReplayDeadFields
+from ..fields import PurgeDeadFields, ReplayDeadFields
 from ..job import State
 from ..keys import QUEUE_NAME
 from ..listing import Filters, Place, page
+from ..shown import DeadShown, GroupsShown, OperationShown
 from ..times import parse_rfc3339
 from .lists import INCLUDE, filters_of, include_of, place_cursor
 from .operations import at_once, plan_of_dead

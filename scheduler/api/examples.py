@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import fields as f
+from .. import shown as s
 from ..keys import LAYOUT
 from .problems import CODES
 
@@ -140,10 +141,10 @@ SENT: Mapping[type[Any], Any] = {
 """What may be sent, by its type."""
 
 ANSWERED: Mapping[type[Any], Any] = {
-    f.JobShown: _READY,
-    f.JobsShown: {"items": [{name: _READY[name] for name in _READY if name not in {"payload", "result"}}], "next_cursor": None},
-    f.DeadShown: {"items": [_DEAD], "next_cursor": "Zm9yd2FyZA"},
-    f.GroupsShown: {
+    s.JobShown: _READY,
+    s.JobsShown: {"items": [{name: _READY[name] for name in _READY if name not in {"payload", "result"}}], "next_cursor": None},
+    s.DeadShown: {"items": [_DEAD], "next_cursor": "Zm9yd2FyZA"},
+    s.GroupsShown: {
         "items": [
             {
                 "fingerprint": "624b85d6970f50b1", "type": "email.send", "kind": "SMTPServerDisconnected",
@@ -152,17 +153,17 @@ ANSWERED: Mapping[type[Any], Any] = {
         ],
         "next_cursor": None,
     },
-    f.ScheduleShown: _SCHEDULE,
-    f.SchedulesShown: {"items": [_SCHEDULE], "next_cursor": None},
-    f.PreviewShown: {"items": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"]},
-    f.ParentsShown: {
+    s.ScheduleShown: _SCHEDULE,
+    s.SchedulesShown: {"items": [_SCHEDULE], "next_cursor": None},
+    s.PreviewShown: {"items": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"]},
+    s.ParentsShown: {
         "pending": 1, "succeeded": 1, "failed": 0, "next_cursor": None,
         "items": [
             {"id": "orders:load-4711", "state": "succeeded", "ended_at": _END, "result": {"rows": 12}},
             {"id": "orders:load-4712", "state": None, "ended_at": None, "result": None},
         ],
     },
-    f.FlowShown: {
+    s.FlowShown: {
         "id": "mail:nightly-2026-11-24", "state": "running", "on_failure": "cancel", "created_at": _AT, "opened_at": _AT,
         "finished_at": None, "cancel_asked": False, "progress": {"total": 2, "pending": 1, "succeeded": 1, "failed": 0},
         "jobs": [
@@ -173,22 +174,22 @@ ANSWERED: Mapping[type[Any], Any] = {
         ],
         "more": 0,
     },
-    f.OperationShown: _DONE,
-    f.OperationsShown: {"items": [_DONE], "next_cursor": None},
-    f.LogShown: {"items": [{"at": _LATER, "line": "connected to mx1.example.org"}], "next_cursor": None},
-    f.BulkShown: _BULK,
-    f.BulkLine: {"index": 3, **problem("validation")},
-    f.BulkDone: {"done": True, "created": 9_998, "duplicates": 1, "failed": 1},
-    f.LeaseShown: {"jobs": [_RUNNING]},
-    f.SettledShown: {"items": [{"id": _ID, "ok": True, "state": "succeeded"}, {"id": _OTHER, "ok": False, "code": "stale_lease"}]},
-    f.WorkersShown: {"items": [_WORKER], "next_cursor": None},
-    f.QueueShown: _QUEUE,
-    f.QueuesShown: {"items": [_QUEUE], "next_cursor": None},
-    f.TypeShown: _TYPE,
-    f.TypesShown: {"items": [_TYPE], "next_cursor": None},
-    f.GroupPolicyShown: _GROUP,
-    f.GroupPoliciesShown: {"items": [_GROUP], "next_cursor": None},
-    f.ExplainShown: {
+    s.OperationShown: _DONE,
+    s.OperationsShown: {"items": [_DONE], "next_cursor": None},
+    s.LogShown: {"items": [{"at": _LATER, "line": "connected to mx1.example.org"}], "next_cursor": None},
+    s.BulkShown: _BULK,
+    s.BulkLine: {"index": 3, **problem("validation")},
+    s.BulkDone: {"done": True, "created": 9_998, "duplicates": 1, "failed": 1},
+    s.LeaseShown: {"jobs": [_RUNNING]},
+    s.SettledShown: {"items": [{"id": _ID, "ok": True, "state": "succeeded"}, {"id": _OTHER, "ok": False, "code": "stale_lease"}]},
+    s.WorkersShown: {"items": [_WORKER], "next_cursor": None},
+    s.QueueShown: _QUEUE,
+    s.QueuesShown: {"items": [_QUEUE], "next_cursor": None},
+    s.TypeShown: _TYPE,
+    s.TypesShown: {"items": [_TYPE], "next_cursor": None},
+    s.GroupPolicyShown: _GROUP,
+    s.GroupPoliciesShown: {"items": [_GROUP], "next_cursor": None},
+    s.ExplainShown: {
         "id": _ID, "state": "ready", "position": 13, "approximate": True,
         "reasons": [
             {
@@ -199,16 +200,16 @@ ANSWERED: Mapping[type[Any], Any] = {
             {"code": "behind", "message": "about 12 jobs are before it", "until": None, "holders": []},
         ],
     },
-    f.DemandShown: {
+    s.DemandShown: {
         "queue": "mail", "runnable": 240, "oldest_runnable_wait": 1.204,
         "held": {
             "queue_paused": 0, "type_paused": 60, "group_paused": 0, "rate_limited": 40, "concurrency_limited": 0, "breaker_open": 0,
         },
         "work_seconds": 288, "mean_run": 1.2, "slots": {"used": 25, "total": 400}, "workers": 4, "approximate": False,
     },
-    f.StatsShown: {"items": [_STATS], "next_cursor": None},
-    f.AliveShown: {"status": "alive"},
-    f.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": LAYOUT},
-    f.Problem: problem("not_found"),
+    s.StatsShown: {"items": [_STATS], "next_cursor": None},
+    s.AliveShown: {"status": "alive"},
+    s.ReadyShown: {"status": "ready", "redis": {"version": "valkey 9.1.2", "role": "master"}, "layout": LAYOUT},
+    s.Problem: problem("not_found"),
 }  # fmt: skip
 """What may be answered, by its type."""

@@ -9,11 +9,12 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from ..errors import Fault, Invalid
-from ..fields import FlowFields, FlowJobFields, FlowShown, Nothing
+from ..fields import FlowFields, FlowJobFields, Nothing
 from ..flow import LARGEST_FLOW, LONGEST_FLOW_KEY, Node, Plan, plan_flow
 from ..flows import cancel, look, no_flow, outline, put, replay, wait_ended
 from ..job import NewJob, faults_of, new_key, split_id
 from ..keys import JOB_KEY, QUEUE_NAME
+from ..shown import FlowShown
 from .jobs import LONGEST_WAIT, WAIT, check_size, job_of, key_of
 from .once import Seed, once
 from .parts import ENQUEUED_ID, IDEMPOTENT_BODY, POLLS, SCHEMAS, SETTINGS, STORE

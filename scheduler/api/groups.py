@@ -9,9 +9,10 @@ from aiohttp import web
 from msgspec import UnsetType
 
 from ..errors import Changed, Fault, Invalid
-from ..fields import GroupFields, GroupPoliciesShown, GroupPolicyShown, Nothing
+from ..fields import GroupFields, Nothing
 from ..limits import HEAVIEST, GroupPolicy, in_force, rate_of_text
 from ..outcomes import Census
+from ..shown import GroupPoliciesShown, GroupPolicyShown
 from .limits import at_once, changed, rate_of, shown, whole_of
 from .pages import PAGE, page_of
 from .parts import STORE

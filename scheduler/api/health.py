@@ -7,9 +7,9 @@ import asyncio
 from aiohttp import web
 
 from ..errors import SchedulerError
-from ..fields import AliveShown, ReadyShown
 from ..keys import LAYOUT
 from ..logs import redact
+from ..shown import AliveShown, ReadyShown
 from .parts import STORE
 from .problems import Refusal
 from .routes import Table, json_answer

@@ -14,21 +14,11 @@ from .. import retry as retry_policy
 from ..errors import Duplicate, Fault, Invalid, KeyTaken, NotFound, WrongState
 from ..events import wait_ended
 from ..explain import explain
-from ..fields import (
-    AnyJobFields,
-    ExplainShown,
-    JobShown,
-    LogShown,
-    NewJobFields,
-    Nothing,
-    ParentsShown,
-    ReplayFields,
-    RetryFields,
-    UniqueFields,
-)
+from ..fields import AnyJobFields, NewJobFields, Nothing, ReplayFields, RetryFields, UniqueFields
 from ..job import Job, NewJob, State, Unique, faults_of, new_key, raw_json, split_id
 from ..limits import COSTLIEST
 from ..outcomes import Enqueued
+from ..shown import ExplainShown, JobShown, LogShown, ParentsShown
 from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .limits import whole_of
 from .once import Seed, once

@@ -12,11 +12,12 @@ from aiohttp import web
 from .. import retry as retry_policy
 from ..doorbell import TAKEN_OVER, Doorbell
 from ..errors import Fault, Invalid, SchedulerError, StoreUnavailable
-from ..fields import LeaseFields, LeaseShown
+from ..fields import LeaseFields
 from ..job import TYPE_NAME, WORKER_NAME, Claimed, Job, State, parse_course, raw_json
 from ..joining import Call
 from ..logs import get_logger
 from ..outcomes import Bury, Claim, Release, TypePolicy
+from ..shown import LeaseShown
 from ..store import Store
 from ..upkeep import sweep
 from .limits import within

@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 
 from ..errors import Fault, Invalid
-from ..fields import JobsShown
 from ..keys import JOB_KEY, QUEUE_NAME, STATES
 from ..listing import Filters, Page, Place, page
+from ..shown import JobsShown
 from .pages import PAGE, cursor, cursor_of, limit_of
 from .parts import STORE
 from .routes import Param, Table, json_answer

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from .. import __version__
-from ..fields import FlowShown, JobShown, OperationShown, Problem
+from ..shown import FlowShown, JobShown, OperationShown, Problem
 from .examples import ANSWERED, SENT, problem
 from .lines import NDJSON
 from .once import HEADER, LONGEST

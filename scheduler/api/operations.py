@@ -16,8 +16,6 @@ from ..fields import (
     FilterFields,
     Nothing,
     OperationFields,
-    OperationShown,
-    OperationsShown,
     PurgeDeadFields,
     PurgeFields,
     Rate,
@@ -30,6 +28,7 @@ from ..limits import Rate as RateLimit
 from ..limits import parse_rate
 from ..operations import MOST_PATCH, WHERE, Plan, document
 from ..outcomes import Operation
+from ..shown import OperationShown, OperationsShown
 from ..times import duration_ms, parse_rfc3339
 from .jobs import read_with
 from .pages import PAGE, cursor, cursor_of, limit_of

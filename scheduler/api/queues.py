@@ -8,19 +8,10 @@ from aiohttp import hdrs, web
 from msgspec import UNSET, UnsetType
 
 from ..errors import Changed, Fault, Invalid, NotFound, WrongState
-from ..fields import (
-    AgingFields,
-    KeepFields,
-    Nothing,
-    OperationShown,
-    PurgeFields,
-    QueueFields,
-    QueueShown,
-    QueuesShown,
-    RetentionFields,
-)
+from ..fields import AgingFields, KeepFields, Nothing, PurgeFields, QueueFields, RetentionFields
 from ..job import LONGEST_DELAY_MS
 from ..outcomes import DEFAULT_RETENTION, KEPT, STRICT_STEP, Census, kept_fields, queue_document
+from ..shown import OperationShown, QueueShown, QueuesShown
 from ..times import duration_ms
 from .limits import at_once as at_once_of
 from .limits import rate_of, within

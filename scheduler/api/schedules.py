@@ -9,11 +9,12 @@ from aiohttp import hdrs, web
 from msgspec import Raw
 
 from ..errors import Changed, Fault, Invalid
-from ..fields import JobShown, Nothing, PreviewShown, ScheduleFields, ScheduleShown, SchedulesShown
+from ..fields import Nothing, ScheduleFields
 from ..job import split_id
 from ..keys import QUEUE_NAME
 from ..limits import COSTLIEST
 from ..schedule import WINDOW_MS, Schedule, Standing
+from ..shown import JobShown, PreviewShown, ScheduleShown, SchedulesShown
 from ..times import duration_ms, parse_rfc3339, rfc3339
 from .jobs import check_size, priority_of, read_with, retry_of
 from .limits import whole_of

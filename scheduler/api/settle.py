@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from ..calling import batches
 from ..errors import Duplicate, Fault, Invalid, SchedulerError, StoreFull
-from ..fields import AckItem, AddedJobFields, ExtendItem, NackItem, ReleaseItem, SettledShown, SettleFields
+from ..fields import AckItem, AddedJobFields, ExtendItem, NackItem, ReleaseItem, SettleFields
 from ..job import LONGEST_DELAY_MS, NewJob, faults_of, split_id
 from ..joining import Call
 from ..outcomes import Ack, Bury, Extend, Nack, Note, Release, refusal_of_added
 from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
+from ..shown import SettledShown
 from ..store import Store
 from .jobs import job_of
 from .lease import LEASE_MS, check_worker

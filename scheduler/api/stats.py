@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from ..demand import demand
-from ..fields import DemandShown, StatsShown
+from ..shown import DemandShown, StatsShown
 from ..stats import PERCENTILES, WINDOWS, Stats, Times, percentile, stats
 from ..times import rfc3339, seconds
 from .lists import FILTERS, filters_of

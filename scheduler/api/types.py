@@ -12,10 +12,11 @@ from orjson import Fragment
 
 from .. import retry as retry_policy
 from ..errors import Changed, Fault, Invalid, NotFound
-from ..fields import Nothing, RetryFields, TypeFields, TypeShown, TypesShown
+from ..fields import Nothing, RetryFields, TypeFields
 from ..limits import BreakerState, in_force
 from ..outcomes import Census, TypePolicy
 from ..schemas import SchemaInvalid, compiled
+from ..shown import TypeShown, TypesShown
 from ..store import Store
 from ..times import seconds
 from .jobs import retry_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ..fields import WorkersShown
+from ..shown import WorkersShown
 from .pages import PAGE, page_of
 from .parts import PRESENCE
 from .routes import Table, json_answer

@@ -26,7 +26,10 @@ from ..documents import (
     to_json,
 )
 from ..errors import Fault, Invalid, JobCancelled, JobDead, PayloadInvalid, SchedulerError
-from ..fields import (
+from ..graph import Piece, flow_of
+from ..job import Job, NewJob, State, check, new_key, split_id
+from ..retry import Retry
+from ..shown import (
     DemandShown,
     ExplainShown,
     FlowShown,
@@ -41,9 +44,6 @@ from ..fields import (
     TypeShown,
     WorkerShown,
 )
-from ..graph import Piece, flow_of
-from ..job import Job, NewJob, State, check, new_key, split_id
-from ..retry import Retry
 from .lines import Line, Outcome, windows
 from .link import HttpLink
 from .options import (

@@ -11,10 +11,10 @@ import msgspec
 from ..documents import JobDocument, Leased, flow_document, new_document
 from ..errors import Fault, SchedulerError
 from ..errors import Invalid as NotTaken
-from ..fields import FlowShown
 from ..flow import Plan
 from ..job import Job, NewJob
 from ..outcomes import Enqueued
+from ..shown import FlowShown
 from ..times import parse_rfc3339, seconds
 from .lines import Line, Outcome, plain_windows
 from .problems import Problem, StoreUnavailable, Unreachable, problem_of

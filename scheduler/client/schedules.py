@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Unpack
 
 from ..documents import JobDocument
-from ..fields import PreviewShown, ScheduleShown
 from ..job import Job, new_key
+from ..shown import PreviewShown, ScheduleShown
 from .options import ScheduleOptions, as_sent
 from .transport import Transport, part
 

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from scheduler.errors import StoreFull, StoreRefused, StoreUnavailable
-from scheduler.fields import BulkShown
 from scheduler.job import NewJob
+from scheduler.shown import BulkShown
 from tests.doors.conftest import on_valkey
 from tests.helpers import on_the_fake
 

@@ -39,9 +39,9 @@ from scheduler.client import client as client_module
 from scheduler.client import lines as client_lines
 from scheduler.client.problems import problem_of
 from scheduler.errors import PayloadInvalid, SchedulerError
-from scheduler.fields import QueueShown
 from scheduler.job import Job
 from scheduler.retry import Retry
+from scheduler.shown import QueueShown
 from tests.doors.conftest import held, on_valkey, served, until
 from tests.proxy import Proxy, script
 from tests.whole.conftest import free_port

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from scheduler import listing
-from scheduler.fields import DeadShown
+from scheduler.shown import DeadShown
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 

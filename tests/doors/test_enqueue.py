@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from scheduler.fields import JobShown
 from scheduler.settings import Settings
+from scheduler.shown import JobShown
 from tests.doors.conftest import on_valkey
 from tests.helpers import on_the_fake
 

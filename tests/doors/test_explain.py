@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from scheduler.cli import cli
 from scheduler.client import Client, NotFound, SyncClient
-from scheduler.fields import DemandShown, ExplainShown
 from scheduler.presence import Presence
+from scheduler.shown import DemandShown, ExplainShown
 from scheduler.times import parse_rfc3339
 from tests.doors.conftest import on_valkey
 from tests.helpers import on_the_fake

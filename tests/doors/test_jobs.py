@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from scheduler.fields import LogShown
+from scheduler.shown import LogShown
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 

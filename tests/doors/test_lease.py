@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from redis import exceptions
 
-from scheduler.fields import JobShown
 from scheduler.keys import Keys
+from scheduler.shown import JobShown
 from tests.doors.conftest import held, served, until
 from tests.helpers import on_the_fake
 

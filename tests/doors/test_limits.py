@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.fields import GroupPolicyShown, QueueShown, TypeShown
 from scheduler.limits import UNLIMITED, Rate
 from scheduler.outcomes import TypePolicy
+from scheduler.shown import GroupPolicyShown, QueueShown, TypeShown
 from tests.doors.conftest import held, until
 from tests.doors.test_waiting import waiting_of
 from tests.helpers import keys, on_the_fake

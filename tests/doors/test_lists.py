@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from scheduler import listing
-from scheduler.fields import JobsShown
 from scheduler.keys import STATES
+from scheduler.shown import JobsShown
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 

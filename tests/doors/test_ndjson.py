@@ -13,7 +13,7 @@ from aiohttp import ClientPayloadError
 from scheduler import schemas
 from scheduler.api import Deadlines
 from scheduler.errors import StoreUnavailable
-from scheduler.fields import BulkDone, BulkLine
+from scheduler.shown import BulkDone, BulkLine
 from tests.doors.conftest import on_valkey, served, until
 from tests.helpers import on_the_fake
 

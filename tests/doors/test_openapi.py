@@ -8,7 +8,7 @@ import openapi_spec_validator
 import orjson
 import pytest
 
-from scheduler import fields
+from scheduler import fields, shown
 from scheduler.api import ROUTES
 from scheduler.api.examples import ANSWERED, SENT
 from scheduler.api.problems import CODES
@@ -183,5 +183,5 @@ async def test_every_problem_that_is_described_has_an_example(document):
                         content["examples"]
                     )
                     for code, example in content["examples"].items():
-                        msgspec.convert(example["value"], fields.Problem)
+                        msgspec.convert(example["value"], shown.Problem)
                         assert CODES[code] == (example["value"]["status"], example["value"]["title"])

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from scheduler.errors import StoreUnavailable
-from scheduler.fields import GroupsShown, OperationShown, OperationsShown
+from scheduler.shown import GroupsShown, OperationShown, OperationsShown
 from tests.doors.conftest import held, on_valkey, until
 
 DLQ = "/v1/queues/mail/dlq"

@@ -5,9 +5,9 @@ import re
 import msgspec
 import pytest
 
-from scheduler.fields import QueueShown
 from scheduler.outcomes import DEFAULT_RETENTION
 from scheduler.scripts import folder
+from scheduler.shown import QueueShown
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from scheduler.client import Client, Duplicate, NotFound, SyncClient
-from scheduler.fields import ScheduleShown
+from scheduler.shown import ScheduleShown
 from tests.doors.conftest import until
 from tests.helpers import on_the_fake
 

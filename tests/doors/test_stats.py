@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from scheduler import stats
-from scheduler.fields import StatsShown
+from scheduler.shown import StatsShown
 from scheduler.stats import percentile
 from tests.doors.conftest import held, on_valkey
 from tests.helpers import keys, on_the_fake

@@ -5,8 +5,8 @@ import asyncio
 import msgspec
 import pytest
 
-from scheduler.fields import TypeShown
 from scheduler.outcomes import TypePolicy
+from scheduler.shown import TypeShown
 from tests.doors.conftest import held
 from tests.helpers import on_the_fake
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.fields import JobShown
+from scheduler.shown import JobShown
 from tests.doors.conftest import JSON, until
 
 KEY = {"key": "k"}
