@@ -27,6 +27,7 @@ from tests.transitions import (
     test_extend,
     test_fence,
     test_grace,
+    test_groups,
     test_lost_replies,
     test_nack,
     test_note,
@@ -315,6 +316,31 @@ MUTANTS = [
         "priority ignored",
         {"write(place - rank * step)\n": "write(place)\n"},
         test_order.test_higher_priority_starts_first_and_equal_ones_keep_their_order,
+    ),
+    Mutant(
+        "a line is not read on where its booked turns end",
+        {"    group.spent = #found < want\n": "    group.spent = true\n"},
+        test_groups.test_a_line_goes_on_where_its_booked_turns_end,
+    ),
+    Mutant(
+        "all jobs of a line have one turn",
+        {"set[#set + 2] = start + at - 1, line[at]": "set[#set + 2] = start, line[at]"},
+        test_groups.test_groups_take_turns,
+    ),
+    Mutant(
+        "a group that comes back is served at once",
+        {"start = math.max(mark or turn, turn)\n": "start = turn\n"},
+        test_groups.test_a_group_that_comes_back_gains_nothing,
+    ),
+    Mutant(
+        "a claim cut short forgets what it has not taken",
+        {"local gone, set = upto < n and (passed[upto] or upto) or seen, {}": "local gone, set = seen, {}"},
+        test_groups.test_a_claim_that_its_bytes_end_leaves_the_rest_in_turn,
+    ),
+    Mutant(
+        "filing goes on where its last job went",
+        {"local rank = stays and redis": "local rank = id and redis"},
+        test_groups.test_a_job_that_moves_while_the_queue_is_filed_takes_no_others_with_it, {"priority": -100},
     ),
     Mutant(
         "places by the clock alone",
