@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, rule
 
-from scheduler.clients import Clients
 from scheduler.errors import Invalid, NotFound
 from scheduler.flow import Node, plan_flow
 from scheduler.job import ON_FAILURE, NewJob, split_id
@@ -20,7 +17,8 @@ from scheduler.joining import Call
 from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury
 from scheduler.store import Store
-from tests.helpers import Clock, ends_in_flow, faults
+from tests.helpers import ends_in_flow, faults
+from tests.transitions.machine import Machine, check
 
 QUEUES = ("p", "q")
 WORKER = "w"
@@ -59,23 +57,15 @@ class Known:
 deaths = some.none() | some.none() | some.integers(0, 12)
 
 
-class Flows(RuleBasedStateMachine):
-    open: Callable[[], Awaitable[Clients]]
+class Flows(Machine):
+    store: Mortal
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = Clock()
         self.jobs: dict[str, Known] = {}
         self.flows: dict[str, Sequence[str]] = {}
         self.heard: list[Sequence[Word]] = []
         self.number = 0
-
-    def wait(self, call: Awaitable[Any]) -> Any:
-        async def run() -> Any:
-            return await call
-
-        return self.runner.run(run())
 
     def mortal(self, call: Callable[[], Awaitable[Any]], left: int | None, *, sent: bool) -> Any:
         """Does this in a process that may die, None when it did."""
@@ -89,17 +79,10 @@ class Flows(RuleBasedStateMachine):
 
     @initialize()
     def connect(self) -> None:
-        self.clients = self.wait(type(self).open())
-        self.wait(self.clients.commands.flushall())
-        self.store = Mortal(self.clients, now=self.clock)
-        self.wait(self.store.connect())
+        self.begin(Mortal)
 
-    def teardown(self) -> None:
-        try:
-            self.everything_ends()
-        finally:
-            self.wait(self.clients.close())
-            self.runner.close()
+    def end_well(self) -> None:
+        self.everything_ends()
 
     # -- what happens ------------------------------------------------------------------------------------------
 
@@ -289,18 +272,4 @@ class Flows(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
 def test_every_job_ends_and_none_starts_before_what_it_waits_for(servers, backend):
-    class Here(Flows):
-        @staticmethod
-        async def open() -> Clients:
-            found: Clients = await servers.open(backend)
-            return found
-
-    run_state_machine_as_test(
-        Here,
-        settings=settings(
-            max_examples=10 if backend == "fake" else 100,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    check(Flows, servers, backend, examples=10 if backend == "fake" else 100, steps=30)

@@ -110,7 +110,7 @@ async def test_with_the_last_job_that_waits_all_turns_are_forgotten(store, redis
 async def test_a_group_that_comes_back_gains_nothing(store):
     """One job of it waits at any time: whenever it runs the next one comes."""
     await enqueued(store, *(f"b{n}" for n in range(5)), group="b")
-    found = []
+    found: list[str] = []
     for _ in range(10):
         served = sum(key.startswith("a") for key in found)
         if not found or found[-1].startswith("a"):

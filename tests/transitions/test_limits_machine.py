@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
-from scheduler.clients import Clients
 from scheduler.limits import Breaker, GroupPolicy, Rate
 from scheduler.outcomes import Ack, Nack, Release, TypePolicy
-from scheduler.store import Store
-from tests.helpers import QUEUE, Clock, faults, keys, new
+from tests.helpers import QUEUE, faults, keys, new
+from tests.transitions.machine import Machine, check
 
 TYPES = ("send", "bill", "draw")
 GROUPS = (None, "a", "b", "c")
@@ -142,24 +136,14 @@ breakers = some.builds(
 )
 
 
-class Limits(RuleBasedStateMachine):
-    open: Callable[[], Awaitable[Clients]]
-
+class Limits(Machine):
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = Clock()
         self.limits: dict[str, Rule] = defaultdict(Rule)
         self.jobs: dict[str, Waiting] = {}
         self.running: dict[str, Run] = {}
         self.circuits: dict[str, Circuit] = {}
         self.number = 0
-
-    def wait(self, call: Awaitable[Any]) -> Any:
-        async def run() -> Any:
-            return await call
-
-        return self.runner.run(run())
 
     @initialize(
         first=some.lists(some.tuples(some.sampled_from(TYPES), some.sampled_from(GROUPS)), max_size=8),
@@ -167,11 +151,7 @@ class Limits(RuleBasedStateMachine):
         begun=some.sampled_from([0, 2, 5]),
     )
     def connect(self, first: list[tuple[str, str | None]], breaker: Breaker | None, begun: int) -> None:
-        self.clients = self.wait(type(self).open())
-        self.redis = self.clients.commands
-        self.wait(self.redis.flushall())
-        self.store = Store(self.clients, now=self.clock)
-        self.wait(self.store.connect())
+        self.begin()
         self.wait(self.store.configure(QUEUE, {"step": "60000000"}))
         for kind, group in first:
             self.put(2, kind, group)
@@ -179,10 +159,6 @@ class Limits(RuleBasedStateMachine):
             self.guard(kind, breaker)
         if begun:
             self.take(begun, ())
-
-    def teardown(self) -> None:
-        self.wait(self.clients.close())
-        self.runner.close()
 
     # -- what happens ------------------------------------------------------------------------------------------
 
@@ -480,21 +456,7 @@ class Limits(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
 def test_limits_hold_in_any_order_of_events_and_nothing_is_forgotten(servers, backend):
-    class Here(Limits):
-        @staticmethod
-        async def open() -> Clients:
-            found: Clients = await servers.open(backend)
-            return found
-
-    run_state_machine_as_test(
-        Here,
-        settings=settings(
-            max_examples=5 if backend == "fake" else 80,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    check(Limits, servers, backend, examples=5 if backend == "fake" else 80, steps=40)
 
 
 @pytest.mark.parametrize("backend", ("valkey",), indirect=True)

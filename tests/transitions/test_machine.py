@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
-from scheduler.clients import Clients
 from scheduler.job import Unique
 from scheduler.keys import STATES
 from scheduler.operations import WHERE, Operations, Plan
 from scheduler.outcomes import Ack, Bury, DeadGroup, Extend, Nack, Note, Operation, Release
-from scheduler.store import Store
-from tests.helpers import QUEUE, Clock, faults, new, snapshot
+from tests.helpers import QUEUE, faults, new, snapshot
 from tests.helpers import keys as queue_keys
+from tests.transitions.machine import Machine, check
 from tests.transitions.model import ENDED, WHILE_IT_WAITED, Model, ModelJob, Policy
 
 KEYS = [f"k{n}" for n in range(10)]
@@ -50,46 +45,29 @@ which = some.integers(0, 99)
 """Which of those that there are: most steps should be about a job that exists."""
 
 
-class Queue(RuleBasedStateMachine):
+class Queue(Machine):
     """One queue of few jobs, so that they meet."""
-
-    open: Callable[[], Awaitable[Clients]]
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = Clock()
         self.model = Model(self.clock.now)
         self.claims: list[tuple[str, int]] = []
         self.turn = 0
-
-    def wait(self, call: Awaitable[Any]) -> Any:
-        async def run() -> Any:
-            return await call
-
-        return self.runner.run(run())
 
     @initialize(
         first=some.lists(some.tuples(policies, spans_to_come, spans_to_come), min_size=3, max_size=6),
         begun=some.integers(0, 3),
     )
     def connect(self, first: list[tuple[Policy, int | None, int | None]], begun: int) -> None:
-        self.clients = self.wait(type(self).open())
-        self.wait(self.clients.commands.flushall())
-        self.store = Store(self.clients, now=self.clock)
-        self.wait(self.store.connect())
+        self.begin()
         for key, (policy, deadline, expires) in zip(KEYS, first, strict=False):
             self.put(key, policy, 0, 0, None, 3_600_000, deadline=deadline, expires=expires)
         if begun:
             self.take(begun, LEASE, again=False)
 
-    def teardown(self) -> None:
-        try:
-            assert [] == self.wait(faults(self.store))
-            self.wait(self.bytes_are_what_is_there())
-        finally:
-            self.wait(self.clients.close())
-            self.runner.close()
+    def end_well(self) -> None:
+        assert [] == self.wait(faults(self.store))
+        self.wait(self.bytes_are_what_is_there())
 
     async def bytes_are_what_is_there(self) -> None:
         """What retention by bytes goes by."""
@@ -97,18 +75,18 @@ class Queue(RuleBasedStateMachine):
         for state in ENDED:
             held = 0
             # What its own retention keeps (a score below 0) is not in that count.
-            for key in await self.clients.commands.zrangebyscore(at(state), 0, "+inf"):
+            for key in await self.redis.zrangebyscore(at(state), 0, "+inf"):
                 for name in ("jobs", "results"):
-                    held += len(await self.clients.commands.hget(at(name), key) or b"")
+                    held += len(await self.redis.hget(at(name), key) or b"")
             assert held == int(counters.get(f"bytes_{state}", 0)), state
 
     def same(self, expected: Any, call: Callable[[], Awaitable[Any]], again: bool) -> None:
         """The answer is the model's. Sent again, as if it had been lost, it is the same and changes nothing."""
         assert expected == self.wait(call())
         if again:
-            before = self.wait(snapshot(self.clients.commands))
+            before = self.wait(snapshot(self.redis))
             assert expected == self.wait(call())
-            assert before == self.wait(snapshot(self.clients.commands))
+            assert before == self.wait(snapshot(self.redis))
 
     def claimed(self, which: int) -> tuple[str, int]:
         """A job that runs, or one of the last that were claimed, with the token of then."""
@@ -463,25 +441,14 @@ def found_of(job: Any) -> dict[str, Any]:
     }
 
 
-def check(servers: Any, backend: str, examples: int, steps: int) -> None:
-    machine = type("Queue", (Queue,), {"open": staticmethod(lambda: servers.open(backend))})
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(machine, settings=profile)
-
-
 # The fake takes ten times as long for a step as a server does.
 @pytest.mark.parametrize(("backend", "examples"), [("fake", 8), ("valkey", 60)])
 def test_any_course_of_events_is_that_of_the_model(servers, backend, examples):
-    check(servers, backend, examples, steps=40)
+    check(Queue, servers, backend, examples=examples, steps=40)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("backend", "examples"), [("fake", 80), ("redis", 800), ("valkey", 800)])
 def test_any_long_course_of_events_is_that_of_the_model(servers, backend, examples):
-    check(servers, backend, examples, steps=60)
+    check(Queue, servers, backend, examples=examples, steps=60)

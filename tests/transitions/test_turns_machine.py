@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
-from scheduler.clients import Clients
 from scheduler.limits import GroupPolicy
 from scheduler.outcomes import Ack, Nack, Release
-from scheduler.store import Store
-from tests.helpers import QUEUE, Clock, faults, keys, new
+from tests.helpers import QUEUE, faults, keys, new
+from tests.transitions.machine import Machine, check
 
 GROUPS = (None, "a", "a-1", "b", "c", "d")
 at = keys().at
 
 
-class Turns(RuleBasedStateMachine):
-    open: Callable[[], Awaitable[Clients]]
-
+class Turns(Machine):
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.clock = Clock()
         self.group: dict[str, str] = {}
         self.running: dict[str, int] = {}
         # Of the model: the next turn of each group that has jobs, or had some lately, and the turn that was served last.
@@ -42,23 +30,13 @@ class Turns(RuleBasedStateMachine):
         self.turn = 0
         self.waiting: dict[str, list[tuple[float, str]]] = {}
 
-    def wait(self, call: Awaitable[Any]) -> Any:
-        async def run() -> Any:
-            return await call
-
-        return self.runner.run(run())
-
     @initialize(
         before=some.integers(0, 3),
         sizes=some.lists(some.sampled_from([0, 1, 2, 7, 8, 9, 10, 30]), min_size=6, max_size=6),
     )
     def connect(self, before: int, sizes: list[int]) -> None:
         """A queue that holds a few jobs when its first group comes, and then has short lines and long ones."""
-        self.clients = self.wait(type(self).open())
-        self.redis = self.clients.commands
-        self.wait(self.redis.flushall())
-        self.store = Store(self.clients, now=self.clock)
-        self.wait(self.store.connect())
+        self.begin()
         self.put(before, None, 0, 0)
         self.put(1, "a", 0, 0)
         while self.wait(self.redis.hget(at("counters"), "filed")) != b"all":
@@ -66,7 +44,7 @@ class Turns(RuleBasedStateMachine):
         for group, size in zip(GROUPS, sizes, strict=True):
             self.put(size, group, 0, 0)
 
-    def teardown(self) -> None:
+    def end_well(self) -> None:
         """With the first limit the jobs are filed anew, and none is forgotten."""
         self.wait(self.store.configure_group(QUEUE, "b", GroupPolicy(weight=3)))
         assert [] == self.wait(faults(self.store))
@@ -75,8 +53,6 @@ class Turns(RuleBasedStateMachine):
             left -= {job.key for job in self.wait(self.store.claim(QUEUE, worker="w", count=100)).jobs}
         assert set() == left
         assert [] == self.wait(faults(self.store))
-        self.wait(self.clients.close())
-        self.runner.close()
 
     # -- what happens ------------------------------------------------------------------------------------------
 
@@ -194,18 +170,4 @@ class Turns(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
 def test_who_runs_next_is_what_the_model_says(servers, backend):
-    class Here(Turns):
-        @staticmethod
-        async def open() -> Clients:
-            found: Clients = await servers.open(backend)
-            return found
-
-    run_state_machine_as_test(
-        Here,
-        settings=settings(
-            max_examples=5 if backend == "fake" else 30,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    check(Turns, servers, backend, examples=5 if backend == "fake" else 30, steps=30)
