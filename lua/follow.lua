@@ -34,7 +34,10 @@ for i = 1, tonumber(count) do
   elseif created then
     local its, _, ended = state_of(keys, from)
     state = its or ended or "missing"
-    if state == "succeeded" then
+    if state == "succeeded" and redis.call("ZSCORE", signals, from) and redis.call("ZSCORE", dependents, from .. " " .. id) then
+      -- The word itself is on its way, with what that one has added: this one must not overtake it.
+      state = "waits"
+    elseif state == "succeeded" then
       result = string.match(redis.call("HGET", results, from) or "", "\n(.*)$") or ""
       if #result > 65536 then result = "" end
     elseif state ~= "dead" and state ~= "cancelled" and state ~= "missing" then

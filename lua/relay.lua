@@ -45,7 +45,7 @@ for _, from in ipairs(oldest) do
   local rows = order and limit - (#reply - 2) / 6 or 0
   local page = rows > 0 and redis.call("ZRANGEBYLEX", dependents, start, "(" .. from .. "!", "LIMIT", 0, rows + 1) or {}
   if order and rows <= 0 then full = true end
-  if state == "enqueue" and rows > 0 then page = { from .. " " .. string.sub(from, 2) } end
+  if state == "enqueue" and rows > 0 then page = { from .. " " .. string.match(from, "^%+([^!]+)") } end
   if not order or rows > 0 and #page == 0 then
     redis.call("ZREM", signals, from)
     redis.call("HDEL", notes, from .. ":signal")

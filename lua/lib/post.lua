@@ -7,7 +7,9 @@ local function post(keys, jobs, now)
     order = math.max(order + 1, now * 1000)
     local parts = {}
     for i, field in ipairs(job.fields) do parts[i] = #field .. ":" .. field end
-    local at, name = string.format("%.0f", order), "+" .. job.id
+    -- Another run may have left the same job, for others who wait: its word stands beside this one.
+    local at = string.format("%.0f", order)
+    local name = "+" .. job.id .. "!" .. at
     redis.call("ZADD", keys.signals, at, name)
     redis.call("HSET", keys.notes, name .. ":signal", at .. "|enqueue||\n" .. table.concat(parts))
   end

@@ -469,6 +469,48 @@ async def test_what_two_jobs_add_is_waited_for_by_those_who_wait_for_either(stor
     assert [0, 0] == [(await store.flow(QUEUE, name)).pending for name in "fg"]
 
 
+async def test_a_job_of_another_queue_that_two_runs_add_at_once_is_waited_for_by_those_of_both(store):
+    for name in "ab":
+        await store.enqueue_one(NewJob(type="send", queue=QUEUE, key=name))
+        await store.enqueue_one(
+            NewJob(type="send", queue=QUEUE, key=f"after-{name}", after=[f"{QUEUE}:{name}"])
+        )
+    for job in (await store.claim(QUEUE, worker=WORKER, count=2)).jobs:
+        assert ("succeeded", "") == await added(store, job, NewJob(type="send", queue="other", key="shared"))
+    await store.relay(QUEUE)
+
+    assert ["blocked"] * 2 == await states_of(store, "after-a", "after-b")
+    await work(store, queues=["other", QUEUE])
+    assert ["succeeded"] * 2 == await states_of(store, "after-a", "after-b")
+
+
+@pytest.mark.parametrize("queue", [QUEUE, "other"])
+async def test_what_an_added_job_has_added_is_waited_for_though_a_second_run_adds_it_after_its_end(
+    store, clock, queue
+):
+    await store.enqueue_one(NewJob(type="send", queue=QUEUE, key="a"))
+    await store.enqueue_one(NewJob(type="send", queue=queue, key="b", priority=-100))
+    after = [f"{QUEUE}:a", f"{queue}:b"]
+    await store.enqueue_one(NewJob(type="send", queue=QUEUE, key="last", after=after))
+    shared = NewJob(type="send", queue=QUEUE, key="shared", priority=100)
+    [job] = (await store.claim(QUEUE, worker=WORKER, count=1)).jobs
+    assert ("succeeded", "") == await added(store, job, shared)
+    [job] = (await store.claim(QUEUE, worker=WORKER, count=1)).jobs
+    assert "shared" == job.key
+    assert ("succeeded", "") == await added(
+        store, job, NewJob(type="send", queue=QUEUE, key="more", priority=-99, delay_ms=1000)
+    )
+    [job] = (await store.claim(queue, worker=WORKER, count=1)).jobs
+    assert ("succeeded", "") == await added(store, job, shared)
+
+    for name in (queue, QUEUE, queue, QUEUE):
+        await store.relay(name)
+    assert ["blocked", "scheduled"] == await states_of(store, "last", "more")
+    clock.advance(2)
+    await work(store, queues=[QUEUE, "other"])
+    assert ["succeeded"] * 2 == await states_of(store, "last", "more")
+
+
 async def test_more_than_can_be_tied_is_refused_and_changes_nothing(store, redis):
     await store.create_flow(flow({"split": (), **{f"n{i}": ("split",) for i in range(50)}}))
     [job] = (await store.claim(QUEUE, worker=WORKER)).jobs
