@@ -132,7 +132,7 @@ for _ = 1, #ids do
   from, size = last_id + 1, math.min(2 * size, 100)
 end
 local void = {}
-local token_text, limit, ends, until_ms = digits(), nil, nil, nil
+local token_text, reckoned, ends, until_ms = digits(), nil, nil, nil
 local limits, given, tokens, lease_texts, ends_of, corrupt, late = {}, {}, {}, {}, {}, {}, {}
 local token, from_now = first, "|" .. worker .. "|" .. int(now) .. "|"
 for i, record in ipairs(records) do
@@ -158,8 +158,8 @@ for i, record in ipairs(records) do
     end
     -- The attempt ends with the job's deadline: nothing holds its lease longer, and a retry could not start any more.
     if timed then timeout = math.min(timeout, (tonumber(string.match(flags, " d:(%d+)")) or math.huge) - now) end
-    if timeout ~= limit then
-      limit, ends, until_ms = timeout, int(now + timeout), int(math.min(now + lease_ms, now + timeout + 5000))
+    if timeout ~= reckoned then -- most jobs of a call have the same
+      reckoned, ends, until_ms = timeout, int(now + timeout), int(math.min(now + lease_ms, now + timeout + 5000))
     end
     local mine, attempt = token_text(token), former + 1
     if keys.counting then

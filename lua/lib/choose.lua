@@ -25,6 +25,7 @@ local function choose(keys, scopes, count)
     local page = call("ZRANGE", keys.turns, fetched, fetched + size - 1, "WITHSCORES")
     for i = 1, #page, 2 do
       edge = tonumber(page[i + 1])
+      -- Fields without a value yet give the table its size at once.
       local group = { name = page[i], tag = edge, first = edge, lanes = {}, offset = 0, taken = 0, nth = 1,
         weight = nil, scope = nil, heads = nil, idle = nil }
       if #line == 0 or line[#line].tag <= edge then line[#line + 1] = group else insert(group) end
@@ -52,8 +53,7 @@ local function choose(keys, scopes, count)
         local type = sub(head, #name + 20)
         local scope = scopes.type(type)
         best = { type = type, group = group, name = type .. " " .. name, head = rank, rank = rank, jobs = none, at = 1,
-          scope = scope, limited = scope.limited,
-          taken = 0, parked = nil, spent = nil }
+          scope = scope, limited = scope.limited, taken = 0, parked = nil, spent = nil }
         group.lanes[#group.lanes + 1] = best
         group.nth = group.nth + 1
         if group.nth > 2 then group.heads = nil end

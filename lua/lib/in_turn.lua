@@ -117,9 +117,9 @@ local function in_turn(keys, count)
         local tag, follows = group.first + group.taken, not group.spent or #group.jobs - group.taken > rest
         if group.nth <= gone then
           for i = 1, rest do
-            set[#set + 1], set[#set + 2] = string.format("%.17g", tag + i - 1), group.jobs[group.taken + i]
+            set[#set + 1], set[#set + 2] = tag + i - 1, group.jobs[group.taken + i]
           end
-          set[#set + 1], set[#set + 2] = string.format("%.17g", tag + rest), group.name .. (follows and " +" or " .")
+          set[#set + 1], set[#set + 2] = tag + rest, group.name .. (follows and " +" or " .")
         end
       end
       for from = 1, #set, 1000 do call("ZADD", keys.turns, unpack(set, from, math.min(from + 999, #set))) end

@@ -7,11 +7,8 @@
 local function scopes_of(keys, now, micros)
   if not keys.limited then
     local free = { limited = false }
-    local function unlimited() return free, 1 end
-    local function nothing() end
-    local function endless() return math.huge end
-    return { queue = unlimited, type = unlimited, group = function() return nil, 1 end, room = endless, again = nothing,
-      use = nothing, forget = nothing, moved = function() return {}, {} end, counting = false }
+    local function unlimited() return free end
+    return { queue = unlimited, type = unlimited, group = function() return nil, 1 end }
   end
   local never, known = 9007199254740991, {}
   local queue_rate, queue_slots, group_rate, group_slots =
