@@ -65,6 +65,6 @@ redis.call("HLEN", notes)
 
 if enter then enter() end
 post(keys, away, now)
-adopt(keys, queue, standing, before, now)
+adopt(keys, standing, before, now)
 write(table.concat(added, " "))
 return { "succeeded", "" }

@@ -74,7 +74,10 @@ class Linking(Reading):
         """blocked -> ready, scheduled or cancelled, when all is known that they wait for: where each stands now."""
         args: list[Any] = [self._stamp(), len(words)]
         for word in words:
-            args += (word.id.partition(":")[2], word.origin, word.order, word.state, word.result, word.added)
+            origin = word.origin.partition("!")[
+                0
+            ]  # what follows tells this word from others about the same job
+            args += (word.id.partition(":")[2], origin, word.order, word.state, word.result, word.added)
         return Call("resolve", queue, args, lambda reply: [item.decode() for item in reply])
 
     def relay_call(

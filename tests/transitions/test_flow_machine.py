@@ -65,7 +65,6 @@ class Flows(Machine):
         self.jobs: dict[str, Known] = {}
         self.flows: dict[str, Sequence[str]] = {}
         self.heard: list[Sequence[Word]] = []
-        self.added: dict[str, Sequence[str]] = {}
         self.number = 0
 
     def mortal(self, call: Callable[[], Awaitable[Any]], left: int | None, *, sent: bool) -> Any:
@@ -164,7 +163,6 @@ class Flows(Machine):
             ids = [f"{one.queue}:{one.key}" for one in added]
             ack = Ack(job.key, job.token, b"1", added)
             assert ("succeeded", "") == self.wait(self.store.ack_add(queue, ack, worker=WORKER))
-            self.added[job.id] = ids
             for its_id in ids:
                 self.jobs.setdefault(its_id, Known([], "cancel"))
             for its in self.jobs.values():
@@ -219,21 +217,13 @@ class Flows(Machine):
         its = self.jobs[its_id]
         found = self.wait(self.store.parents(*(split_id(its_id) or ("", "")), limit=500))
         ends = {parent.id: parent.state for parent in found.items if ":=" not in parent.id}
-        assert set(its.after) <= set(ends), "it knows of each that it waited for"
-        assert set(ends) <= self.with_added(its.after), "and of none besides what those have added"
+        assert set(its.after) == set(ends), "it knows of each that it waited for"
         assert all(state in {"succeeded", "dead", "cancelled", "revived"} for state in ends.values())
         if its.policy in {"cancel", "wait"}:
             assert {"succeeded"} >= set(ends.values())
             assert all(self.state(other) in {"succeeded", None} for other in ends)
         if its.policy == "failure":
             assert {"dead", "cancelled", "revived"} & set(ends.values())
-
-    def with_added(self, ids: Sequence[str]) -> set[str]:
-        """Of a job that had ended when a second run added it, what it has added may be waited for, or not."""
-        found = list(ids)
-        for its_id in found:
-            found += [other for other in self.added.get(its_id, ()) if other not in found]
-        return set(found)
 
     @invariant()
     def in_order(self) -> None:
