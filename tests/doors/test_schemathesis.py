@@ -45,6 +45,7 @@ async def tried(api: Api, folder: Path, seed: int, examples: int) -> str:
 
 
 @on_valkey
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_served_document_is_kept(serving: Any, tmp_path: Path, said: Callable[[], str]) -> None:
     report = await tried(await serving(api_key=KEY), tmp_path, seed=1, examples=8)

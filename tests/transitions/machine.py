@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from scheduler.clients import Clients
 from scheduler.store import Store
 from tests.helpers import Clock
+
+# Each row is a server and how far a machine goes there.
+SHORT_AND_LONG = (
+    pytest.param("fake", {"seconds": 2}),
+    pytest.param("valkey", {"seconds": 4}),
+    pytest.param("fake", {"seconds": 15}, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    pytest.param("redis", {"seconds": 20}, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+    pytest.param("valkey", {"seconds": 30}, marks=[pytest.mark.long, pytest.mark.timeout(600)]),
+)
+EXHAUSTIVE = tuple(
+    pytest.param(backend, {"examples": examples}, marks=[pytest.mark.exhaustive, pytest.mark.timeout(3600)])
+    for backend, examples in (("fake", 80), ("redis", 800), ("valkey", 800))
+)
+
+
+def on_each(rows: Sequence[Any]) -> Any:
+    """Runs a machine once for each row of a table."""
+    return pytest.mark.parametrize(("backend", "bound"), rows)
 
 
 class Machine(RuleBasedStateMachine):
@@ -53,13 +75,35 @@ class Machine(RuleBasedStateMachine):
         """What a machine looks at when all its steps are done."""
 
 
-def check(machine: type[Machine], servers: Any, backend: str, *, examples: int, steps: int) -> None:
-    """So many courses of at most so many steps, on a server of this kind."""
+def check(
+    machine: type[Machine],
+    servers: Any,
+    backend: str,
+    *,
+    steps: int,
+    seconds: float = math.inf,
+    examples: int | None = None,
+) -> None:
+    """Random courses of at most `steps` steps on a server of this kind: `examples` of them, or for `seconds`.
+
+    Where time is the bound, each round of a few courses has a new seed, which a failure names: the machines differ
+    in speed, and a slow one tries fewer courses instead of taking longer.
+    """
     here = type(machine.__name__, (machine,), {"open": staticmethod(lambda: servers.open(backend))})
+    # The fake takes ten times as long for a step as a server does.
     profile = settings(
-        max_examples=examples,
+        max_examples=examples or (2 if backend == "fake" else 10),
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(here, settings=profile)
+    end = time.monotonic() + seconds
+    while True:
+        number = secrets.randbits(32)
+        try:
+            run_state_machine_as_test(seed(number)(here), settings=profile)
+        except BaseException as error:
+            error.add_note(f"hypothesis.seed({number}) of {machine.__name__} on {backend}")
+            raise
+        if examples is not None or time.monotonic() > end:
+            return

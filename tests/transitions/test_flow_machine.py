@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import strategies as some
 from hypothesis.stateful import initialize, invariant, rule
 
@@ -18,7 +17,7 @@ from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury
 from scheduler.store import Store
 from tests.helpers import ends_in_flow, faults
-from tests.transitions.machine import Machine, check
+from tests.transitions.machine import SHORT_AND_LONG, Machine, check, on_each
 
 QUEUES = ("p", "q")
 WORKER = "w"
@@ -270,6 +269,6 @@ class Flows(Machine):
         assert [] == self.wait(faults(self.store))
 
 
-@pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
-def test_every_job_ends_and_none_starts_before_what_it_waits_for(servers, backend):
-    check(Flows, servers, backend, examples=10 if backend == "fake" else 100, steps=30)
+@on_each(SHORT_AND_LONG)
+def test_every_job_ends_and_none_starts_before_what_it_waits_for(servers, backend, bound):
+    check(Flows, servers, backend, steps=30, **bound)

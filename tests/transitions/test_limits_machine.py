@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from scheduler.limits import Breaker, GroupPolicy, Rate
 from scheduler.outcomes import Ack, Nack, Release, TypePolicy
 from tests.helpers import QUEUE, faults, keys, new
-from tests.transitions.machine import Machine, check
+from tests.transitions.machine import SHORT_AND_LONG, Machine, check, on_each
 
 TYPES = ("send", "bill", "draw")
 GROUPS = (None, "a", "b", "c")
@@ -454,9 +454,9 @@ class Limits(Machine):
             assert expected == (found[: len(expected)] if circuit.until is not None else found), name
 
 
-@pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
-def test_limits_hold_in_any_order_of_events_and_nothing_is_forgotten(servers, backend):
-    check(Limits, servers, backend, examples=5 if backend == "fake" else 80, steps=40)
+@on_each(SHORT_AND_LONG)
+def test_limits_hold_in_any_order_of_events_and_nothing_is_forgotten(servers, backend, bound):
+    check(Limits, servers, backend, steps=40, **bound)
 
 
 @pytest.mark.parametrize("backend", ("valkey",), indirect=True)

@@ -21,7 +21,7 @@ from scheduler.operations import WHERE, Operations, Plan
 from scheduler.outcomes import Ack, Bury, DeadGroup, Extend, Nack, Note, Operation, Release
 from tests.helpers import QUEUE, faults, new, snapshot
 from tests.helpers import keys as queue_keys
-from tests.transitions.machine import Machine, check
+from tests.transitions.machine import EXHAUSTIVE, SHORT_AND_LONG, Machine, check, on_each
 from tests.transitions.model import ENDED, WHILE_IT_WAITED, Model, ModelJob, Policy
 
 KEYS = [f"k{n}" for n in range(10)]
@@ -441,14 +441,11 @@ def found_of(job: Any) -> dict[str, Any]:
     }
 
 
-# The fake takes ten times as long for a step as a server does.
-@pytest.mark.parametrize(("backend", "examples"), [("fake", 8), ("valkey", 60)])
-def test_any_course_of_events_is_that_of_the_model(servers, backend, examples):
-    check(Queue, servers, backend, examples=examples, steps=40)
+@on_each(SHORT_AND_LONG)
+def test_any_course_of_events_is_that_of_the_model(servers, backend, bound):
+    check(Queue, servers, backend, steps=40, **bound)
 
 
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("backend", "examples"), [("fake", 80), ("redis", 800), ("valkey", 800)])
-def test_any_long_course_of_events_is_that_of_the_model(servers, backend, examples):
-    check(Queue, servers, backend, examples=examples, steps=60)
+@on_each(EXHAUSTIVE)
+def test_any_long_course_of_events_is_that_of_the_model(servers, backend, bound):
+    check(Queue, servers, backend, steps=60, **bound)

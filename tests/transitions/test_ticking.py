@@ -103,7 +103,7 @@ async def jobs(store: Store, queue: str):
 
 
 @on_real_servers
-@pytest.mark.parametrize("many", [2, 10])
+@pytest.mark.parametrize("many", [2, pytest.param(10, marks=pytest.mark.long)])
 async def test_each_slot_fires_exactly_once(store, clock, many):
     chance = random.Random(many)
     total = 0

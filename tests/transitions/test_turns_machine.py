@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import strategies as some
 from hypothesis.stateful import (
     initialize,
@@ -14,7 +13,7 @@ from hypothesis.stateful import (
 from scheduler.limits import GroupPolicy
 from scheduler.outcomes import Ack, Nack, Release
 from tests.helpers import QUEUE, faults, keys, new
-from tests.transitions.machine import Machine, check
+from tests.transitions.machine import SHORT_AND_LONG, Machine, check, on_each
 
 GROUPS = (None, "a", "a-1", "b", "c", "d")
 at = keys().at
@@ -168,6 +167,6 @@ class Turns(Machine):
             assert [] == self.wait(faults(self.store))
 
 
-@pytest.mark.parametrize("backend", ("fake", "valkey"), indirect=True)
-def test_who_runs_next_is_what_the_model_says(servers, backend):
-    check(Turns, servers, backend, examples=5 if backend == "fake" else 30, steps=30)
+@on_each(SHORT_AND_LONG)
+def test_who_runs_next_is_what_the_model_says(servers, backend, bound):
+    check(Turns, servers, backend, steps=30, **bound)

@@ -8,6 +8,11 @@ from scheduler.scripts import names, script
 from tests.helpers import keys, raw, snapshot
 from tests.transitions.cases import CASES, quiet, touched, world
 
+# Every call of every script for each key: a second a key on the fake, a tenth of that on a server.
+on_real_servers_and_the_fake_in_long = pytest.mark.parametrize(
+    "backend", ["redis", "valkey", pytest.param("fake", marks=pytest.mark.long)], indirect=True
+)
+
 
 def test_each_script_has_a_call_and_together_they_touch_each_of_its_keys():
     found: dict[str, set[str]] = {name: set() for name in names()}
@@ -18,6 +23,7 @@ def test_each_script_has_a_call_and_together_they_touch_each_of_its_keys():
 
 
 @pytest.mark.unverified
+@on_real_servers_and_the_fake_in_long
 @pytest.mark.parametrize("suffix", SUFFIXES)
 async def test_a_key_of_the_wrong_type_is_refused_and_changes_nothing(store, redis, clock, suffix):
     tokens = await world(store, clock)
@@ -43,6 +49,7 @@ async def test_a_key_of_the_wrong_type_is_refused_and_changes_nothing(store, red
 
 
 @pytest.mark.unverified
+@on_real_servers_and_the_fake_in_long
 @pytest.mark.parametrize("suffix", SUFFIXES)
 async def test_a_call_that_looks_at_fewer_keys_fails_before_it_writes_or_not_at_all(
     store, redis, clock, suffix
