@@ -13,6 +13,7 @@ from tests.conftest import binary
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_a_short_run_measures_everything():
     if binary("valkey") is None:
         pytest.skip("valkey-server is not installed")

@@ -129,6 +129,7 @@ async def test_the_number_of_files_sets_a_bound_besides(monkeypatch: pytest.Monk
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "sent",
     [

@@ -32,6 +32,7 @@ async def highest(redis: Redis) -> Counter[str]:
 
 @on_valkey
 @pytest.mark.long
+@pytest.mark.alone
 async def test_a_thousand_lists_polls_and_posts_at_once(servers: Servers, backend: str, redis: Redis):
     clients = await open_clients(servers.url(backend), name="many")
     try:

@@ -163,6 +163,7 @@ async def test_a_held_job_may_wait_for_named_ones_too(store):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 @pytest.mark.parametrize("backend", ("valkey",), indirect=True)
 async def test_a_batch_of_100_000_is_kept_in_bounded_calls(store, redis):
     await batch(store)

@@ -13,7 +13,7 @@ from scheduler.store import Store
 from tests.conftest import Servers
 from tests.helpers import QUEUE, WORKER, enqueued, new, take
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(400)]
 
 WAITING, DEAD, STEP = 950_000, 50_000, 500
 BOUND_MS = 25.0
