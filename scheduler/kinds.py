@@ -152,6 +152,24 @@ def allowed_places() -> Kind[tuple[str, ...]]:
     )
 
 
+def host_names() -> Kind[tuple[str, ...]]:
+    """A comma list of host names and addresses, without ports; `*.` before a name stands for every name below it."""
+    label = "[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(","))
+        for name in names:
+            if not re.fullmatch(rf"(?:\*\.)?(?:{label}\.)*{label}\.?|\[[0-9a-fA-F:.]+\]", name):
+                raise ValueError
+        return names
+
+    return Kind(
+        'a comma list of host names or addresses without ports, such as "jobs.internal,*.example.com"',
+        read,
+        {"type": ["string", "array"], "items": {"type": "string"}, "minLength": 1, "minItems": 1},
+    )
+
+
 def _check_place(place: str) -> None:
     """Raises ValueError unless it is an address, a network or a host name, with or without a port."""
     if ":" in place and not place.startswith("[") and place.count(":") > 1:

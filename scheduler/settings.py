@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from .errors import SchedulerError
-from .kinds import Kind, allowed_places, choice, duration, matching, secret, signing_secret, size, url, whole
+from .kinds import (
+    Kind,
+    allowed_places,
+    choice,
+    duration,
+    host_names,
+    matching,
+    secret,
+    signing_secret,
+    size,
+    url,
+    whole,
+)
 
 T = TypeVar("T")
 
@@ -69,6 +81,12 @@ class Settings:
         secret(),
         "One key with every scope. With it every /v1 call needs a key, and any address may be bound.",
         example="change-me-to-a-long-random-text",
+    )
+    allowed_hosts: tuple[str, ...] | None = setting(
+        None,
+        host_names(),
+        "Names under which a proxy reaches the API. Without a key, requests for other hosts are refused.",
+        example="jobs.internal,*.example.com",
     )
     concurrency: int = setting("100", whole(1, 10_000), "Attempts that run at once in a worker process.")
     lease_ms: int = setting(

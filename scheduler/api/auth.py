@@ -1,10 +1,11 @@
-"""Who may call: one bearer key for everything under /v1, and loopback alone where there is none."""
+"""Who may call: one bearer key for everything under /v1; without a key, loopback only, under this server's own names."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import ipaddress
+import re
 import socket
 
 from aiohttp import hdrs, web
@@ -25,7 +26,10 @@ class Gate:
 
     def check(self, request: web.Request) -> None:
         """Raises Refusal, always the same one. What stands outside /v1 needs no key."""
-        if self._digest is None or request.path in OPEN:
+        if self._digest is None:
+            check_name(request)
+            return
+        if request.path in OPEN:
             return
         scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
@@ -35,6 +39,54 @@ class Gate:
                 "send the key as Authorization: Bearer <key>",
                 headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="scheduler"'},
             )
+
+
+def check_name(request: web.Request) -> None:
+    """Raises Refusal, where there is no key, for a request that names another host than this server.
+
+    A web page can point its own name at 127.0.0.1 (DNS rebinding). The browser then takes the server for a part of that
+    site, so the name in `Host` is the only difference. A request without `Host` (HTTP/1.0) comes from no browser.
+    """
+    settings = request.app[SETTINGS]
+    given = list(request.headers.getall(hdrs.HOST, ()))
+    if not request.raw_path.startswith(("/", "*")):
+        # A whole address in the request line overrules `Host`: the authority stands between "//" and the next "/".
+        given.append(re.split("[/?#]", request.raw_path.partition("//")[2], maxsplit=1)[0])
+    if not all(is_own_name(text, settings) for text in given):
+        raise Refusal(
+            "misdirected_request",
+            "without a key the server answers to localhost, loopback addresses and SCHEDULER_HOST only: "
+            "name this host in SCHEDULER_ALLOWED_HOSTS, or set SCHEDULER_API_KEY",
+        )
+
+
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{0,5})?")
+
+
+def is_own_name(text: str, settings: Settings) -> bool:
+    """Whether the text of a `Host` header names this server. The port does not matter: it may be forwarded."""
+    found = _HOST.fullmatch(text)
+    if found is None:
+        return False
+    name = _plain(found[1] or found[2])
+    if name == "localhost" or name.endswith(".localhost") or name == _plain(settings.host.strip("[]")):
+        return True
+    for allowed in settings.allowed_hosts or ():
+        if name == _plain(allowed) or (allowed.startswith("*.") and name.endswith(_plain(allowed[1:]))):
+            return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _plain(name: str) -> str:
+    """A host name in lower case without the final dot, an address in its shortest form."""
+    name = name.lower().removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        return name
 
 
 def check_site(request: web.Request) -> None:

@@ -219,7 +219,7 @@ def _one_of(kinds: Sequence[type[msgspec.Struct]]) -> dict[str, Any]:
 
 def codes_of(route: Route, *, key: bool) -> list[str]:
     """Every problem that a call may have; without a `key`, nobody is asked for one."""
-    codes = list(route.codes)
+    codes = [*route.codes, "headers_too_large", *(() if key else ("misdirected_request",))]
     if not route.open:
         codes += [code for code in _EVERY if code != "unauthorized" or key]
         codes += ["forbidden"] if route.method != "GET" and not key else []

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 
 from ..logs import get_logger
@@ -48,6 +49,9 @@ class Connection(web.RequestHandler):
             lingering_time=deadlines.linger,
             access_log=None,  # type: ignore[arg-type]  # None is how aiohttp is told to write none
             auto_decompress=False,
+            max_headers=MOST_HEADERS,
+            max_line_size=LONGEST_LINE,
+            max_field_size=LONGEST_HEADER,
         )
         self._deadlines = deadlines
         self._begun: float | None = None
@@ -187,9 +191,7 @@ class Connection(web.RequestHandler):
             raise ConnectionError("the answer has begun, there is no room for another")
         if status < 500:
             log.debug("a request that is no HTTP", error=type(exc).__name__)
-            response = problems.render(
-                Refusal("bad_request", "what was sent is not HTTP as its standards have it")
-            )
+            response = problems.render(_unparsed(exc))
         else:
             response = problems.answer(exc if isinstance(exc, Exception) else RuntimeError(str(exc)), request)
         stamp(response)
@@ -210,6 +212,24 @@ class Connection(web.RequestHandler):
             stamp(resp, request_id(request.headers.get("X-Request-Id")))
         self._crowd.rest(self)
         return await super().finish_response(request, resp, start_time)
+
+
+MOST_HEADERS = 128
+"""Headers that a request may have."""
+
+LONGEST_LINE, LONGEST_HEADER = 8190, 8192
+"""Bytes of the request line, and of one header. They differ because aiohttp's error only says which limit was passed."""
+
+
+def _unparsed(error: BaseException | None) -> Refusal:
+    """Why a request could not be parsed. Nothing of it is repeated."""
+    if isinstance(error, LineTooLong) and error.args[1] == LONGEST_LINE:
+        return Refusal("bad_request", f"the first line of a request has at most {LONGEST_LINE} bytes")
+    # aiohttp has no class of its own for too many headers.
+    if isinstance(error, LineTooLong) or "Too many headers" in str(error):
+        detail = f"a request has at most {MOST_HEADERS} headers of at most {LONGEST_HEADER} bytes each"
+        return Refusal("headers_too_large", detail)
+    return Refusal("bad_request", "what was sent is not HTTP as its standards have it")
 
 
 def _bare(refusal: Refusal) -> bytes:

@@ -139,7 +139,7 @@ async def with_a_chunk_that_is_none(api: Api, route: Route) -> Answer:
 async def begun(api: Api, route: Route, framing: str, rest: bytes = b"") -> Answer:
     """What is answered to a head; `rest` is sent once the body is asked for."""
     head = [
-        f"{route.method} {address(route)} HTTP/1.1", "Host: x", "Content-Type: application/json", "Expect: 100-continue",
+        f"{route.method} {address(route)} HTTP/1.1", "Host: localhost", "Content-Type: application/json", "Expect: 100-continue",
         f"Authorization: Bearer {KEY}", framing,
     ]  # fmt: skip
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
@@ -156,6 +156,11 @@ async def begun(api: Api, route: Route, framing: str, rest: bytes = b"") -> Answ
         writer.close()
     lines = [line.split(": ", 1) for line in said.decode().split("\r\n")[1:] if line]
     return Answer(int(said.split()[1]), dict(lines), raw)  # type: ignore[arg-type]  # a mapping is enough here
+
+
+async def with_too_many_headers(api: Api, route: Route) -> Answer:
+    body = BODIES.get(name_of(route), {}) if route.body is not None else None
+    return await api.call(route.method, address(route), body, **{f"X_{n}": "y" for n in range(200)})
 
 
 async def with_a_query_that_is_unknown(api: Api, route: Route) -> Answer:
@@ -327,6 +332,7 @@ GENERAL: Mapping[str, Provoke] = {
     "too_large": with_a_declared_length_of_10_gb,
     "request_timeout": with_a_body_that_never_comes,
     "bad_request": with_a_chunk_that_is_none,
+    "headers_too_large": with_too_many_headers,
     "validation": with_a_query_that_is_unknown,
     "not_found": of_nothing,
     "precondition_failed": with_an_etag_of_another_time,

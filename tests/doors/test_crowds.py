@@ -20,8 +20,8 @@ def backend() -> str:
     return "fake"
 
 
-HALF = b"GET /livez HTTP/1.1\r\nHost: x"
-WHOLE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF = b"GET /livez HTTP/1.1\r\nHost: localhost"
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
@@ -64,9 +64,7 @@ async def test_beyond_the_most_the_longest_quiet_connection_goes_and_no_busy_one
 
 async def test_half_a_body_makes_room_too_and_is_no_fault_of_ours(serving: Any, said: Any) -> None:
     api = await serving(deadlines=Deadlines(connections=20))
-    head = (
-        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
-    )
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
     async with callers(api, 60, head) as half_sent:
         assert 200 == (await api.get("/livez")).status
         assert [b""] * 40 == [await heard(one) for one in half_sent[:40]]
@@ -89,7 +87,7 @@ async def test_where_all_are_busy_the_new_one_is_turned_away(serving: Any) -> No
 async def test_answers_that_nobody_reads_do_not_stay(serving: Any) -> None:
     api = await serving(deadlines=Deadlines(idle=0.3, linger=0.1))
     await api.post("/v1/jobs", {"type": "t", "queue": "mail", "id": "a", "payload": "x" * 500_000})
-    asked = b"GET /v1/jobs/mail:a HTTP/1.1\r\nHost: x\r\n\r\n"
+    asked = b"GET /v1/jobs/mail:a HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with callers(api, 5, asked * 40):
         await until(lambda: asyncio.sleep(0, len(api.crowd) >= 5))
         await until(lambda: asyncio.sleep(0, len(api.crowd) == 0))
@@ -103,7 +101,7 @@ async def test_an_answer_that_is_read_slowly_is_read_to_its_end(serving: Any) ->
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)  # or the system would read for it
         slow.setblocking(False)
         await loop.sock_connect(slow, ("127.0.0.1", api.port))
-        await loop.sock_sendall(slow, b"GET /v1/jobs/mail:a HTTP/1.1\r\nHost: x\r\n\r\n" * 12)
+        await loop.sock_sendall(slow, b"GET /v1/jobs/mail:a HTTP/1.1\r\nHost: localhost\r\n\r\n" * 12)
         async with asyncio.timeout(60):
             while read < 12 * size and (came := await loop.sock_recv(slow, 16_384)):
                 read += len(came)
@@ -134,7 +132,7 @@ async def test_the_number_of_files_sets_a_bound_besides(monkeypatch: pytest.Monk
     "sent",
     [
         HALF,
-        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
+        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
     ],
 )
 async def test_two_thousand_who_send_a_byte_a_second_hold_up_nobody(serving: Any, sent: bytes) -> None:

@@ -197,7 +197,7 @@ async def test_a_key_that_is_none_is_refused(api, key, path, body):
 @on_the_fake
 async def test_two_keys_in_one_request_are_refused(api):
     sent = orjson.dumps(JOB)
-    head = b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     head += b"Idempotency-Key: a\r\nIdempotency-Key: b\r\nContent-Length: %d\r\n\r\n" % len(sent)
 
     assert b"422" in (await api.raw(head + sent)).split(b"\r\n")[0]

@@ -29,7 +29,9 @@ def begun(api, body, queue="mail"):
     async def call():
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         text = json.dumps(body).encode()
-        head = f"POST /v1/queues/{queue}/lease HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = (
+            f"POST /v1/queues/{queue}/lease HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        )
         writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
         return reader, writer
 

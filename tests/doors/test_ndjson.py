@@ -196,7 +196,7 @@ async def test_jobs_are_enqueued_and_answered_while_others_are_still_to_come(api
 
 async def test_a_caller_who_hangs_up_half_way_keeps_what_was_enqueued(api, said):
     sent = job(id="a") + b'{"type": "se'
-    head = f"POST {BULK} HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"
+    head = f"POST {BULK} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nContent-Length: 1000\r\n\r\n"
     _, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(head.encode() + sent)
     await until(lambda: api.redis.hlen("{scheduler:mail}:jobs"))
@@ -321,7 +321,7 @@ async def test_a_fault_in_the_midst_breaks_the_answer_off_and_writes_no_second_h
 async def test_a_caller_who_does_not_read_stops_the_stream_and_is_let_go_of(clients, backend):
     async with served(clients, deadlines=Deadlines(idle=0.3)) as api:
         _, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
-        head = f"POST {BULK} HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"POST {BULK} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
         writer.write(head.encode())
         chunk = b"1\n" * 50_000
         sent = 0

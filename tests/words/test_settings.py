@@ -34,6 +34,7 @@ def test_every_setting_of_the_contract_is_there_with_its_default(directory):
         "SCHEDULER_HOST": "127.0.0.1",
         "SCHEDULER_PORT": 8080,
         "SCHEDULER_API_KEY": None,
+        "SCHEDULER_ALLOWED_HOSTS": None,
         "SCHEDULER_CONCURRENCY": 100,
         "SCHEDULER_IDEMPOTENCY_WINDOW": 86_400_000,
         "SCHEDULER_LEASE": 30_000,
