@@ -1,4 +1,4 @@
-"""When a schedule comes due: cron expressions and periods, in time zones, as instants in milliseconds. No clock.
+"""Cron expressions in time zones, as instants in milliseconds. No clock.
 
 The contract at a change of the clock. An expression with fixed hours and minutes means what the clock on the wall shows: a slot
 that is skipped comes right after the gap, once, and one that is shown twice comes at the first, once. An expression with
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
 import re
 import zoneinfo
 from calendar import monthrange
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
-from itertools import islice
 
 from cronsim import CronSim, CronSimError
 from msgspec import Struct
@@ -25,6 +22,8 @@ from msgspec import Struct
 LONGEST_EXPRESSION = 256
 LEAST_PERIOD_MS = 100
 LONGEST_PERIOD_MS = 3_652 * 86_400_000
+LAST_MS = 253_370_764_800_000
+"""9999-01-01, after which no slot comes: a year later there is no date that documents could show."""
 
 ALIASES = {
     "@yearly": "0 0 1 1 *",
@@ -36,11 +35,11 @@ ALIASES = {
     "@hourly": "0 * * * *",
 }
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - what a wall shows has no zone
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - what a wall shows has no zone
 _SECOND = timedelta(seconds=1)
 _MS = timedelta(milliseconds=1)
-_DAY_MS = 86_400_000
+DAY_MS = 86_400_000
 
 
 class PlanInvalid(ValueError):
@@ -85,17 +84,37 @@ _WEEKDAYS = _Field("day of week", 0, 7, ("SUN", "MON", "TUE", "WED", "THU", "FRI
 _FIVE = (_MINUTES, _HOURS, _DAYS, _MONTHS, _WEEKDAYS)
 
 
-class _Wall(CronSim):
+class Wall(CronSim):
     """Matches what a clock on the wall shows, without a zone: which instants that means is not its business."""
 
     def __init__(self, text: str, nearest: frozenset[int], *, last_weekday: bool) -> None:
-        super().__init__(text, _NAIVE_EPOCH)
+        super().__init__(text, NAIVE_EPOCH)
         self.nearest = nearest
         if nearest and not last_weekday:
             self.days = self.days - {self.LAST_WEEKDAY}
 
     def match_dom(self, d: date) -> bool:
         return super().match_dom(d) or any(d.day == _nearest_weekday(d, day) for day in self.nearest)
+
+    def on(self, day: date) -> bool:
+        """Whether any time of this day matches."""
+        return day.month in self.months and self.match_day(day)
+
+    def match_day(self, day: date) -> bool:
+        if self.day_and:
+            return self.match_dom(day) and self.match_dow(day)
+        return self.match_dom(day) or self.match_dow(day)
+
+    def before(self, time: int) -> int:
+        """How many times of a matching day come before a second of that day."""
+        hour, minute, second = time // 3_600, time // 60 % 60, time % 60
+        minutes, seconds = len(self.minutes), len(self.seconds)
+        found = sum(one < hour for one in self.hours) * minutes * seconds
+        if hour in self.hours and time < 86_400:
+            found += sum(one < minute for one in self.minutes) * seconds
+            if minute in self.minutes:
+                found += sum(one < second for one in self.seconds)
+        return found
 
     def after(self, shown: datetime) -> datetime | None:
         """The first match later than this, None when there is none in 50 years."""
@@ -124,7 +143,7 @@ class Cron(Struct, frozen=True):
     """An expression that was found to be one."""
 
     text: str
-    wall: _Wall
+    wall: Wall
     real_time: bool
     """It goes on in real time through a change of the clock; else it means what the wall shows."""
 
@@ -152,13 +171,11 @@ def parse_cron(expression: str) -> Cron:
     ]
     minute, hour = plain[-5], plain[-4]
     try:
-        wall = _Wall(
-            " ".join(plain), frozenset(nearest), last_weekday="LW" in found[-3][0].upper().split(",")
-        )
+        wall = Wall(" ".join(plain), frozenset(nearest), last_weekday="LW" in found[-3][0].upper().split(","))
     except CronSimError:
         # What is left to it to find: a day that none of the months has.
         raise _never(found[-3][1]) from None
-    if wall.after(_NAIVE_EPOCH + timedelta(days=365 * 53)) is None:
+    if wall.after(NAIVE_EPOCH + timedelta(days=365 * 53)) is None:
         raise _never(found[-3][1])
     return Cron(expression.strip(), wall, any(mark in field for field in (minute, hour) for mark in "*/"))
 
@@ -228,52 +245,61 @@ def _range(field: _Field, base: str, column: int) -> str:
     return f"{low}-{high}"
 
 
+@lru_cache(maxsize=1)
+def _zone_names() -> dict[str, str]:
+    """Names of the IANA zones that this process knows, by their lower case. The package tzdata has those that the system lacks."""
+    return {name.lower(): name for name in zoneinfo.available_timezones() if name not in _NO_ZONES}
+
+
+_NO_ZONES = {"Factory", "localtime", "posixrules"}
+
+
 @lru_cache(maxsize=1_024)
 def zone_of(name: str) -> tzinfo:
-    """The zone of an IANA name. Raises PlanInvalid that names the nearest ones."""
+    """The zone of an IANA name. Raises PlanInvalid that names the nearest ones.
+
+    Names are compared case by case: some file systems would find `europe/berlin`, others not.
+    """
     if name == "UTC":
         return UTC
-    usable = re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name) and not re.match(
-        r"(posix|right|localtime|posixrules|Factory)(/|$)", name
-    )
-    try:
-        if usable:
+    known = _zone_names()
+    right = known.get(name.lower())
+    if right == name:
+        try:
             return zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        pass
-    known = zoneinfo.available_timezones()
-    if not known:
-        raise PlanInvalid(
-            "timezone", f"{name!r}: this machine has no time zones (its package tzdata is missing)"
-        )
-    near = difflib.get_close_matches(name, known, n=3)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise PlanInvalid("timezone", f"{name!r}: its file cannot be read: {error}") from error
+    if right is not None:
+        raise PlanInvalid("timezone", f"{name!r} is no IANA time zone: it is written {right}")
+    near = [known[one] for one in difflib.get_close_matches(name.lower(), known, n=3)]
     hint = f"; near it: {', '.join(near)}" if near else ""
     raise PlanInvalid("timezone", f"{name!r} is no IANA time zone, such as Europe/Berlin{hint}")
 
 
-def _shown(at_ms: int, zone: tzinfo) -> datetime:
-    return (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).replace(tzinfo=None, fold=0)
+def wall_time(at_ms: int, zone: tzinfo) -> datetime:
+    """What a clock on the wall of a zone shows at an instant."""
+    return (EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).replace(tzinfo=None, fold=0)
 
 
-def _offset_ms(at_ms: int, zone: tzinfo) -> int:
+def offset_ms(at_ms: int, zone: tzinfo) -> int:
     """How far the wall is ahead of UTC at this instant."""
     if zone is UTC:
         return 0
-    offset = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).utcoffset()
+    offset = (EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone).utcoffset()
     return 0 if offset is None else offset // _MS
 
 
-def _change_between(first_ms: int, last_ms: int, zone: tzinfo) -> int | None:
+def change_between(first_ms: int, last_ms: int, zone: tzinfo) -> int | None:
     """The first instant after `first_ms`, up to `last_ms`, with another offset. No zone changes twice within a day."""
     if zone is UTC:
         return None
-    offset, low = _offset_ms(first_ms, zone), first_ms
+    offset, low = offset_ms(first_ms, zone), first_ms
     while low < last_ms:
-        high = min(low + _DAY_MS, last_ms)
-        if _offset_ms(high, zone) != offset:
+        high = min(low + DAY_MS, last_ms)
+        if offset_ms(high, zone) != offset:
             while high - low > 1:
                 middle = (low + high) // 2
-                if _offset_ms(middle, zone) == offset:
+                if offset_ms(middle, zone) == offset:
                     low = middle
                 else:
                     high = middle
@@ -284,16 +310,16 @@ def _change_between(first_ms: int, last_ms: int, zone: tzinfo) -> int | None:
 
 def _instant(shown: datetime, zone: tzinfo) -> int:
     """When a wall shows this: the first time of two, the end of the gap where it never does."""
-    at = (shown.replace(tzinfo=zone, fold=0) - _EPOCH) // _MS
-    if zone is UTC or _shown(at, zone) == shown:
+    at = (shown.replace(tzinfo=zone, fold=0) - EPOCH) // _MS
+    if zone is UTC or wall_time(at, zone) == shown:
         return at
-    earlier = (shown.replace(tzinfo=zone, fold=1) - _EPOCH) // _MS
-    change = _change_between(earlier, at, zone)
+    earlier = (shown.replace(tzinfo=zone, fold=1) - EPOCH) // _MS
+    change = change_between(earlier, at, zone)
     return at if change is None else change
 
 
-def _next_fixed(wall: _Wall, zone: tzinfo, after_ms: int) -> int | None:
-    shown = wall.after(_shown(after_ms, zone))
+def _next_fixed(wall: Wall, zone: tzinfo, after_ms: int) -> int | None:
+    shown = wall.after(wall_time(after_ms, zone))
     while shown is not None:
         # Of the second time that a wall shows an hour, and of several slots in one gap, nothing comes anew.
         if (at := _instant(shown, zone)) > after_ms:
@@ -302,97 +328,23 @@ def _next_fixed(wall: _Wall, zone: tzinfo, after_ms: int) -> int | None:
     return None
 
 
-def _next_real(wall: _Wall, zone: tzinfo, after_ms: int) -> int | None:
+def _next_real(wall: Wall, zone: tzinfo, after_ms: int) -> int | None:
     while True:
-        offset = _offset_ms(after_ms, zone)
-        shown = wall.after(_NAIVE_EPOCH + timedelta(milliseconds=after_ms + offset))
+        offset = offset_ms(after_ms, zone)
+        shown = wall.after(NAIVE_EPOCH + timedelta(milliseconds=after_ms + offset))
         if shown is None:
             return None
-        at = (shown - _NAIVE_EPOCH) // _MS - offset
-        change = _change_between(after_ms, at, zone)
+        at = (shown - NAIVE_EPOCH) // _MS - offset
+        change = change_between(after_ms, at, zone)
         if change is None:
             return at
-        if wall.after(_shown(change, zone) - _SECOND) == _shown(change, zone):
+        if wall.after(wall_time(change, zone) - _SECOND) == wall_time(change, zone):
             return change
         after_ms = change
 
 
-class Plan(Struct, frozen=True, kw_only=True):
-    """When a schedule comes due: a cron expression in a zone, or a period from its anchor on. Times are ms since 1970."""
-
-    cron: str | None = None
-    every_ms: int | None = None
-    timezone: str = "UTC"
-    anchor_ms: int = 0
-    """Of a period: when it was begun; its slots are whole periods later, or at `starts_ms` and from there on."""
-    starts_ms: int | None = None
-    ends_ms: int | None = None
-
-    def check(self) -> None:
-        """Raises PlanInvalid for what can never be."""
-        if self.cron is not None:
-            zone_of(self.timezone)
-            parse_cron(self.cron)
-
-    def next(self, after_ms: int) -> int | None:
-        """The first slot after an instant; None when there is none."""
-        if self.starts_ms is not None:
-            after_ms = max(after_ms, self.starts_ms - 1)
-        if self.every_ms is not None:
-            origin = self.anchor_ms if self.starts_ms is None else self.starts_ms
-            first = 1 if self.starts_ms is None else 0
-            slot: int | None = origin + max(first, (after_ms - origin) // self.every_ms + 1) * self.every_ms
-        else:
-            slot = _next_cron(self.cron or "", self.timezone, after_ms)
-        if slot is None or (self.ends_ms is not None and slot > self.ends_ms):
-            return None
-        return slot
-
-    def slots(self, after_ms: int, until_ms: int) -> Iterator[int]:
-        """The slots after an instant up to another, that one included, in order."""
-        slot = self.next(after_ms)
-        while slot is not None and slot <= until_ms:
-            yield slot
-            slot = self.next(slot)
-
-    def upcoming(self, after_ms: int, count: int) -> list[int]:
-        """The next so many slots after an instant; fewer where there are fewer."""
-        return list(islice(self.slots(after_ms, 1 << 62), count))
-
-    def last(self, first_ms: int, until_ms: int) -> int:
-        """The last slot up to an instant, given one before it, by halving: however many lie between."""
-        low, high = first_ms, until_ms
-        while low < high:
-            middle = (low + high) // 2
-            slot = self.next(middle)
-            if slot is None or slot > until_ms:
-                high = middle
-            else:
-                low = slot
-        return low
-
-    def count(self, first_ms: int, until_ms: int, most: int) -> int:
-        """How many slots there are from one to another, both included, counted no further than `most`."""
-        if self.every_ms is not None:
-            return min(most, (until_ms - first_ms) // self.every_ms + 1)
-        return sum(1 for _ in islice(self.slots(first_ms - 1, until_ms), most))
-
-    def newest(self, first_ms: int, until_ms: int, most: int) -> tuple[list[int], bool]:
-        """The last slots up to an instant, at most so many, of those from `first_ms` (one itself) on; and whether that is all."""
-        found = list(islice(self.slots(first_ms - 1, until_ms), most + 1))
-        if len(found) <= most:
-            return found, True
-        low, high = first_ms, until_ms  # more than `most` come after low, not so after high
-        while high - low > 1:
-            middle = (low + high) // 2
-            if len(list(islice(self.slots(middle, until_ms), most + 1))) > most:
-                low = middle
-            else:
-                high = middle
-        return list(islice(self.slots(high, until_ms), most)), False
-
-
-def _next_cron(expression: str, timezone: str, after_ms: int) -> int | None:
+def next_slot(expression: str, timezone: str, after_ms: int) -> int | None:
+    """The first slot of an expression after an instant; None when there is none. Raises PlanInvalid."""
     cron, zone = parse_cron(expression), zone_of(timezone)
     next_of = _next_real if cron.real_time else _next_fixed
     return next_of(cron.wall, zone, after_ms)
@@ -403,18 +355,6 @@ def words(expression: str) -> str | None:
     cron = parse_cron(expression)
     if cron.wall.nearest:
         return None
-    return cron.wall.explain()
-
-
-def jitter_ms(name: str, slot_ms: int, most_ms: int) -> int:
-    """How long after its slot a job starts: from 0 to `most_ms`, always the same for one slot of one schedule."""
-    if most_ms <= 0:
-        return 0
-    digest = hashlib.blake2b(f"{name}|{slot_ms}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) % (most_ms + 1)
-
-
-def slot_key(name: str, slot_ms: int) -> str:
-    """The key of the job that a slot has: of the schedule and the time, so that there can be only one."""
-    at = _EPOCH + timedelta(milliseconds=slot_ms)
-    return f"{name}.{at:%Y%m%dT%H%M%S}" + (f".{slot_ms % 1_000:03d}Z" if slot_ms % 1_000 else "Z")
+    said = cron.wall.explain()
+    # A restricted day of the month and a restricted weekday: either makes a day match.
+    return said if cron.wall.day_and else said.replace(" and on ", " or on ")

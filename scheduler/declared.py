@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from .documents import NoJson, read_options, to_json
-from .errors import Changed, Duplicate, Fault, Invalid, NotFound, PayloadInvalid
+from .errors import Changed, Duplicate, Fault, Invalid, NotFound, PayloadInvalid, StoreUnavailable
 from .handlers import Handler
 from .job import NewJob
 from .logs import get_logger
-from .schedule import WINDOW_MS, Schedule
+from .schedule import WINDOW_MS, Schedule, end_of
 from .scheduling import Schedules
 from .store import Store
 from .times import duration_ms, parse_rfc3339
@@ -65,7 +65,7 @@ def make_schedule(
         catch_up=catch_up,
         catch_up_window_ms=WINDOW_MS if window is None else window,
         starts_ms=_moment(starts_at, "/starts_at", faults),
-        ends_ms=_moment(ends_at, "/ends_at", faults),
+        ends_ms=end_of(_moment(ends_at, "/ends_at", faults)),
         max_runs=max_runs,
         priority=job.priority,
         group=job.group,
@@ -117,7 +117,16 @@ async def declare_schedules(
         # The hint first: what was declared must be found when it is gone from the code.
         await store.tell_declared(app, sorted(names - before))
     for schedule in declared:
-        await _declare(schedules, schedule)
+        try:
+            await _declare(schedules, schedule)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one schedule never stops the others, nor the worker
+            log.error(
+                "a schedule of the code is not put: it does not fire",
+                schedule=schedule.name,
+                error=str(error),
+            )
     for name in sorted(before - names):
         await _withdraw(schedules, app, name)
         await store.tell_declared(app, [name], gone=True)

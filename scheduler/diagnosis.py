@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from .errors import SchedulerError, StoreRefused
 from .keys import LAYOUT, Keys, layout_key
 from .presence import Presence
 from .rights import check_rights
+from .scheduling import Schedules
 from .store import Store
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ class Seen:
     unserved: Mapping[str, int] = field(default_factory=dict)
     """Queues without a worker, and how many jobs are ready there."""
     queues_unknown: str | None = None
+    sick_schedules: Sequence[str] = ()
+    """Schedules that this process cannot work out, each with the reason."""
 
 
 def judge(seen: Seen) -> list[Finding]:
@@ -312,8 +315,19 @@ def _queues(seen: Seen) -> Iterator[Finding]:
         yield Finding("workers", "ok", "every queue with ready jobs has one")
 
 
+def _schedules(seen: Seen) -> Iterator[Finding]:
+    if seen.sick_schedules:
+        yield Finding(
+            "schedules", "fail", f"do not fire: {'; '.join(seen.sick_schedules)}",
+            "PUT each again, or delete it. Where a time zone is unknown: install the package tzdata where workers run.",
+        )  # fmt: skip
+    elif not seen.queues_unknown:
+        yield Finding("schedules", "ok", "each can be worked out here")
+
+
 _LOOKS = (
     _version, _loading, _role, _eviction, _memory, _file, _disk, _snapshots, _clients, _rights, _scripts, _distance, _clock, _queues,
+    _schedules,
 )  # fmt: skip
 
 
@@ -347,10 +361,12 @@ async def examine(
     failed = "its user lacks rights" if lacking else None
     unserved: dict[str, int] = {}
     unknown = failed
+    sick: list[str] = []
     try:
         if not lacking:
             await store.server()
             unserved = await _unserved(store)
+            sick = [f"{name} ({why})" async for _, name, why in Schedules(store).troubles()]
     except SchedulerError as error:
         failed = unknown = str(error)
     round_trip, skew = await _asked(_distances(store)) or (0.0, 0.0)
@@ -369,6 +385,7 @@ async def examine(
             failed=failed,
             unserved=unserved,
             queues_unknown=unknown,
+            sick_schedules=sick[:20],
         )
     )
 

@@ -45,19 +45,25 @@ class Planning(Producing):
         return put, version
 
     async def schedule_due(
-        self, queue: str, *, limit: int = BATCH
+        self, queue: str, *, limit: int = BATCH, skip: int = 0
     ) -> tuple[int, list[tuple[str, int, Standing | None]]]:
-        """The time, and the schedules whose slot has come, the oldest slot first: name, slot, and what is known of each."""
+        """The time, and the schedules whose slot has come, the oldest slot first: name, slot, and what is known of each.
+
+        `skip` passes over so many of the first. None is known of a schedule that is gone.
+        """
 
         def read(reply: list[Any]) -> tuple[int, list[tuple[str, int, Standing | None]]]:
             found = []
             for n in range(1, len(reply), 4):
                 name, slot = reply[n].decode(), int(reply[n + 1])
-                standing = parse_standing(name, queue, reply[n + 2], reply[n + 3] or b"", next_ms=slot)
+                record = reply[n + 2]
+                standing = (
+                    parse_standing(name, queue, record, reply[n + 3] or b"", next_ms=slot) if record else None
+                )
                 found.append((name, slot, standing))
             return int(reply[0]), found
 
-        return await self.run(Call("schedule_due", queue, [self._stamp(), limit], read))
+        return await self.run(Call("schedule_due", queue, [self._stamp(), limit, skip or ""], read))
 
     async def schedule_fire(self, queue: str, steps: Sequence[Fire]) -> list[tuple[str, str]]:
         """Slots -> jobs, or skipped: for each what became of it, and why it was skipped. At most BATCH of them."""
@@ -199,6 +205,16 @@ class Planning(Producing):
             if isinstance(reply, Exception):
                 raise reply
         return replies
+
+    async def next_fire_after(self, queue: str, ms: int) -> float | None:
+        """The soonest slot of a queue after an instant (ms); None for none."""
+        key = Keys(self.namespace, queue).at("fires")
+        after = ("ZRANGEBYSCORE", key, f"({ms}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
+        [reply] = await self.run_all([Call("fires", queue, (), _score, plain=after)])
+        if isinstance(reply, Exception):
+            raise reply
+        found: float | None = reply
+        return found
 
     async def schedule_queues(self) -> list[str]:
         """Queues that have, or had, schedules."""

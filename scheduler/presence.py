@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 from msgspec.structs import replace
-from redis import exceptions as redis_errors
 
+from .clients import is_outage
 from .errors import StoreUnavailable
 from .keys import Keys, worker_key, workers_key
 from .logs import get_logger
@@ -70,8 +70,8 @@ class Presence:
             pipe.pexpire(key, 2 * lease_ms)
             pipe.sadd(workers_key(self._store.namespace), name)
             await pipe.execute()
-        except (redis_errors.RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._store.clients.where}: presence: {error}") from error
+        except Exception as error:
+            raise self._translated(error) from error
 
     async def leave(self, name: str) -> None:
         """A worker ends: it is listed no longer. Never raises; its time runs out all the same."""
@@ -80,24 +80,30 @@ class Presence:
             pipe.unlink(worker_key(self._store.namespace, name))
             pipe.srem(workers_key(self._store.namespace), name)
             await pipe.execute()
-        except (redis_errors.RedisError, OSError) as error:
-            log.debug("a worker's leave is lost", worker=name, error=str(error))
+        except Exception as error:  # noqa: BLE001 - its time runs out all the same
+            log.debug("a worker's leave is lost", worker=name, error=str(self._translated(error)))
+
+    def _translated(self, error: Exception) -> Exception:
+        """An outage as StoreUnavailable; any other error as it is."""
+        if not is_outage(error):
+            return error
+        return StoreUnavailable(f"{self._store.clients.where}: presence: {error}")
 
     async def present(self) -> list[WorkerSeen]:
         """All that have signed within two of their leases, by name, with what they run. Raises StoreUnavailable."""
         try:
             seen = await self._seen()
             running = await self._running({queue for worker in seen for queue in worker.queues})
-        except (redis_errors.RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._store.clients.where}: presence: {error}") from error
+        except Exception as error:
+            raise self._translated(error) from error
         return [replace(worker, running=tuple(running.get(worker.name, ()))) for worker in seen]
 
     async def seen(self) -> list[WorkerSeen]:
         """The same without what they run, which costs a look at every queue. Raises StoreUnavailable."""
         try:
             return await self._seen()
-        except (redis_errors.RedisError, OSError) as error:
-            raise StoreUnavailable(f"{self._store.clients.where}: presence: {error}") from error
+        except Exception as error:
+            raise self._translated(error) from error
 
     async def counts(self) -> Counter[str]:
         """How many workers serve each queue. Raises StoreUnavailable."""

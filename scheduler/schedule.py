@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec import Struct, convert
+from msgspec.structs import asdict, replace
 
-from . import retry as retry_policy
-from .cron import LEAST_PERIOD_MS, LONGEST_PERIOD_MS, Plan, PlanInvalid, jitter_ms, slot_key, words
+from .cron import LAST_MS, LEAST_PERIOD_MS, LONGEST_PERIOD_MS, PlanInvalid
 from .errors import Fault
 from .job import LONGEST_DELAY_MS, NewJob, checksum, faults_of
 from .keys import QUEUE_NAME
+from .plan import Plan, jitter_ms, slot_key
 from .times import rfc3339, seconds
 
 OVERLAPS = ("skip", "allow", "cancel_running", "queue_one")
@@ -32,10 +32,14 @@ LOOK_MS = 15_000
 """Who looked at a queue so lately was there when what has come due since came due."""
 
 MOST_CAUGHT_UP = 1_000
-MOST_COUNTED = 10_000
-"""Slots up to which missed ones are counted."""
 
-SHOWN_NEXT = 5
+FIRST_MS = 0
+"""The earliest start of a schedule: 1970."""
+
+
+def end_of(ends_ms: int | None) -> int | None:
+    """The end of a schedule; None for never, which many systems write as 9999-12-31."""
+    return None if ends_ms is None or ends_ms >= LAST_MS else ends_ms
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
@@ -143,6 +147,8 @@ class Schedule(Struct, frozen=True, kw_only=True):
             faults.append(Fault("/catch_up", f"expected one of {', '.join(CATCH_UPS)}"))
         if self.max_runs is not None and not 1 <= self.max_runs <= 2**53 - 1:
             faults.append(Fault("/max_runs", "at least 1"))
+        if self.starts_ms is not None and not FIRST_MS <= self.starts_ms <= LAST_MS:
+            faults.append(Fault("/starts_at", f"from {rfc3339(FIRST_MS)} to {rfc3339(LAST_MS)}"))
         if self.starts_ms is not None and self.ends_ms is not None and self.ends_ms < self.starts_ms:
             faults.append(Fault("/ends_at", "it ends before it starts"))
         return faults
@@ -183,6 +189,23 @@ class Standing(Struct, frozen=True, kw_only=True):
     """Keys of its jobs that may not have ended."""
     past: tuple[Fired, ...] = ()
     """Its last twenty slots, oldest first."""
+    damage: str | None = None
+    """A sentence where the record cannot be read; then nothing but the name and the queue is known."""
+
+    def trouble(self, now_ms: int) -> str | None:
+        """Why this process cannot work the schedule out, as a sentence; None where it can.
+
+        A record may be damaged, and a process may lack the time zone that another one knows.
+        """
+        if self.damage is not None:
+            return self.damage
+        try:
+            self.plan.check()
+            self.plan.next(now_ms)
+            orjson.loads(self.schedule.payload)
+        except Exception as error:  # noqa: BLE001 - whatever the record holds, the other schedules go on
+            return str(error) or repr(error)
+        return None
 
     @property
     def state(self) -> str:
@@ -205,16 +228,18 @@ class Standing(Struct, frozen=True, kw_only=True):
 
 def parse_standing(
     name: str, queue: str, record: bytes, past: bytes = b"", payload: bytes = b"", next_ms: int | None = None
-) -> Standing | None:
-    """What is known of a schedule, from what is kept; None when that is damaged."""
+) -> Standing:
+    """What is known of a schedule, from its record; a damaged one has `damage`."""
     try:
         first, _, text = record.split(b"\n", 2)
         version, changed, paused = first.split(b"|")[:3]
         kept = orjson.loads(text)
         anchor = kept.pop("anchor_ms")
         known = {field: value for field, value in kept.items() if field in _DEFAULTS}
-        known["tags"] = tuple(known.get("tags", ()))
-        schedule = Schedule(name=name, queue=queue, payload=payload or b"{}", **known)
+        schedule = convert({**known, "name": name, "queue": queue}, Schedule)
+        schedule = replace(schedule, payload=payload or b"{}", tags=tuple(schedule.tags))
+        if not 0 <= max(int(changed), anchor, next_ms or 0) <= LAST_MS:
+            raise ValueError("a time that no date has")
         head, _, lines = past.partition(b"\n")
         runs, skipped, last, ended, keys = (head or b"0|0|||").split(b"|")
         return Standing(
@@ -231,8 +256,16 @@ def parse_standing(
             open=tuple(key.decode() for key in keys.split()),
             past=tuple(_fired(line) for line in lines.split(b"\n") if line),
         )
-    except (ValueError, TypeError, KeyError):
-        return None
+    except Exception:  # noqa: BLE001 - whatever was written there
+        return Standing(
+            schedule=Schedule(name=name, queue=queue),
+            version=0,
+            changed_ms=0,
+            paused=False,
+            anchor_ms=0,
+            next_ms=next_ms,
+            damage="its record is damaged: PUT the schedule again, or DELETE it",
+        )
 
 
 def _fired(line: bytes) -> Fired:
@@ -338,7 +371,7 @@ def _missed(
 
 
 def _skipped(standing: Standing, first: int, last: int, following: int | None) -> Fire:
-    more = standing.plan.count(first, last, MOST_COUNTED) - 1
+    more = standing.plan.count(first, last) - 1
     return _step(standing, first, following, reason="missed", more=more, upto_ms=last if more else None)
 
 
@@ -370,75 +403,3 @@ def moved(standing: Standing, now_ms: int) -> Fire | None:
         return None
     right = standing.plan.next(now_ms)
     return None if right == slot else _step(standing, slot, right)
-
-
-# -- documents -----------------------------------------------------------------------------------------------
-
-
-def document(standing: Standing, now_ms: int, states: Mapping[str, str]) -> dict[str, Any]:
-    """A schedule as API documents show it. `states`: how its jobs stand now, by id."""
-    its = standing.schedule
-    shown: dict[str, Any] = {
-        "name": its.name,
-        "queue": its.queue,
-        "type": its.type,
-        "payload": orjson.Fragment(its.payload),
-        "cron": its.cron,
-        "every": None if its.every_ms is None else seconds(its.every_ms),
-        "timezone": its.timezone,
-        "jitter": seconds(its.jitter_ms),
-        "overlap": its.overlap,
-        "catch_up": its.catch_up,
-        "catch_up_window": seconds(its.catch_up_window_ms),
-        "starts_at": _time(its.starts_ms),
-        "ends_at": _time(its.ends_ms),
-        "max_runs": its.max_runs,
-        "paused": standing.paused,
-        "priority": its.priority,
-        "group": its.group,
-        "tags": list(its.tags),
-        "timeout": None if its.timeout_ms is None else seconds(its.timeout_ms),
-        "retry": None if its.retry is None else retry_policy.shown(its.retry),
-        "retention": None if its.retention_ms is None else seconds(its.retention_ms),
-        "cost": its.cost,
-        "expires_in": None if its.expires_in_ms is None else seconds(its.expires_in_ms),
-        "state": standing.state,
-        "words": None if its.cron is None else words(its.cron),
-        "declared_by": its.declared_by,
-        "changed_at": rfc3339(standing.changed_ms),
-        "next_at": _time(standing.next_ms) if standing.next_ms and standing.state == "active" else None,
-        "runs": standing.runs,
-        "skipped_runs": standing.skipped,
-    }
-    if standing.state == "active":
-        next_ms = standing.next_ms or None
-        after = now_ms if next_ms is None else min(now_ms, next_ms - 1)
-        shown["next"] = [rfc3339(slot) for slot in standing.upcoming(after, SHOWN_NEXT)]
-    else:
-        shown["next"] = []
-    shown["last"] = [
-        {
-            "slot": _time(one.slot_ms),
-            "at": rfc3339(one.at_ms),
-            "id": f"{its.queue}:{one.key}",
-            "state": states.get(f"{its.queue}:{one.key}"),
-        }
-        for one in reversed(standing.past)
-        if one.outcome == "fired"
-    ]
-    shown["skipped"] = [
-        {
-            "slot": _time(one.slot_ms),
-            "until": _time(one.upto_ms),
-            "count": one.count,
-            "reason": one.outcome,
-            "at": rfc3339(one.at_ms),
-        }
-        for one in reversed(standing.past)
-        if one.outcome != "fired"
-    ]
-    return shown
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else rfc3339(ms)

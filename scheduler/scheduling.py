@@ -6,16 +6,19 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
 from .calling import BATCH
-from .errors import Changed, Duplicate, Invalid, NotFound, QueueFull, SchedulerError
+from .errors import Changed, Duplicate, Invalid, NotFound, QueueFull, SchedulerError, WrongState
 from .job import new_key
 from .logs import get_logger
-from .schedule import Fire, Schedule, Standing, document, moved, steps
+from .schedule import Fire, Schedule, Standing, moved, steps
+from .schedule_documents import document
 from .store import Store
+from .tasks import Reminder
 
 log = get_logger(__name__)
 
@@ -30,6 +33,32 @@ PATIENCE = 0.5
 
 PAGE = 100
 """Schedules that are looked at in one go where nothing is due."""
+
+
+MOST_LINES = 10
+
+BUDGET = 0.02
+"""Seconds that one page of due schedules is worked on. Then the other queues have their turn."""
+
+
+@dataclass(slots=True)
+class Firing:
+    """One turn of firing what is due in a queue, over several pages."""
+
+    queue: str
+    looked_ms: int | None = None
+    """When this process looked before."""
+    began_ms: int | None = None
+    """When this turn began: a slot is not late because of the work before it."""
+    skip: int = 0
+    """So many due schedules at the front cannot be worked out."""
+    sick: dict[str, str] = field(default_factory=dict)
+    """Schedules that cannot be worked out here -> why."""
+    gone: set[str] = field(default_factory=set)
+    skipped: int = 0
+    """Slots of all its schedules that were skipped."""
+    lines: int = 0
+    """Schedules of which slots were skipped: the first ten have a line of the log each."""
 
 
 class NameTaken(Duplicate):
@@ -48,6 +77,7 @@ class Schedules:
         self._store, self._max_payload = store, max_payload
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._changed: list[Callable[[], None]] = []
+        self._reminder = Reminder("a schedule cannot be worked out here: it does not fire, the others do")
 
     def on_change(self, call: Callable[[], None]) -> None:
         """`call` is called after a change of a schedule by this process: one may be due sooner."""
@@ -68,6 +98,12 @@ class Schedules:
         standing = await self.find(name)
         if standing is None:
             raise no_schedule(name)
+        return standing
+
+    async def _readable(self, name: str) -> Standing:
+        standing = await self.get(name)
+        if standing.damage is not None:
+            raise WrongState(f"the schedule {name}: {standing.damage}", "damaged")
         return standing
 
     async def put(
@@ -136,7 +172,7 @@ class Schedules:
         # Its next slot stays where only other things change; one that rested goes on from now.
         put, version = await self._store.schedule_put(
             schedule,
-            expect=before.version if before is not None else 0,
+            expect=0 if before is None else None if before.damage else before.version,
             next_ms=schedule.plan(anchor).next(now),
             keep=same and before is not None and not before.paused,
             paused=rests,
@@ -169,7 +205,8 @@ class Schedules:
                 if entry is None or standing is None:
                     raise no_schedule(name)
                 check(standing)
-                said = await self._store.schedule_drop(_queue(entry), name, version=standing.version)
+                version = None if standing.damage else standing.version
+                said = await self._store.schedule_drop(_queue(entry), name, version=version)
                 if said == "changed":
                     continue
                 await self._free(name, _queue(entry), entry)
@@ -192,7 +229,7 @@ class Schedules:
         """Nothing is fired until it is resumed, and what comes due meanwhile is not missed. Raises NotFound."""
         async with self._lock(name):
             for _ in range(TRIES):
-                standing = await self.get(name)
+                standing = await self._readable(name)
                 check(standing)
                 if standing.paused == paused:
                     return standing
@@ -218,7 +255,7 @@ class Schedules:
         """
         key = key or new_key()
         for _ in range(TRIES):
-            standing = await self.get(name)
+            standing = await self._readable(name)
             queue = standing.schedule.queue
             step = Fire(name=name, version=standing.version, slot_ms=None, key=f"{name}.{key}")
             [(said, why)] = await self._store.schedule_fire(queue, [step])
@@ -265,6 +302,16 @@ class Schedules:
                 break
         return found, after
 
+    async def troubles(self, queue: str | None = None) -> AsyncIterator[tuple[str, str, str]]:
+        """Schedules that this process cannot work out: queue, name and why. Raises StoreUnavailable."""
+        after: str | None = ""
+        while after is not None:
+            standings, after = await self.page(after=after, limit=BATCH, queue=queue)
+            now = await self._store.server_time()
+            for standing in standings:
+                if (why := standing.trouble(now)) is not None:
+                    yield standing.schedule.queue, standing.schedule.name, why
+
     async def states(self, standings: Sequence[Standing]) -> dict[str, str]:
         """How the jobs of their last slots stand now, by job id."""
         by_queue: dict[str, list[str]] = {}
@@ -306,31 +353,50 @@ class Schedules:
 
         `looked_ms` is when this process looked before. `between` is awaited between any two calls of scripts.
         """
-        began: int | None = None
-        unreadable: set[str] = set()
-        while True:
-            now, due = await self._store.schedule_due(queue)
-            began = now if began is None else began
-            if between:
-                await between()
-            # Of a long downtime there is much to work out: not in the loop that everything else runs in.
-            if due and due[0][1] < now - LONG_AGO_MS:
-                page = await asyncio.to_thread(_page, due, now, began, looked_ms, unreadable)
-            else:
-                page = _page(due, now, began, looked_ms, unreadable)
-            if not page:
-                return began
-            await self._cancel(queue, page, between)
-            replies = await self._store.schedule_fire(queue, page)
-            if between:
-                await between()
-            self._report(queue, page, replies)
-            for step, (_, why) in zip(page, replies, strict=True):
-                if why == "blocked":
-                    # Whoever relays the queue's words does it too, when this process dies here.
-                    await self._store.link_late(queue, step.key)
-                    if between:
-                        await between()
+        turn = Firing(queue, looked_ms)
+        while await self.fire_page(turn, between=between):
+            pass
+        assert turn.began_ms is not None, "the first page has looked"
+        return turn.began_ms
+
+    async def fire_page(self, turn: Firing, *, between: Callable[[], Awaitable[None]] | None = None) -> bool:
+        """Fires some of what is due in a queue, about `BUDGET` seconds of work; whether more may be left."""
+        now, due = await self._store.schedule_due(turn.queue, skip=turn.skip)
+        if turn.began_ms is None:
+            turn.began_ms = now
+        if between:
+            await between()
+        # Of a long downtime there is much to work out: not in the loop that everything else runs in.
+        if due and due[0][1] < now - LONG_AGO_MS:
+            page = await asyncio.to_thread(_page, due, now, turn)
+        else:
+            page = _page(due, now, turn)
+        for name, why in turn.sick.items():
+            self._reminder.remind(name, schedule=name, queue=turn.queue, error=why)
+        if not page:
+            # Schedules that cannot be worked out keep their place in front: what comes after them is next.
+            turn.skip += len(due)
+            if more := len(due) == BATCH:
+                return more
+            if turn.lines > MOST_LINES:
+                log.warning(
+                    "slots of more schedules were skipped",
+                    queue=turn.queue, schedules=turn.lines - MOST_LINES, slots=turn.skipped,
+                )  # fmt: skip
+            return False
+        turn.skip = 0
+        await self._cancel(turn.queue, page, between)
+        replies = await self._store.schedule_fire(turn.queue, page)
+        if between:
+            await between()
+        self._report(turn, page, replies)
+        for step, (_, why) in zip(page, replies, strict=True):
+            if why == "blocked":
+                # The process that relays the queue's words does it too, when this one dies here.
+                await self._store.link_late(turn.queue, step.key)
+                if between:
+                    await between()
+        return True
 
     async def _cancel(
         self, queue: str, page: Sequence[Fire], between: Callable[[], Awaitable[None]] | None
@@ -342,17 +408,17 @@ class Schedules:
             if between:
                 await between()
 
-    def _report(self, queue: str, page: Sequence[Fire], replies: Sequence[tuple[str, str]]) -> None:
-        skipped = [
-            (step, why)
-            for step, (said, why) in zip(page, replies, strict=True)
-            if said == "skipped" and why != "overlap"
-        ]
-        for step, why in skipped[:10]:
-            log.warning(
-                "slots of a schedule were skipped",
-                schedule=step.name, queue=queue, slots=1 + step.more, reason=why,
-            )  # fmt: skip
+    def _report(self, turn: Firing, page: Sequence[Fire], replies: Sequence[tuple[str, str]]) -> None:
+        for step, (said, why) in zip(page, replies, strict=True):
+            if said != "skipped" or why == "overlap":
+                continue
+            turn.skipped += 1 + step.more
+            turn.lines += 1
+            if turn.lines <= MOST_LINES:
+                log.warning(
+                    "slots of a schedule were skipped",
+                    schedule=step.name, queue=turn.queue, slots=1 + step.more, reason=why,
+                )  # fmt: skip
 
     async def realign(self, *, pause: float = 0.01) -> int:
         """Gives every schedule the next slot that its zone's rules say by now; how many had another one. Paced.
@@ -367,7 +433,7 @@ class Schedules:
             for standing in standings:
                 if standing.schedule.cron is None or standing.schedule.timezone == "UTC" or standing.paused:
                     continue
-                if (step := moved(standing, now)) is not None:
+                if standing.trouble(now) is None and (step := moved(standing, now)) is not None:
                     by_queue.setdefault(standing.schedule.queue, []).append(step)
             for queue, page in by_queue.items():
                 replies = await self._store.schedule_fire(queue, page)
@@ -378,24 +444,30 @@ class Schedules:
             await asyncio.sleep(pause)
 
 
-def _page(
-    due: Sequence[tuple[str, int, Standing | None]],
-    now: int,
-    began: int,
-    looked_ms: int | None,
-    unreadable: set[str],
-) -> list[Fire]:
-    """What is to be done with schedules that are due, as much as goes into one call."""
+def _page(due: Sequence[tuple[str, int, Standing | None]], now: int, turn: Firing) -> list[Fire]:
+    """The steps of schedules that are due: as many as one call takes and as a budget of time allows, at least those of one."""
     page: list[Fire] = []
+    end = time.monotonic() + BUDGET
     for name, slot, standing in due:
-        if len(page) >= BATCH:
+        if len(page) >= BATCH or (page and time.monotonic() > end):
             break
-        if standing is not None:
-            page += steps(standing, now, began_ms=began, looked_ms=looked_ms, most=BATCH - len(page))
-        elif name not in unreadable:
-            # One that is no more leaves; one that cannot be read is left to `verify`.
-            unreadable.add(name)
-            page.append(Fire(name=name, version=0, slot_ms=slot))
+        if name in turn.sick:
+            continue
+        if standing is None:
+            # A schedule that is gone leaves its slot; the script takes it away.
+            if name not in turn.gone:
+                turn.gone.add(name)
+                page.append(Fire(name=name, version=0, slot_ms=slot))
+            continue
+        try:
+            if standing.damage is not None:
+                raise ValueError(standing.damage)
+            assert turn.began_ms is not None, "the caller has looked"
+            page += steps(
+                standing, now, began_ms=turn.began_ms, looked_ms=turn.looked_ms, most=BATCH - len(page)
+            )
+        except Exception as error:  # noqa: BLE001 - one schedule never stops the others
+            turn.sick[name] = str(error) or repr(error)
     return page
 
 

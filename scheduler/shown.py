@@ -200,6 +200,8 @@ class ParentsShown(Struct, kw_only=True):
 class ScheduleShown(Struct, kw_only=True):
     """A schedule. `next`: its next five slots; `last` and `skipped`: what became of the last twenty, newest first.
 
+    `error`: why the process that answers cannot work it out (a damaged record, a time zone that it lacks), null where it can: such a
+    schedule does not fire, all others do.
     `state`: "finished" after its last slot, or `max_runs`. `declared_by`: the app in whose code it stands, null for one that was put.
     """
 
@@ -228,6 +230,7 @@ class ScheduleShown(Struct, kw_only=True):
     expires_in: float | int | None
     state: Literal["active", "paused", "finished"]
     words: str | None
+    error: str | None
     declared_by: str | None
     changed_at: Moment
     next_at: Moment | None

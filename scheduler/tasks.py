@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from time import monotonic
@@ -74,6 +75,24 @@ class Pulse:
             )
         pause, self._pause = self._pause, min(2 * self._pause, self._longest)
         return pause * random.uniform(0.5, 1.0)
+
+
+class Reminder:
+    """Logs a trouble that lasts as an error: at once, and again each minute for as long as it is reported."""
+
+    def __init__(self, event: str, *, every: float = 60.0, most: int = 1_000) -> None:
+        self._event, self._every, self._most = event, every, most
+        self._told: dict[str, float] = {}
+
+    def remind(self, about: str, **fields: Any) -> None:
+        """The trouble of one thing, by its name. Fields go into the line of the log."""
+        now = monotonic()
+        if now - self._told.get(about, -math.inf) < self._every:
+            return
+        if len(self._told) >= self._most:  # names that come and go
+            self._told.clear()
+        self._told[about] = now
+        log.error(self._event, **fields)
 
 
 class Signal:

@@ -8,9 +8,9 @@ import random
 
 from .errors import SchedulerError, StoreUnavailable
 from .logs import get_logger
-from .scheduling import Schedules
+from .scheduling import Firing, Schedules
 from .store import Store
-from .tasks import Pulse, cancel_all, forever
+from .tasks import Pulse, Reminder, cancel_all, forever
 
 log = get_logger(__name__)
 
@@ -35,6 +35,7 @@ class Ticker:
         self._realigns = realigns
         self._looked: dict[str, int] = {}
         self._wake = asyncio.Event()
+        self._reminder = Reminder("the schedules of a queue fail, and are tried again")
         self.pulse = Pulse("schedules", patience=6 * PERIOD)
         schedules.on_change(self._wake.set)
 
@@ -73,38 +74,51 @@ class Ticker:
         return 0.0
 
     async def tick(self) -> float | None:
-        """Fires what is due in every queue; in how many ms the next schedule is due, None for none."""
+        """Fires what is due in every queue; in how many ms the next schedule is due, None for none.
+
+        Queues take turns of a page each: what one of them has missed in a long downtime does not delay the others.
+        """
         queues = await self._store.schedule_queues()
         for gone in self._looked.keys() - set(queues):
             del self._looked[gone]
         waits: list[float] = []
-        failed: SchedulerError | None = None
+        due: list[Firing] = []
         for start in range(0, len(queues), GROUP):
             some = queues[start : start + GROUP]
             now = await self._store.server_time()
             for queue, first in zip(some, await self._store.next_fires(some), strict=True):
                 if first is not None and first <= now:
-                    try:
-                        waits += await self._fire(queue)
-                    except StoreUnavailable:
-                        raise
-                    except SchedulerError as error:
-                        # One queue's trouble (a newer level, a full server) is not the others'.
-                        failed = error
+                    due.append(Firing(queue, self._looked.get(queue)))
                 else:
                     self._looked[queue] = now
                     if first is not None:
                         waits.append(first - now)
-        if failed is not None:
-            raise failed
+        while due:
+            due = [turn for turn in due if await self._fire(turn, waits)]
         return min(waits, default=None)
 
-    async def _fire(self, queue: str) -> list[float]:
-        looked = self._looked.get(queue)
-        self._looked[queue] = began = await self._schedules.fire(queue, looked_ms=looked)
+    async def _fire(self, turn: Firing, waits: list[float]) -> bool:
+        """One page of a queue; whether more is left. Adds in how many ms the queue's next schedule is due."""
+        try:
+            if await self._schedules.fire_page(turn):
+                return True
+            assert turn.began_ms is not None, "the first page has looked"
+            self._looked[turn.queue] = turn.began_ms
+            waits += await self._following(turn.queue, turn.began_ms)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the trouble of one queue (a newer level, a full server) is not the others'
+            self._reminder.remind(turn.queue, queue=turn.queue, error=str(error) or repr(error))
+            waits.append(STUCK_MS)
+        return False
+
+    async def _following(self, queue: str, began: int) -> list[float]:
         [first] = await self._store.next_fires([queue])
         if first is None:
             return []
-        if first <= began:
-            return [STUCK_MS]
-        return [max(0.0, first - await self._store.server_time())]
+        now = await self._store.server_time()
+        if first > began:
+            return [max(0.0, first - now)]
+        # What stands in front cannot be worked out. The others of the queue come in their time.
+        first = await self._store.next_fire_after(queue, began)
+        return [STUCK_MS] if first is None else [min(STUCK_MS, max(0.0, first - now))]

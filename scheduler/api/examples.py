@@ -78,7 +78,7 @@ _SCHEDULE = {
     "name": "welcome-again", "queue": "mail", "type": "email.send", "payload": _PAYLOAD, "cron": "0 9 * * mon-fri", "every": None,
     "timezone": "Europe/Paris", "jitter": 30, "overlap": "skip", "catch_up": "latest", "catch_up_window": 86_400, "starts_at": None,
     "ends_at": None, "max_runs": None, "paused": False, "priority": 0, "group": None, "tags": [], "timeout": 30, "retry": None,
-    "retention": None, "cost": 1, "expires_in": None, "state": "active", "words": "At 09:00 on Monday through Friday",
+    "retention": None, "cost": 1, "expires_in": None, "state": "active", "words": "At 09:00 on Monday through Friday", "error": None,
     "declared_by": None, "changed_at": _AT, "next_at": "2026-11-25T08:00:00.000Z", "runs": 1, "skipped_runs": 1,
     "next": ["2026-11-25T08:00:00.000Z", "2026-11-26T08:00:00.000Z"],
     "last": [{"slot": "2026-11-24T08:00:00.000Z", "at": "2026-11-24T08:00:00.012Z", "id": "mail:welcome-again.20261124T080000Z", "state": "succeeded"}],

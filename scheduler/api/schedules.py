@@ -13,7 +13,7 @@ from ..fields import Nothing, ScheduleFields
 from ..job import split_id
 from ..keys import QUEUE_NAME
 from ..limits import COSTLIEST
-from ..schedule import WINDOW_MS, Schedule, Standing
+from ..schedule import WINDOW_MS, Schedule, Standing, end_of
 from ..shown import JobShown, PreviewShown, ScheduleShown, SchedulesShown
 from ..times import duration_ms, parse_rfc3339, rfc3339
 from .jobs import check_size, priority_of, read_with, retry_of
@@ -173,7 +173,7 @@ def schedule_of(name: str, fields: ScheduleFields, *, max_payload: int) -> Sched
         catch_up=fields.catch_up,
         catch_up_window_ms=WINDOW_MS if window is None else window,
         starts_ms=read_with(fields.starts_at, "/starts_at", parse_rfc3339, faults),
-        ends_ms=read_with(fields.ends_at, "/ends_at", parse_rfc3339, faults),
+        ends_ms=end_of(read_with(fields.ends_at, "/ends_at", parse_rfc3339, faults)),
         max_runs=whole_of(fields.max_runs, "/max_runs", 1, 2**53 - 1, faults),
         priority=priority_of(fields.priority, faults),
         group=fields.group,

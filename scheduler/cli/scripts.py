@@ -77,7 +77,8 @@ def load(settings: Settings, _as_json: bool) -> None:
 @with_settings
 def verify(queue: str | None, repair: bool, as_json: bool, settings: Settings) -> None:
     """Does every job stand in exactly one set? Exit 1 on a fault, or when there is no such queue."""
-    from .draw import progress  # noqa: PLC0415 - help does without
+    from ..scheduling import Schedules  # noqa: PLC0415 - help does without
+    from .draw import progress  # noqa: PLC0415
 
     async def work() -> tuple[list[str], list[tuple[str, Fault]]]:
         async with connected(settings, queue=queue or "default") as store:
@@ -87,6 +88,10 @@ def verify(queue: str | None, repair: bool, as_json: bool, settings: Settings) -
                 for name in queues:
                     found += [(name, fault) async for fault in store.verify(name, repair=repair)]
                     bar.advance()
+            async for name, schedule, why in Schedules(store).troubles(queue):
+                found.append(
+                    (name, Fault(schedule, f"is a schedule that does not fire: {why}", repaired=False))
+                )
             if queue and not found:
                 # A misspelt name is no sound queue; of what is damaged there may be no more than its faults.
                 await store.census(queue)

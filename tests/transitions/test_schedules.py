@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
-from scheduler.errors import Changed, Invalid, NotFound, QueueFull
+from scheduler.errors import Changed, Invalid, NotFound, QueueFull, WrongState
 from scheduler.keys import SCHEDULES
 from scheduler.outcomes import Extend, Release
-from scheduler.schedule import Schedule, steps
+from scheduler.schedule import Schedule, end_of, steps
 from scheduler.scheduling import NameTaken, Schedules
+from scheduler.ticker import Ticker
 from scheduler.times import parse_rfc3339, rfc3339
 from tests.helpers import QUEUE, acked, buried, events, keys, look, race, raw, snapshot, state_of, take, taken
 
@@ -712,3 +714,127 @@ async def test_a_batch_is_bounded(store):
         await raw(store, "schedule_fire", 501)
     with pytest.raises(Exception, match="BATCH"):
         await raw(store, "schedule_due", 501)
+
+
+# -- schedules that cannot be worked out -----------------------------------------------------------------------------
+
+RECORDS = {
+    "no record": b"nonsense",
+    "empty": b"",
+    "not UTF-8": b"\xff\xfe",
+    "no header": b"1|2|",
+    "a header that is a list": b"1|2|||||||\n{}\n[]",
+    "no anchor": b"1|2|||||||\n{}\n{}",
+    "a zone of no process": b'1|2||||||||\n{}\n{"anchor_ms":0,"cron":"* * * * *","timezone":"Mars/Olympus","type":"send"}',
+    "a cron that is none": b'1|2||||||||\n{}\n{"anchor_ms":0,"cron":"every day","type":"send"}',
+    "a period of nothing": b'1|2||||||||\n{}\n{"anchor_ms":0,"every_ms":0,"type":"send"}',
+    "a period that is text": b'1|2||||||||\n{}\n{"anchor_ms":0,"every_ms":"1s","type":"send"}',
+    "a time beyond all dates": b'1|99999999999999999999||||||||\n{}\n{"anchor_ms":0,"every_ms":1000,"type":"send"}',
+    "a field of another type": b'1|2||||||||\n{}\n{"anchor_ms":0,"every_ms":60000,"jitter_ms":"x","retry":5,"type":"send"}',
+}
+
+
+@pytest.mark.unverified
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+async def test_a_sick_schedule_is_shown_and_all_others_fire(store, redis, schedules, clock, record):
+    await put(schedules, "a-sick")
+    await put(schedules, "b-well", overlap="allow")
+    await schedules.put(plan("c-other", queue="other", overlap="allow"))
+    await redis.hset(keys().at("schedules"), "a-sick", record)
+    ticker = Ticker(store, schedules)
+
+    for _ in range(3):
+        clock.advance(60)
+        assert await ticker.tick() is not None
+
+    found = {one["name"]: one for one in await schedules.documents((await schedules.page())[0])}
+    assert ["a-sick", "b-well", "c-other"] == sorted(found)
+    assert found["a-sick"]["error"]
+    assert [None, None] == [found[name]["error"] for name in ("b-well", "c-other")]
+    assert [3, 3] == [found[name]["runs"] for name in ("b-well", "c-other")]
+    assert [("mail", "a-sick")] == [(queue, name) async for queue, name, _ in schedules.troubles()]
+    orjson.dumps(found["a-sick"])
+    # It can be put right by its name, and taken away.
+    await put(schedules, "a-sick")
+    assert [] == [one async for one in schedules.troubles()]
+    await redis.hset(keys().at("schedules"), "a-sick", record)
+    await schedules.drop("a-sick")
+    assert await schedules.find("a-sick") is None
+
+
+@pytest.mark.unverified
+async def test_a_payload_that_is_no_json_takes_no_list_down(store, redis, schedules, clock):
+    await put(schedules, "a", payload=b'{"n": 1}')
+    await redis.hset(keys().at("schedules"), "=a", b"{nonsense")
+
+    [shown] = await schedules.documents((await schedules.page())[0])
+    assert shown["payload"] is None
+    assert shown["error"]
+    orjson.dumps(shown)
+
+
+@pytest.mark.unverified
+async def test_more_sick_schedules_than_a_page_has_room_for_hold_up_nobody(store, redis, schedules, clock):
+    await put(schedules, "z-well")
+    sick = {f"s{n}": b"nonsense" for n in range(1_100)}
+    await redis.hset(keys().at("schedules"), mapping=sick)
+    await redis.zadd(keys().at("fires"), dict.fromkeys(sick, 1))
+    clock.advance(60)
+
+    await Ticker(store, schedules).tick()
+
+    assert 1 == (await schedules.get("z-well")).runs
+
+
+async def test_a_sick_schedule_refuses_a_trigger_and_a_pause(store, redis, schedules, clock):
+    await put(schedules, "a")
+    await redis.hset(keys().at("schedules"), "a", b"nonsense")
+
+    for call in (schedules.trigger("a"), schedules.set_paused("a", True)):
+        with pytest.raises(WrongState, match="damaged: PUT the schedule again, or DELETE it"):
+            await call
+    await schedules.drop("a")
+
+
+async def test_after_a_week_away_each_page_is_short_and_the_numbers_are_exact(store, schedules, clock):
+    for n in range(20):
+        await schedules.put(plan(f"s{n}", cron="* * * * *", timezone="Europe/Berlin"))
+    await schedules.put(plan("other", queue="other", cron="* * * * *"))
+    clock.advance(7 * 86_400)
+    turns: list[tuple[str, int]] = []
+
+    class Watched(Schedules):
+        async def fire_page(self, turn, **options):
+            more = await super().fire_page(turn, **options)
+            turns.append((turn.queue, more))
+            return more
+
+    watched = Watched(store)
+    await Ticker(store, watched).tick()
+
+    # The queues take turns: the short one is not behind all that the long one has missed.
+    assert {"mail", "other"} == {queue for queue, _ in turns[:2]}
+    for name in ("s0", "s19", "other"):
+        standing = await schedules.get(name)
+        assert (1, 7 * 1_440 - 1) == (standing.runs, standing.skipped), name
+
+
+async def test_a_start_that_cannot_be_shown_is_refused(store, schedules):
+    for starts in (parse_rfc3339("9999-12-31T00:00:00Z"), -1):
+        with pytest.raises(Invalid, match="/starts_at"):
+            await put(schedules, starts_ms=starts)
+    assert ([], None) == await schedules.page()
+
+
+def test_an_end_in_the_last_year_is_no_end():
+    assert end_of(parse_rfc3339("9999-12-31T23:59:59Z")) is None
+    assert end_of(NINE) == NINE
+
+
+async def test_a_triggered_job_names_its_schedule(store, schedules, clock):
+    await put(schedules)
+    job_id = await schedules.trigger("tick")
+
+    assert "tick" == (await look(store, job_id.partition(":")[2])).schedule
+    [shown] = await store.inspect(QUEUE, [job_id.partition(":")[2]])
+    assert "tick" == shown.document()["schedule"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from scheduler.cron import slot_key
 from scheduler.keys import Keys
+from scheduler.plan import slot_key
 from scheduler.schedule import Schedule
 from scheduler.scheduling import Schedules
 from scheduler.store import Store
