@@ -13,13 +13,14 @@
 -- waits: `return` and `reject` leave it (the caller is told), `replace` makes it what this request asks for, its time too
 -- (one that is `retrying` waits on unless a time is given), `debounce` the same but that without a time it keeps its own.
 -- One that was enqueued or changed by this same call is left.
+-- The rule `call:<letters and digits>` names the call: a job that a former try of the same call has made is answered "again".
 -- With rules `after:<queue>:<key>` a job waits in blocked for the end of others; `failure:` says what happens when one of them
 -- does not succeed (lua/resolve.lua). They must then be told that it waits (lua/follow.lua); what both are told of as they
 -- come in has `before:<queue>:<key>` on the one and `linked:1` on the other, which must come in first.
 --
 -- Returns 1 when the queue is new (register it), the time in ms, then for each job its outcome ("ready", "scheduled",
--- "blocked", "exists", "conflict", "full", "past", or of a unique one "held" or "changed") and when it is due in ms ("" unless
--- scheduled), of a unique one the id that stands.
+-- "blocked", "exists", "again", "conflict", "full", "past", or of a unique one "held" or "changed") and when it is due in ms
+-- ("" unless scheduled), of a unique one the id that stands.
 -- Refuses with INVALID what no caller may send: an id, a type, a number out of its range.
 -- @flags
 -- @include lib/clock

@@ -431,7 +431,8 @@ class Scheduler:
             queue, _, made["key"] = made["key"].partition(":")
             if queue != made["queue"]:
                 raise Invalid([Fault("/id", f"its queue is {queue}, the job's is {made['queue']}")])
-        job = NewJob(type=type, payload=encoded, **{"key": new_key()} | made)
+        key = new_key()
+        job = NewJob(type=type, payload=encoded, **{"key": key, "own_key": key} | made)
         check(job, max_payload=self.settings.max_payload)
         return job
 

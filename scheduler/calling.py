@@ -10,7 +10,7 @@ from redis import exceptions as redis_errors
 
 from .clients import Clients, is_outage
 from .errors import Fault, Invalid, Outrun, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
-from .joining import Ask, Call, Joiner, own
+from .joining import Ask, Call, Joiner, own, repeated
 from .keys import LAYOUT, Keys
 from .rights import check_layout, check_rights
 from .scripts import Script, all_scripts, digest
@@ -86,6 +86,8 @@ class Caller:
         if connecting.cancelled():
             raise StoreUnavailable(f"{self.clients.where}: closed")
         if (error := connecting.exception()) is not None:
+            if isinstance(error, StoreUnavailable):
+                error.unknown = False  # no call was sent yet, so none was carried out
             raise own(error)
 
     def _connect_ended(self, task: asyncio.Task[None]) -> None:
@@ -167,6 +169,17 @@ class Caller:
         if isinstance(reply, Exception):
             raise reply
         return reply  # type: ignore[no-any-return]
+
+    async def run_sure(self, call: Call[T]) -> T:
+        """The same for a call whose answer to a repetition is the same: it is sent once more when its reply is lost."""
+        [reply] = await self.run_all_sure([call])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply  # type: ignore[no-any-return]
+
+    async def run_all_sure(self, calls: Sequence[Call[Any]]) -> list[Any]:
+        """The same for many, in one pipeline."""
+        return await repeated(self.run_all, calls)
 
     async def ask(self, ask: Ask[T]) -> list[T]:
         """A reply for each item, from a call that is joined with what other tasks ask meanwhile."""

@@ -176,12 +176,21 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
     """The names there of `after`."""
     schedule: str | None = None
     """The name of the schedule that it is of."""
+    own_key: str = ""
+    """The key, where it was made for this request: then nobody else can have made a job of that key."""
+    call: str = ""
+    """Letters and digits that tell this call from every other with the same key. No part of the request."""
+
+    @property
+    def own(self) -> bool:
+        """Its key was made for this request."""
+        return bool(self.own_key) and self.own_key == self.key
 
     def rules(self) -> str:
         """What decides beside priority and time when it runs, as the script takes it; empty for nothing."""
         tied = self.after or self.before or self.joins or self.gate or self.hold
         if not self.group and self.cost == 1 and not self.timed and self.unique is None and not tied:
-            return ""
+            return f"call:{self.call}" if self.call else ""
         rules = [f"group:{self.group}"] if self.group else []
         if self.cost != 1:
             rules.append(f"cost:{self.cost}")
@@ -203,6 +212,8 @@ class NewJob(Struct, frozen=True, kw_only=True, gc=False):
                 rules.append(f"failure:{self.on_failure}")
             if (self.linked and not self.gate) or (self.hold and not self.after):
                 rules.append("linked:1")
+        if self.call:
+            rules.append(f"call:{self.call}")
         return " ".join(rules)
 
     @property

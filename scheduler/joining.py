@@ -99,6 +99,30 @@ class Joint:
                 reply.exception()  # it counts as seen: who asked may have gone away
 
 
+async def repeated(send: Send, calls: Sequence[Call[Any]]) -> list[Any]:
+    """Sends calls that are safe to repeat, and sends them once more when their replies are lost soon after.
+
+    The same ids again find what was done, or do it. When the second try fails too, whatever its reason, it stays unknown
+    whether the first one was carried out, and that is what is raised, or stands in the place of each call.
+    """
+    began = monotonic()
+    try:
+        return await send(calls)
+    except StoreUnavailable as error:
+        # A server that is silent for long is away: its caller is told so, and does not wait twice.
+        if not error.unknown or monotonic() - began > SOON:
+            raise
+        lost = error
+    try:
+        replies = await send(calls)
+    except SchedulerError:
+        raise lost from None
+    return [
+        lost if isinstance(reply, SchedulerError) and not isinstance(reply, Invalid) else reply
+        for reply in replies
+    ]
+
+
 def _alone(ask: Ask[Any], reply: asyncio.Future[list[Any]]) -> Joint:
     joint = Joint(ask)
     joint.add(ask, reply)
@@ -218,14 +242,7 @@ class Joiner:
             asyncio.get_running_loop().call_soon(self._close)
 
     async def _repeated(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        began = monotonic()
-        try:
-            return await self._send(calls)
-        except StoreUnavailable as error:
-            # A connection that broke just now: the same ids again find what was done, or do it.
-            if not error.unknown or monotonic() - began > SOON:
-                raise
-        return await self._send(calls)
+        return await repeated(self._send, calls)
 
     async def close(self) -> None:
         """Waits for what is under way."""

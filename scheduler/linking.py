@@ -105,13 +105,15 @@ class Linking(Reading):
     async def follow(self, queue: str, ties: Sequence[tuple[str, str]]) -> list[Word]:
         """Makes known who waits for jobs of this queue, see `follow_call`."""
         return [
-            word for batch in batches(ties, _light) for word in await self.run(self.follow_call(queue, batch))
+            word
+            for batch in batches(ties, _light)
+            for word in await self.run_sure(self.follow_call(queue, batch))
         ]
 
     async def resolve(self, queue: str, words: Sequence[Word]) -> list[str]:
         """Tells those who wait in this queue, see `resolve_call`."""
         told = batches(words, lambda word: word.weight)
-        return [state for batch in told for state in await self.run(self.resolve_call(queue, batch))]
+        return [state for batch in told for state in await self.run_sure(self.resolve_call(queue, batch))]
 
     async def relay(self, queue: str) -> int:
         """Tells everyone who waits for jobs of this queue that ended, and who waits for those in turn: how many were told.
@@ -140,7 +142,7 @@ class Linking(Reading):
         count, others, beyond, late = 0, set[str](), None, True
         failed: SchedulerError | None = None
         while True:
-            page = await self.run(self.relay_call(queue, told, beyond=beyond))
+            page = await self.run_sure(self.relay_call(queue, told, beyond=beyond))
             if late and page.late:
                 # What comes of it is told with the page that is read then.
                 late, told = False, []
@@ -333,7 +335,7 @@ class Linking(Reading):
 
         found: list[bool] = []
         for some in batches(ids, _light):
-            replies = await self.run_all(
+            replies = await self.run_all_sure(
                 [call(its_id, part) for its_id in some for part in ("jobs", "known")]
             )
             for reply in replies:
@@ -352,7 +354,7 @@ class Linking(Reading):
             items = [Parent(i.decode(), int(o) if o else None, s.decode() or None, r) for i, o, s, r in rows]
             return Parents(reply[0].decode(), int(reply[1]), int(reply[2]), int(reply[3]), items)
 
-        return await self.run(Call("parents", queue, [key, sign, cursor, limit], read))
+        return await self.run_sure(Call("parents", queue, [key, sign, cursor, limit], read))
 
     async def results_of_parents(self, queue: str, key: str) -> dict[str, bytes | None]:
         """Id -> result (JSON) of each job that this one waited for; None for one that left none, or too large a one.
@@ -380,10 +382,10 @@ class Linking(Reading):
                 self._stamp(), plan.key, header, len(plan.nodes), page, text, len(items),
             ]  # fmt: skip
             args += items
-            state, new = await self.run(
+            state, new = await self.run_sure(
                 Call("flow_put", plan.home, args, lambda reply: (reply[0].decode(), int(reply[1]) == 1))
             )
-            if new:
+            if new or (state == "building" and plan.home not in self._known_queues):
                 await self.register(plan.home)
             if state != "building":
                 break
@@ -391,11 +393,11 @@ class Linking(Reading):
 
     async def flow_open(self, queue: str, key: str) -> str:
         """building -> running: running, the state of one that is further, or missing."""
-        return await self.run(Call("flow_open", queue, [self._stamp(), key], bytes.decode))
+        return await self.run_sure(Call("flow_open", queue, [self._stamp(), key], bytes.decode))
 
     async def flow_cancel(self, queue: str, key: str) -> str:
         """Notes that a flow is to stop; its jobs are cancelled by themselves. Its state, or missing."""
-        return await self.run(Call("flow_cancel", queue, [self._stamp(), key], bytes.decode))
+        return await self.run_sure(Call("flow_cancel", queue, [self._stamp(), key], bytes.decode))
 
     async def flow_drop(self, queue: str, key: str, step: str, *, older_ms: int = 0) -> str:
         """building -> undone (`step` "undo"), undone -> gone ("gone"): what it is then, the state that refuses, or missing."""

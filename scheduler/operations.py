@@ -416,7 +416,7 @@ class Operations:
         before = last_ms if plan.before_ms is None else min(last_ms, plan.before_ms)
         if plan.age_ms is not None:
             before = min(before, last_ms - plan.age_ms)
-        found, cursor = await self._store.run(
+        found, cursor = await self._store.run_sure(
             self._store.list_call(
                 operation.queue, looks[begin], after=after, limit=max(1, room), type=plan.type, group=plan.group,
                 tag=plan.tag, error=plan.error, kind=plan.kind, fingerprint=plan.fingerprint, before_ms=before,

@@ -110,6 +110,8 @@ Settlement = Ack | Nack | Bury | Release
 class Enqueued(Struct, frozen=True, gc=False):
     """What became of a new job. `outcome` is the state it is in, exists, conflict, full or past (its deadline).
 
+    It is "again" where a former try of the same call, whose reply was lost, has made it: that is a new job too.
+
     Of a unique one whose key another job holds it is held, changed (that job was) or taken (it was to be refused then).
     """
 

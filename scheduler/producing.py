@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ LONGEST_PAUSE = 60
 """Seconds after which it is worth to ask a full queue again, however slowly it drains."""
 
 
-LINKED = ("blocked", "exists")
+LINKED = ("blocked", "exists", "again")
 """Outcomes of a job that waits for others; who repeats its request may be the first to make it known."""
 
 
@@ -56,10 +57,14 @@ class Producing(Linking):
 
         def read(reply: list[Any]) -> list[Enqueued]:
             new, made = int(reply[0]) == 1, int(reply[1])
-            return [
-                _enqueued(queue, job, reply[2 + 2 * n].decode(), made, reply[3 + 2 * n], new and n == 0)
+            found = [
+                _enqueued(queue, job, reply[2 + 2 * n].decode(), made, reply[3 + 2 * n])
                 for n, job in enumerate(jobs)
             ]
+            # The reply that said that the queue is new may be the one that was lost.
+            if new or any(one.outcome == "again" for one in found):
+                found[0] = replace(found[0], new_queue=True)
+            return found
 
         return Call("enqueue", queue, args, read)
 
@@ -113,6 +118,7 @@ class Producing(Linking):
 
         Nothing is raised for one of them. What is lost in between is sent once more, with the same keys.
         """
+        jobs = [_called(job) for job in jobs]
         done: list[Any] = list(await self._unknown(jobs))
         by_queue: dict[str, list[int]] = {}
         for place, job in enumerate(jobs):
@@ -164,15 +170,11 @@ class Producing(Linking):
             return LONGEST_PAUSE
 
     async def _run_twice(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Calls that are safe to repeat: a lost connection is tried once more, then stands in the place of each."""
+        """Calls that are safe to repeat. A connection that stays lost stands in the place of each."""
         try:
-            return await self.run_all(calls)
+            return await self.run_all_sure(calls)
         except StoreUnavailable as error:
-            lost = error
-        try:
-            return await self.run_all(calls) if lost.unknown else [lost] * len(calls)
-        except StoreUnavailable:
-            return [lost] * len(calls)
+            return [error] * len(calls)
 
     async def enqueue_one(self, job: NewJob) -> Enqueued:
         """One job, with a key made when it has none.
@@ -180,7 +182,10 @@ class Producing(Linking):
         Raises Duplicate when the id is another request's or its unique key is taken and it was to be refused then, QueueFull,
         Invalid when its deadline has passed, or it waits for a job that nobody knows.
         """
-        job = job if job.key else replace(job, key=new_key())
+        if not job.key:
+            key = new_key()
+            job = replace(job, key=key, own_key=key)
+        job = _called(job)
         await self._check(job)
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
@@ -202,6 +207,7 @@ class Producing(Linking):
 
         Raises as `enqueue_one` does.
         """
+        job = _called(job)
         await self._check(job)
 
         def plan(jobs: Sequence[NewJob]) -> list[Call[Any]]:
@@ -294,7 +300,7 @@ class Producing(Linking):
             Call("count", queue, (), count, plain=("ZCOUNT", keys.at(state), least, most))
             for state, least, most in ranges
         ]
-        drained = sum(reply for reply in await self.run_all(calls) if isinstance(reply, int))
+        drained = sum(reply for reply in await self.run_all_sure(calls) if isinstance(reply, int))
         if drained == 0:
             return LONGEST_PAUSE
         wanted = max(1, int(census.config.get("max_length", "0")) // 100)
@@ -364,11 +370,20 @@ def weight_of(job: NewJob) -> int:
     return len(job.payload) + 300 + 100 * (len(job.after) + len(job.before))
 
 
-def _enqueued(queue: str, job: NewJob, outcome: str, made: int, rest: bytes, new: bool) -> Enqueued:
+def _called(job: NewJob) -> NewJob:
+    """The same, so that a job which a lost try of this call has made, or changed, can be told from one that stood before."""
+    if job.call or (job.own and (job.unique is None or not job.unique.changes)):
+        return job
+    return replace(job, call=f"{random.getrandbits(48):012x}")
+
+
+def _enqueued(queue: str, job: NewJob, outcome: str, made: int, rest: bytes) -> Enqueued:
     if outcome in {"held", "changed"}:
         refused = job.unique is not None and job.unique.on_conflict == "reject"
-        return Enqueued(f"{queue}:{rest.decode()}", "taken" if refused else outcome, made, None, new)
-    return Enqueued(f"{queue}:{job.key}", outcome, made, int(rest) if rest else None, new)
+        return Enqueued(f"{queue}:{rest.decode()}", "taken" if refused else outcome, made, None)
+    if outcome == "exists" and job.own:
+        outcome = "again"
+    return Enqueued(f"{queue}:{job.key}", outcome, made, int(rest) if rest else None)
 
 
 def _in_turn(parts: Iterable[list[T]], job_of: Callable[[T], NewJob]) -> Iterator[list[T]]:

@@ -95,7 +95,7 @@ class Reading(Caller):
         ]
         found: list[str] = []
         for some in batches(list(zip(queues, calls, strict=True)), lambda _: 100):
-            firsts = await self.run_all([call for _, call in some])
+            firsts = await self.run_all_sure([call for _, call in some])
             found += [
                 queue
                 for (queue, _), first in zip(some, firsts, strict=True)
@@ -197,7 +197,7 @@ class Reading(Caller):
 
     async def groups(self, queue: str, *, after: str = "", limit: int = 100) -> tuple[list[DeadGroup], str]:
         """A page of the groups of dead jobs, and the cursor for the next ("" at the end)."""
-        return await self.run(self.groups_call(queue, after=after, limit=limit))
+        return await self.run_sure(self.groups_call(queue, after=after, limit=limit))
 
     async def inspect(
         self, queue: str, keys: Sequence[str], *, payload: bool = False, result: bool = False
@@ -226,7 +226,7 @@ class Reading(Caller):
 
     async def explain(self, queue: str, key: str) -> Held:
         """What holds a job now, or what became of it. Raises NotFound."""
-        found = await self.run(Call("explain", queue, [self._stamp(), 1, key], read_held))
+        found = await self.run_sure(Call("explain", queue, [self._stamp(), 1, key], read_held))
         if found is None:
             raise NotFound(f"there is no job {queue}:{key}")
         return found
@@ -234,7 +234,7 @@ class Reading(Caller):
     async def demand(self, queue: str, *, limit: int | None = None) -> Work:
         """What a queue has for workers, exact up to `limit` (1..500) of its types and lanes. Raises NotFound."""
         args = [self._stamp(), "" if limit is None else limit]
-        found = await self.run(Call("demand", queue, args, read_work))
+        found = await self.run_sure(Call("demand", queue, args, read_work))
         if found is None:
             raise no_queue(queue)
         return found
@@ -272,7 +272,7 @@ class Reading(Caller):
 
     async def census(self, queue: str) -> Census:
         """A queue at a glance. Raises NotFound when it does not exist."""
-        census = await self.run(self.census_call(queue))
+        census = await self.run_sure(self.census_call(queue))
         if census is None:
             raise no_queue(queue)
         return census
@@ -305,7 +305,7 @@ class Reading(Caller):
             cursor = "0"
             while True:
                 args = [self._stamp(), structure, cursor, BATCH, "1" if repair else ""]
-                reply = await self.run(Call("verify", queue, args, lambda r: r))
+                reply = await self.run_sure(Call("verify", queue, args, lambda r: r))
                 astray = astray or len(reply) > 2
                 for n in range(2, len(reply), 3):
                     yield Fault(reply[n].decode(), reply[n + 1].decode(), reply[n + 2] == b"repaired")
@@ -315,7 +315,7 @@ class Reading(Caller):
 
     async def server(self) -> dict[str, str]:
         """Version and role of the server, after a script of ours has just run there."""
-        await self.run(Call("census", "default", [self._stamp()], lambda r: r))
+        await self.run_sure(Call("census", "default", [self._stamp()], lambda r: r))
         if self.clients.fake:
             return {"version": "fakeredis", "role": "master"}
         info = await self._read(lambda client: client.info())
@@ -344,7 +344,7 @@ class Reading(Caller):
     ) -> tuple[list[str], str]:
         """A page of the keys of one state, and the cursor for the next ("" at the end). Filters: see `list_call`."""
         call = self.list_call(queue, state, after=after, limit=limit, look=look, **filters)
-        found, cursor = await self.run(call)
+        found, cursor = await self.run_sure(call)
         return [key_at(place) for place in found], cursor
 
     def census_call(self, queue: str) -> Call[Census | None]:

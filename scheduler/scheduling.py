@@ -258,7 +258,8 @@ class Schedules:
             standing = await self._readable(name)
             queue = standing.schedule.queue
             step = Fire(name=name, version=standing.version, slot_ms=None, key=f"{name}.{key}")
-            [(said, why)] = await self._store.schedule_fire(queue, [step])
+            # By its own key a repeated call finds the job that it has made.
+            [(said, why)] = await self._store.run_sure(self._store.schedule_fire_call(queue, [step]))
             if said == "fired":
                 return f"{queue}:{name}.{key}"
             if said == "skipped" and why == "full":

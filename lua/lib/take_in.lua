@@ -51,6 +51,8 @@ local function take_in(keys, now, micros, count, each)
         if value ~= "1" then flags = flags .. " c:" .. string.format("%.0f", value) end
       elseif name == "unique" and not lock and #value <= 128 and string.find(value, "^[%w._-]+$") then
         flags, lock = flags .. " u:" .. value, { key = value, till = "" }
+      elseif name == "call" and #value <= 32 and string.find(value, "^%w+$") then
+        flags = flags .. " n:" .. value
       elseif lock and name == "for" and whole(value, 1, 315576000000) then
         lock.till = string.format("%.0f", now + tonumber(value))
       elseif lock and name == "until" and (value == "start" or value == "end") then
@@ -120,14 +122,16 @@ local function take_in(keys, now, micros, count, each)
       end
       held, place = conflict(keys, unique, lock, { kind = kind, limit = limit, flags = flags, rank = rank, crc = crc,
         header = header, payload = payload, due = (delay ~= "" or run_at ~= "") and math.max(at, now + later) or nil,
-        over = over, now = now, micros = micros, step = step }, place)
+        over = over, now = now, micros = micros, step = step, call = string.match(flags, " n:%w+") }, place)
     end
     if record or tomb then
       local head = record or string.match(tomb, "\n(.*)$")
-      local its_type, its_print = string.match(head, "^([^|]*)|[^|]*|[^|]*|[^|]*|[^|]*|([^|]*)|")
+      local its_type, its_flags, its_print = string.match(head, "^([^|]*)|[^|]*|([^|]*)|[^|]*|[^|]*|([^|]*)|")
+      local call = string.match(flags, " n:%w+")
       local same = its_type == kind and its_print == fingerprint
       if same and fingerprint == "" and record then same = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$") == payload end
-      reply[#reply + 1] = same and "exists" or "conflict"
+      local again = call and string.find((its_flags or "") .. " ", call .. " ", 1, true)
+      reply[#reply + 1] = again and "again" or same and "exists" or "conflict"
       reply[#reply + 1] = ""
     elseif over and over <= now then
       reply[#reply + 1] = "past"

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 from aiohttp import web
 from msgspec import Raw
-from msgspec.structs import replace
 
 from ..errors import Fault, Invalid, SchedulerError
 from ..fields import BulkFields, NewJobFields, Request
@@ -20,7 +19,7 @@ from ..outcomes import Enqueued
 from ..schemas import Schemas
 from ..shown import BulkDone, BulkLine, BulkShown
 from .body import decode
-from .jobs import new_job
+from .jobs import new_job, seeded
 from .lines import Answer, Line, read_lines
 from .once import HEADER, Seed, once
 from .parts import IDEMPOTENT_BODY, REQUEST_ID, SCHEMAS, SETTINGS, STORE
@@ -206,13 +205,13 @@ async def _answered(
             taken.append(job)
             bytes_taken += len(job.payload) if isinstance(job, NewJob) else 0
         if len(taken) >= AT_ONCE[0] or bytes_taken >= AT_ONCE[1]:
-            shown = await _enqueued(request, taken, seed)
+            shown = await _enqueued(request, taken)
             final = final and not any(item["status"] in LATER for item in shown)
             answered.append(orjson.dumps(shown)[1:-1])
             taken, bytes_taken = [], 0
         await asyncio.sleep(0)
     if taken:
-        shown = await _enqueued(request, taken, seed)
+        shown = await _enqueued(request, taken)
         final = final and not any(item["status"] in LATER for item in shown)
         answered.append(orjson.dumps(shown)[1:-1])
     text = b'{"items":[' + b",".join(answered) + b"]}"
@@ -233,7 +232,8 @@ def _new_jobs(
         return
     for n, one in enumerate(fields, start):
         try:
-            yield _named(new_job(one, max_payload=max_payload), one, seed, n)
+            job = new_job(one, max_payload=max_payload)
+            yield job if seed is None else seeded(job, seed, n)
         except (Refusal, Invalid) as error:
             yield _refusal(error)
 
@@ -241,13 +241,10 @@ def _new_jobs(
 def _new_job(item: bytes, max_payload: int, seed: Seed | None = None, number: int = 0) -> NewJob | Refusal:
     try:
         fields = decode(item, NewJobFields)
-        return _named(new_job(fields, max_payload=max_payload), fields, seed, number)
+        job = new_job(fields, max_payload=max_payload)
+        return job if seed is None else seeded(job, seed, number)
     except (Refusal, Invalid) as error:
         return _refusal(error)
-
-
-def _named(job: NewJob, fields: NewJobFields, seed: Seed | None, number: int) -> NewJob:
-    return job if seed is None or fields.id is not None else replace(job, key=seed.key(number))
 
 
 def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
@@ -256,9 +253,7 @@ def _refusal(error: Exception, its_id: str | None = None) -> Refusal:
     return found
 
 
-async def _enqueued(
-    request: web.Request, taken: Sequence[NewJob | Refusal], seed: Seed | None = None
-) -> list[dict[str, Any]]:
+async def _enqueued(request: web.Request, taken: Sequence[NewJob | Refusal]) -> list[dict[str, Any]]:
     """What is answered for these, in order. Trouble of the store is each job's own."""
     schemas = request.app[SCHEMAS]
     queues = {job.queue for job in taken if isinstance(job, NewJob)}
@@ -270,9 +265,7 @@ async def _enqueued(
         taken = [one if isinstance(one, Refusal) else _refusal(error) for one in taken]
     jobs = [job for job in taken if isinstance(job, NewJob)]
     outcomes = iter(await request.app[STORE].enqueue_each(jobs) if jobs else ())
-    return [
-        document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes), seed) for one in taken
-    ]
+    return [document(one) if isinstance(one, Refusal) else _answer(one, next(outcomes)) for one in taken]
 
 
 async def _fitting(schemas: Schemas, job: NewJob | Refusal) -> NewJob | Refusal:
@@ -285,11 +278,10 @@ async def _fitting(schemas: Schemas, job: NewJob | Refusal) -> NewJob | Refusal:
     return job
 
 
-def _answer(job: NewJob, outcome: Enqueued | SchedulerError, seed: Seed | None) -> dict[str, Any]:
+def _answer(job: NewJob, outcome: Enqueued | SchedulerError) -> dict[str, Any]:
     if isinstance(outcome, SchedulerError):
         return document(_refusal(outcome, f"{job.queue}:{job.key}"))
-    found_again = seed is not None and seed.made(job.key) and outcome.outcome == "exists"
-    if outcome.created or found_again:
+    if outcome.created:
         return {"status": 201, "id": outcome.id}
     if refusal := outcome.refusal:
         return document(_refusal(refusal))

@@ -23,6 +23,7 @@ from .jobs import (
     priority_of,
     read_with,
     retry_of,
+    seeded,
     unique_of,
 )
 from .limits import whole_of
@@ -78,9 +79,7 @@ async def copy(request: web.Request, fields: CopyFields) -> web.Response:
         return _copy(found, fields, request.app[SETTINGS].max_payload)
 
     async def act(seed: Seed) -> tuple[web.Response, bool]:
-        job = await made()
-        named = job if fields.id is not None else replace(job, key=seed.key())
-        return await enqueued(request, named, seed), True
+        return await enqueued(request, seeded(await made(), seed)), True
 
     if IDEMPOTENT_BODY in request:
         return await once(request, act)
@@ -112,8 +111,10 @@ def _changes(fields: JobFields, max_payload: int) -> dict[str, Any]:
 def _copy(job: Job, fields: CopyFields, max_payload: int) -> NewJob:
     """The job that a copy is. Raises Invalid with all that is wrong, Refusal, or WrongState when the payload is gone."""
     faults: list[Fault] = []
+    key = new_key()
     changes: dict[str, Any] = {
-        "key": new_key(),
+        "key": key,
+        "own_key": key,
         "delay_ms": read_with(fields.delay, "/delay", duration_ms, faults),
         "run_at_ms": read_with(fields.run_at, "/run_at", parse_rfc3339, faults),
         "expires_in_ms": read_with(fields.expires_in, "/expires_in", duration_ms, faults),

@@ -54,32 +54,36 @@ async def enqueue(request: web.Request, fields: NewJobFields) -> web.Response:
         return await enqueued(request, job)
 
     async def act(seed: Seed) -> tuple[web.Response, bool]:
-        named = job if fields.id is not None else replace(job, key=seed.key())
-        return await enqueued(request, named, seed), True
+        return await enqueued(request, seeded(job, seed)), True
 
     return await once(request, act)
 
 
-async def enqueued(request: web.Request, job: NewJob, seed: Seed | None = None) -> web.Response:
-    """The answer to a new job. With a `seed` whose own key it has, a job that stands is this request's own."""
+def seeded(job: NewJob, seed: Seed, number: int = 0) -> NewJob:
+    """The n-th job of a request with an Idempotency-Key: a repeated request makes the same, and knows it again."""
+    if not job.own:
+        return replace(job, call=seed.call(number))
+    key = seed.key(number)
+    return replace(job, key=key, own_key=key)
+
+
+async def enqueued(request: web.Request, job: NewJob) -> web.Response:
+    """The answer to a new job."""
     app = request.app
     await app[SCHEMAS].check(job.queue, job.type, job.payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
-    its_own = seed is not None and seed.made(job.key)
     try:
         done, attempts, timeout_ms = await app[STORE].enqueue_told(job)
     except Duplicate as error:
-        if not its_own or isinstance(error, KeyTaken):
+        if not job.own or isinstance(error, KeyTaken):
             raise
         # What it is like may have changed since, as the job that is copied may have.
-        return await _found_again(request, job)
-    if its_own and done.outcome == "exists":
         return await _found_again(request, job)
     if not done.created:
         stands = await app[STORE].job(*done.id.split(":"))
         return json_answer({**stands.document(), "duplicate": True})
     if done.outcome not in FRESH:
-        # What it waits for had ended: it was cancelled for that, or runs by now.
+        # What it waits for had ended, so that it was cancelled or runs by now; or a try before made it, whose reply was lost.
         return await _found_again(request, job)
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
     return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
@@ -253,13 +257,14 @@ def new_job(fields: NewJobFields, *, max_payload: int) -> NewJob:
 
 def job_of(fields: AnyJobFields, queue: str, faults: list[Fault]) -> NewJob:
     """The same of what may be said of any job, unchecked but for what cannot be read. Adds faults."""
-    payload = fields.payload
+    payload, key = fields.payload, new_key()
     deadline_ms, deadline_in_ms = deadline_of(fields.deadline, faults)
     return NewJob(
         type=fields.type,
         payload=bytes(payload) if isinstance(payload, Raw) else b"{}",
         queue=queue,
-        key=new_key() if fields.id is None else key_of(fields.id, queue, faults),
+        key=key if fields.id is None else key_of(fields.id, queue, faults),
+        own_key=key if fields.id is None else "",
         priority=priority_of(fields.priority, faults),
         delay_ms=read_with(fields.delay, "/delay", duration_ms, faults),
         run_at_ms=read_with(fields.run_at, "/run_at", parse_rfc3339, faults),

@@ -33,20 +33,17 @@ class Seed:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._made: set[str] = set()
 
     def key(self, number: int = 0) -> str:
         """The key of the n-th job of the request: a UUIDv7 of the time at which the request came first."""
         digest = hashlib.blake2b(f"{self._text}|{number}".encode(), digest_size=16).digest()
         time = UUID(self._text).bytes[:6]
         marks = bytes([0x70 | digest[6] & 0x0F, digest[7], 0x80 | digest[8] & 0x3F])
-        key = str(UUID(bytes=time + marks + digest[9:]))
-        self._made.add(key)
-        return key
+        return str(UUID(bytes=time + marks + digest[9:]))
 
-    def made(self, key: str) -> bool:
-        """It is a key of this request's own: a job that has it was enqueued by this request before."""
-        return key in self._made
+    def call(self, number: int = 0) -> str:
+        """What marks the n-th job of the request, where its caller has given it a key."""
+        return hashlib.blake2b(f"{self._text}|{number}|call".encode(), digest_size=6).hexdigest()
 
 
 Act = Callable[[Seed], Awaitable[tuple[web.Response, bool]]]

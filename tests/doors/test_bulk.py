@@ -197,7 +197,7 @@ async def test_an_answer_that_was_lost_is_asked_for_once_more_with_the_same_ids(
     items = await bulk(api, [job(id="a"), job()])
 
     assert calls[0] == calls[1]
-    assert {200} == {item["status"] for item in items}, "they stand already, by these ids"
+    assert {201} == {item["status"] for item in items}, "this call itself made them"
     monkeypatch.undo()
     assert 2 == await ready(api)
 

@@ -120,7 +120,7 @@ async def test_a_lost_call_is_repeated_with_the_same_ids(counted, when):
     counted.lose = when
     outcomes = await race(*(counted.enqueue_told(new(f"job-{n}")) for n in range(20)))
 
-    word = "ready" if when == "before" else "exists"
+    word = "ready" if when == "before" else "again"
     assert {word} == {told[0].outcome for told in outcomes}
     counted.lose = ""
     assert 21 == (await counted.census(QUEUE)).counts["ready"]
