@@ -88,6 +88,12 @@ class Settings:
         "Names under which a proxy reaches the API. Without a key, requests for other hosts are refused.",
         example="jobs.internal,*.example.com",
     )
+    path_prefix: str | None = setting(
+        None,
+        matching(r"(?:/[A-Za-z0-9._~-]+)+", 'a path such as "/jobs", without a slash at its end'),
+        "Path under which a proxy shows the API, which it takes off. Location and links begin with it.",
+        example="/jobs",
+    )
     concurrency: int = setting("100", whole(1, 10_000), "Attempts that run at once in a worker process.")
     lease_ms: int = setting(
         "30s", duration("1s", "12h"), "How long a claim holds without a heartbeat. Extended at a third of it."

@@ -9,7 +9,7 @@ from time import perf_counter
 from uuid import uuid4
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from ..doorbell import Doorbell
@@ -106,7 +106,9 @@ def make_app(
     deadlines: Deadlines | None = None,
 ) -> web.Application:
     """The application. It starts while the store is away, and works from the moment that it is there."""
-    app = web.Application(middlewares=[_guard(Gate(settings.api_key), verbose=settings.log_level == "debug")])
+    prefix = settings.path_prefix or ""
+    verbose = settings.log_level == "debug"
+    app = web.Application(middlewares=[_guard(Gate(settings.api_key), prefix=prefix, verbose=verbose)])
     app[STORE], app[SETTINGS], app[DOORBELL], app[FOLLOWER] = store, settings, doorbell, follower
     app[PRESENCE] = Presence(store)
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
@@ -122,7 +124,7 @@ def make_app(
     keyed = settings.api_key is not None
 
     async def described(_: web.Request) -> web.Response:
-        return web.Response(body=_described(keyed=keyed), content_type="application/json")
+        return web.Response(body=_described(keyed=keyed, prefix=prefix), content_type="application/json")
 
     app.router.add_get("/openapi.json", described)
     reference.add_to(app)
@@ -130,11 +132,11 @@ def make_app(
 
 
 @cache
-def _described(*, keyed: bool) -> bytes:
-    return orjson.dumps(openapi.document(ROUTES, key=keyed), option=orjson.OPT_INDENT_2)
+def _described(*, keyed: bool, prefix: str) -> bytes:
+    return orjson.dumps(openapi.document(ROUTES, key=keyed, prefix=prefix), option=orjson.OPT_INDENT_2)
 
 
-def _guard(gate: Gate, *, verbose: bool) -> Middleware:
+def _guard(gate: Gate, *, prefix: str, verbose: bool) -> Middleware:
     """The one middleware: the request's id, its key, its problem if it has one, its line in the log."""
 
     @web.middleware
@@ -150,6 +152,8 @@ def _guard(gate: Gate, *, verbose: bool) -> Middleware:
             response = problems.answer(error, request)
         if not response.prepared:
             stamp(response, its_id)
+            if prefix and response.headers.get(hdrs.LOCATION, "").startswith("/"):
+                response.headers[hdrs.LOCATION] = prefix + response.headers[hdrs.LOCATION]
         if verbose:
             log.debug(
                 "request", method=request.method, path=request.path[:200], status=response.status,

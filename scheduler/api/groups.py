@@ -16,8 +16,8 @@ from ..shown import GroupPoliciesShown, GroupPolicyShown
 from .limits import at_once, changed, rate_of, shown, whole_of
 from .pages import PAGE, page_of
 from .parts import STORE
-from .queues import etag, expected
 from .routes import Table, group_name, json_answer, queue_name
+from .versions import etag, expected
 
 table = Table()
 
@@ -36,7 +36,7 @@ async def list_groups(request: web.Request, _: None) -> web.Response:
     )
 
 
-@table.add("GET", _PATH, {200: GroupPolicyShown}, codes=("not_found",), headers=("ETag",))
+@table.add("GET", _PATH, {200: GroupPolicyShown, 304: None}, codes=("not_found",), headers=("ETag",))
 async def get_group(request: web.Request, _: None) -> web.Response:
     """A group's policy. A group that was given none has one that says nothing."""
     queue, name = queue_name(request), group_name(request)

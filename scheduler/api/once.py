@@ -22,6 +22,9 @@ from .problems import Refusal, refusal_of, render
 
 HEADER = "Idempotency-Key"
 
+REPLAYED = "Idempotent-Replayed"
+"""A header of an answer that a former request had."""
+
 LONGEST = 255
 
 _DICTIONARY = 32_768
@@ -70,7 +73,7 @@ async def once(request: web.Request, act: Act) -> web.Response:
         detail = f"this {HEADER} was given with another request: take a new one for each request"
         raise Refusal("idempotency_mismatch", detail, faults=[Fault(f"/{HEADER}", detail)])
     if standing.answer is not None:
-        return _unpacked(standing.answer, body)
+        return _unpacked(standing.answer, body, replayed=True)
     try:
         response, final = await act(Seed(standing.seed))
     except Duplicate as error:
@@ -85,8 +88,9 @@ async def once(request: web.Request, act: Act) -> web.Response:
         return response
     # Who repeats a request while the first is under way is carried out too, and finds the same jobs: one answer is kept.
     window_ms = request.app[SETTINGS].idempotency_window_ms
-    kept = await store.keep_answer(name, standing.seed, _packed(response, body), window_ms)
-    return _unpacked(kept, body)
+    mine = _packed(response, body)
+    kept = await store.keep_answer(name, standing.seed, mine, window_ms)
+    return _unpacked(kept, body, replayed=kept != mine)
 
 
 def _name(request: web.Request) -> str:
@@ -115,8 +119,10 @@ def _packed(response: web.Response, body: bytes) -> bytes:
     return packer.compress(head + b"\n" + response.body) + packer.flush()
 
 
-def _unpacked(kept: bytes, body: bytes) -> web.Response:
+def _unpacked(kept: bytes, body: bytes, *, replayed: bool) -> web.Response:
     text = zlib.decompressobj(zdict=body[-_DICTIONARY:]).decompress(kept)
     head, _, answered = text.partition(b"\n")
     status, headers = orjson.loads(head)
+    if replayed:
+        headers[REPLAYED] = "true"
     return web.Response(body=answered, status=status, headers=headers)

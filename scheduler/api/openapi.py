@@ -39,6 +39,10 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
         "description": "The version of what is configured: the queue's configuration, or the schedule.",
         "schema": {"type": "string"},
     },
+    "Idempotent-Replayed": {
+        "description": "`true`: this is the answer to a former request of the same Idempotency-Key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
     "Location": {"description": "Where it is.", "schema": {"type": "string"}},
     "Retry-After": {
         "description": "Seconds to wait before the call is repeated.",
@@ -58,7 +62,7 @@ _ABOUT = """Jobs go in, workers lease them, settle them, and none is lost.
 - **Errors** are `application/problem+json` (RFC 9457): decide by `code`, show `detail`; `errors[].path` is a JSON Pointer into the body, or `/name` of a query parameter.
   A 503 and a 507 have `Retry-After`; with an `id` the job may stand: repeat the call with this id.
 - **Lists** answer `items` and `next_cursor`. A page may be short, or empty, and still have a cursor: only `null` is the end.
-- **Configuration** carries an `ETag`; an `If-Match` that does not fit is a 412.
+- **Configuration** carries an `ETag`; an `If-Match` that does not fit is a 412, and so is `If-None-Match: *` on PUT of what stands. A GET with `If-None-Match` is a 304 while nothing changed.
 - **Keys**: `Authorization: Bearer …`, where the server has one.
 - Every answer has an `X-Request-Id`: the one that was sent, if it is 1 to 128 of `[A-Za-z0-9._-]`.
 """
@@ -87,8 +91,8 @@ _TAG_OF = {"lists": "jobs", "change": "jobs", "bulk": "jobs", "lease": "work", "
 _EXAMPLES = {kind.__name__: example for kind, example in ({**SENT, **ANSWERED}).items()}
 
 
-def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
-    """The document of these routes. `key`: whether a key is needed here."""
+def document(routes: Sequence[Route], *, key: bool, prefix: str = "") -> dict[str, Any]:
+    """The document of these routes. `key`: whether a key is needed here. `prefix`: the path that a proxy puts before all."""
     types: list[Any] = [Problem]
     for route in routes:
         for kind in (route.body, *route.answers.values()):
@@ -105,6 +109,7 @@ def document(routes: Sequence[Route], *, key: bool) -> dict[str, Any]:
             "version": __version__,
             "description": _ABOUT,
         },
+        **({"servers": [{"url": prefix}]} if prefix else {}),
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
         "components": {
@@ -165,14 +170,22 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         | ({"required": True} if p.required else {})
         for name, p in route.query.items()
     ]
-    if "precondition_failed" in route.codes and "{queue}" in route.path:
-        words = "Only while this ETag is the one that stands."
-        found.append({"name": "If-Match", "in": "header", "description": words, "schema": {"type": "string"}})
+    configured = "precondition_failed" in route.codes and "{id}" not in route.path
+    if configured:
+        found.append(_header("If-Match", "Only while this ETag is the one that stands."))
+    if configured and route.method == "PUT":
+        found.append(_header("If-None-Match", "`*`: only while there is none yet."))
+    if 304 in route.answers:
+        found.append(_header("If-None-Match", "A 304 without a body while this ETag is the one that stands."))
     if route.once:
         schema = {"type": "string", "pattern": f"^[!-~]{{1,{LONGEST}}}$"}
         words = "The same request again with it is answered as the first time; another request: 422."
         found.append({"name": HEADER, "in": "header", "description": words, "schema": schema})
     return found
+
+
+def _header(name: str, words: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
 
 
 def _answer(route: Route, status: int, kind: Answer) -> dict[str, Any]:
@@ -182,6 +195,8 @@ def _answer(route: Route, status: int, kind: Answer) -> dict[str, Any]:
         for name in (*route.headers, "X-Request-Id")
         if name != "Location" or status == HTTPStatus.CREATED
     ]
+    if route.once:
+        names.append("Idempotent-Replayed")
     made["headers"] = {name: _HEADERS[name] for name in names}
     if kind is not None:
         kinds = kind if isinstance(kind, tuple) else (kind,)

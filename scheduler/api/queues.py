@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from ..errors import Changed, Fault, Invalid, NotFound, WrongState
+from ..errors import Fault, Invalid, NotFound, WrongState
 from ..fields import AgingFields, KeepFields, Nothing, PurgeFields, QueueFields, RetentionFields
 from ..job import LONGEST_DELAY_MS
 from ..outcomes import DEFAULT_RETENTION, KEPT, STRICT_STEP, Census, kept_fields, queue_document
@@ -19,6 +19,7 @@ from .operations import at_once, plan_of_purge
 from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
 from .routes import Param, Table, json_answer, queue_name
+from .versions import etag, expected
 
 table = Table()
 
@@ -44,7 +45,7 @@ async def list_queues(request: web.Request, _: None) -> web.Response:
     return json_answer({"items": items, "next_cursor": cursor})
 
 
-@table.add("GET", "/v1/queues/{queue}", {200: QueueShown}, codes=("not_found",), headers=("ETag",))
+@table.add("GET", "/v1/queues/{queue}", {200: QueueShown, 304: None}, codes=("not_found",), headers=("ETag",))
 async def get_queue(request: web.Request, _: None) -> web.Response:
     """One queue: how many jobs in each state, how long the first in line has waited, its configuration."""
     queue = queue_name(request)
@@ -144,26 +145,6 @@ async def _changed(request: web.Request, queue: str, changes: Mapping[str, str])
         return await _answer(request, queue, before)
     await store.configure(queue, changes, expect=expect)
     return await _answer(request, queue, await store.census(queue))
-
-
-# -- versions ------------------------------------------------------------------------------------------------
-
-
-def etag(version: int) -> dict[str, str]:
-    """The header that names a version of a queue's configuration, its types' policies included."""
-    return {"ETag": f'"{version}"'}
-
-
-def expected(request: web.Request, version: int | None) -> int | None:
-    """The version that must stand for a change, None for any. Raises Changed when If-Match does not fit."""
-    text = request.headers.get(hdrs.IF_MATCH)
-    if text is None:
-        return None
-    tags = [part.strip() for part in text.split(",")]
-    if version is None or not (tags == ["*"] or f'"{version}"' in tags):
-        stands = "there is none yet" if version is None else f'its ETag is "{version}" by now'
-        raise Changed(f"the configuration is not the one of If-Match: {stands}")
-    return version
 
 
 # -- documents -----------------------------------------------------------------------------------------------

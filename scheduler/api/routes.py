@@ -22,6 +22,7 @@ from .body import decode, read
 from .lines import is_ndjson
 from .once import HEADER, check_header
 from .parts import IDEMPOTENT_BODY, SETTINGS
+from .versions import unless_known
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 LinesHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -102,7 +103,8 @@ class Route:
             self._check_query(request)
         if self.body is None:
             self._check_site(request)
-            return await self.handler(request, None)
+            answer = await self.handler(request, None)
+            return unless_known(request, answer) if 304 in self.answers else answer
         if self.lines is not None and is_ndjson(request):
             self._check_site(request)
             return await self.lines.handler(request)

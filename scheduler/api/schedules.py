@@ -8,7 +8,7 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 from msgspec import Raw
 
-from ..errors import Changed, Fault, Invalid
+from ..errors import Fault, Invalid
 from ..fields import Nothing, ScheduleFields
 from ..job import split_id
 from ..keys import QUEUE_NAME
@@ -21,8 +21,8 @@ from .limits import whole_of
 from .once import Seed, once
 from .pages import PAGE, cursor, cursor_of, limit_of
 from .parts import IDEMPOTENT_BODY, SCHEDULES, SETTINGS, STORE
-from .queues import etag
 from .routes import Param, Table, json_answer, schedule_name, with_payload
+from .versions import etag, refusing
 
 table = Table()
 
@@ -50,7 +50,13 @@ async def list_schedules(request: web.Request, _: None) -> web.Response:
     return json_answer({"items": items, "next_cursor": None if after is None else cursor(of, [after])})
 
 
-@table.add("GET", "/v1/schedules/{schedule}", {200: ScheduleShown}, codes=("not_found",), headers=("ETag",))
+@table.add(
+    "GET",
+    "/v1/schedules/{schedule}",
+    {200: ScheduleShown, 304: None},
+    codes=("not_found",),
+    headers=("ETag",),
+)
 async def get_schedule(request: web.Request, _: None) -> web.Response:
     """One schedule: what it does, its next slots, and what became of its last ones."""
     return await _answer(request, await request.app[SCHEDULES].get(schedule_name(request)))
@@ -67,6 +73,9 @@ async def put_schedule(request: web.Request, fields: ScheduleFields) -> web.Resp
     """
     name = schedule_name(request, new=True)
     schedule = schedule_of(name, fields, max_payload=request.app[SETTINGS].max_payload)
+    if hdrs.IF_NONE_MATCH in request.headers:
+        # Before its queue is looked at: the name may be taken in another one.
+        _expected(request)(await request.app[SCHEDULES].find(name))
     standing, new = await request.app[SCHEDULES].put(schedule, paused=fields.paused, check=_expected(request))
     return await _answer(request, standing, 201 if new else 200)
 
@@ -136,18 +145,8 @@ async def _paused(request: web.Request, *, paused: bool) -> web.Response:
 
 
 def _expected(request: web.Request) -> Callable[[Standing | None], None]:
-    """Refuses where what stands is not what If-Match names."""
-    text = request.headers.get(hdrs.IF_MATCH)
-
-    def check(standing: Standing | None) -> None:
-        if text is None:
-            return
-        tags = [part.strip() for part in text.split(",")]
-        if standing is None or not (tags == ["*"] or f'"{standing.version}"' in tags):
-            stands = "there is none yet" if standing is None else f'its ETag is "{standing.version}" by now'
-            raise Changed(f"the schedule is not the one of If-Match: {stands}")
-
-    return check
+    """Refuses where what stands is not what If-Match and If-None-Match ask for."""
+    return refusing(request, "schedule", lambda standing: standing.version)
 
 
 async def _answer(request: web.Request, standing: Standing, status: int = 200) -> web.Response:

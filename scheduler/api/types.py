@@ -23,8 +23,8 @@ from .jobs import retry_of
 from .limits import at_once, breaker_of, changed, rate_of, shown, within
 from .pages import PAGE, page_of
 from .parts import SCHEMAS, STORE
-from .queues import etag, expected
 from .routes import Param, Table, json_answer, queue_name, type_name
+from .versions import etag, expected
 
 table = Table()
 
@@ -50,7 +50,7 @@ async def list_types(request: web.Request, _: None) -> web.Response:
     return json_answer({"items": items, "next_cursor": cursor})
 
 
-@table.add("GET", _PATH, {200: TypeShown}, codes=("not_found",), headers=("ETag",))
+@table.add("GET", _PATH, {200: TypeShown, 304: None}, codes=("not_found",), headers=("ETag",))
 async def get_type(request: web.Request, _: None) -> web.Response:
     """A type's policy."""
     queue, name = queue_name(request), type_name(request)
@@ -83,6 +83,8 @@ async def put_type(request: web.Request, fields: TypeFields) -> web.Response:
     census, before, declared = await _maybe_standing(store, queue, name)
     policy = _policy(fields, declared=declared)
     expect = expected(request, census.version if census and before else None)
+    if expect is not None and census:
+        expect = census.version  # that of the queue, which has others besides this type
     version = await store.configure_type(queue, name, policy, expect=expect)
     request.app[SCHEMAS].changed(queue)
     return await _answer(store, queue, name, policy, declared, version, 200 if before else 201)
@@ -95,6 +97,7 @@ async def _declare(request: web.Request, queue: str, name: str, policy: TypePoli
     census, as_set, before = await _maybe_standing(store, queue, name)
     version = census.version if census else None
     expect = expected(request, version if before != _NOBODY else None)
+    expect = None if expect is None else version or 0
     if version is None or policy.record() != before.record():
         version = await store.configure_type(queue, name, policy, declared=True, expect=expect)
     return await _answer(store, queue, name, as_set, policy, version, 201 if before == _NOBODY else 200)

@@ -35,6 +35,7 @@ def test_every_setting_of_the_contract_is_there_with_its_default(directory):
         "SCHEDULER_PORT": 8080,
         "SCHEDULER_API_KEY": None,
         "SCHEDULER_ALLOWED_HOSTS": None,
+        "SCHEDULER_PATH_PREFIX": None,
         "SCHEDULER_CONCURRENCY": 100,
         "SCHEDULER_IDEMPOTENCY_WINDOW": 86_400_000,
         "SCHEDULER_LEASE": 30_000,
