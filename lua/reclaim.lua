@@ -12,7 +12,7 @@
 -- @flags allow-oom
 -- @include lib/failed
 -- @include lib/finish
--- @include lib/int
+-- @include lib/step_back
 local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, seed, limit, lease_ms, period_ms, only_if_due = unpack(ARGV)
 
@@ -32,7 +32,7 @@ if not (lease_ms and lease_ms >= 1 and lease_ms <= 604800000) then return redis.
 if not (period_ms and period_ms >= 1 and period_ms <= 604800000) then return redis.error_reply("INVALID period_ms") end
 if not created then return { 0, 0, period_ms, 0, 0 } end
 
-local swept_at, grace_until = unpack(redis.call("HMGET", counters, "swept_at", "grace_until"))
+local swept_at, grace_until, step = unpack(redis.call("HMGET", counters, "swept_at", "grace_until", "back"))
 swept_at = tonumber(swept_at)
 local pause = math.floor(lease_ms / 3) + 1000
 if only_if_due == "1" and swept_at and swept_at <= now and now - swept_at < period_ms * 0.9 then
@@ -45,15 +45,7 @@ if busy > 0 and (not swept_at or swept_at > now or now - swept_at > 1.5 * period
 local upto = now >= grace_until and now or now >= before and swept_at and swept_at <= now and swept_at
 local uneven = redis.call("HLEN", leases) ~= busy and 1 or 0
 
--- The clock went back: leases that were given before would last longer by that much. They are moved along (the
--- latest 500 of them), so that a dead worker's jobs do not wait for the old time to come again.
-local moved = {}
-if swept_at and swept_at > now then
-  local latest = redis.call("ZREVRANGEBYSCORE", running, "+inf", "(" .. int(swept_at), "WITHSCORES", "LIMIT", 0, 500)
-  for i = 1, #latest, 2 do
-    moved[i], moved[i + 1] = int(tonumber(latest[i + 1]) - (swept_at - now)), latest[i]
-  end
-end
+local move_along, stepped = step_back(keys, now, swept_at, step)
 
 math.randomseed(tonumber(seed) or now % 2147483647)
 local moves, lost, slotted, overdue, weight = {}, {}, {}, {}, 0
@@ -86,7 +78,7 @@ for i = 1, #overdue, 2 do
   end
 end
 
-if #moved > 0 then redis.call("ZADD", running, "XX", unpack(moved)) end
+move_along()
 if #lost > 0 then
   redis.call("ZREM", running, unpack(lost))
   redis.call("HDEL", leases, unpack(lost))
@@ -97,4 +89,4 @@ finish(keys, "reclaim", worker, moves, now)
 redis.call("HDEL", counters, "") -- a server that knows no flags lets HSET through after it
 redis.call("HSET", counters, "swept_at", int(now), "grace_until", int(grace_until))
 local wait = grace_until > now and math.min(grace_until - now, period_ms) or period_ms
-return { #moves + #lost, #overdue == 2 * limit and 1 or 0, int(wait), uneven, 1 }
+return { #moves + #lost, (stepped or #overdue == 2 * limit) and 1 or 0, int(wait), uneven, 1 }

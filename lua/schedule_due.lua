@@ -10,7 +10,7 @@ local now, limit, skip = unpack(ARGV)
 
 limit = limit == "" and 100 or tonumber(limit)
 if not limit or limit < 1 or limit > 500 or limit % 1 ~= 0 then return redis.error_reply("BATCH limit is 1..500") end
-skip = skip == "" and 0 or tonumber(skip)
+skip = (not skip or skip == "") and 0 or tonumber(skip)
 if not skip or skip < 0 or skip > 1000000 or skip % 1 ~= 0 then return redis.error_reply("INVALID skip") end
 now = clock(now)
 local due = redis.call("ZRANGEBYSCORE", fires, "-inf", string.format("%.0f", now), "WITHSCORES", "LIMIT", skip, limit)

@@ -396,6 +396,22 @@ def _step(
     )
 
 
+def stepped(standing: Standing, now_ms: int) -> bool:
+    """Whether a period waits for longer than itself: the server's clock has gone back since its last slot.
+
+    A period without `starts_at` goes on in real time. Slots of an expression, and of a period from `starts_at` on, are
+    instants, each of which fires once: they wait until the clock comes to the next.
+    """
+    its, slot = standing.schedule, standing.next_ms
+    return (
+        its.every_ms is not None
+        and its.starts_ms is None
+        and not standing.paused
+        and slot is not None
+        and slot > now_ms + its.every_ms
+    )
+
+
 def moved(standing: Standing, now_ms: int) -> Fire | None:
     """The step that gives a schedule the slot which its zone's rules say by now; None where it has it."""
     slot = standing.next_ms

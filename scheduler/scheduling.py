@@ -15,7 +15,7 @@ from .calling import BATCH
 from .errors import Changed, Duplicate, Invalid, NotFound, QueueFull, SchedulerError, WrongState
 from .job import new_key
 from .logs import get_logger
-from .schedule import Fire, Schedule, Standing, moved, steps
+from .schedule import Fire, Schedule, Standing, moved, stepped, steps
 from .schedule_documents import document
 from .store import Store
 from .tasks import Reminder
@@ -421,10 +421,24 @@ class Schedules:
                     schedule=step.name, queue=turn.queue, slots=1 + step.more, reason=why,
                 )  # fmt: skip
 
+    async def _begin_anew(self, standing: Standing, now: int) -> bool:
+        """Puts a period whose slots the clock has left behind; whether it did, and no other process before."""
+        anchor = _anew(standing, now)
+        put, _ = await self._store.schedule_put(
+            standing.schedule,
+            expect=standing.version,
+            next_ms=standing.schedule.plan(anchor).next(now),
+            keep=False,
+            paused=False,
+            anchor_ms=anchor,
+        )
+        return put
+
     async def realign(self, *, pause: float = 0.01) -> int:
-        """Gives every schedule the next slot that its zone's rules say by now; how many had another one. Paced.
+        """Gives each schedule the next slot that it should have by now; how many had another one. Paced.
 
         The rules of a zone come with the machine's packages, and a process reads them once: so this is done when one starts.
+        A period begins anew where the server's clock has gone back.
         """
         changed, after = 0, ""
         while True:
@@ -432,6 +446,8 @@ class Schedules:
             now = await self._store.server_time()
             by_queue: dict[str, list[Fire]] = {}
             for standing in standings:
+                if stepped(standing, now):
+                    changed += await self._begin_anew(standing, now)
                 if standing.schedule.cron is None or standing.schedule.timezone == "UTC" or standing.paused:
                     continue
                 if standing.trouble(now) is None and (step := moved(standing, now)) is not None:
@@ -443,6 +459,12 @@ class Schedules:
                 return changed
             after = following
             await asyncio.sleep(pause)
+
+
+def _anew(standing: Standing, now: int) -> int:
+    """An anchor from which no slot is one that has been before: its job would have the key of another."""
+    every = standing.schedule.every_ms or 1
+    return now + 1 if (now - standing.anchor_ms) % every == 0 else now
 
 
 def _page(due: Sequence[tuple[str, int, Standing | None]], now: int, turn: Firing) -> list[Fire]:

@@ -34,6 +34,8 @@ class Ticker:
         self._store, self._schedules = store, schedules
         self._realigns = realigns
         self._looked: dict[str, int] = {}
+        self._now_ms: int | None = None
+        """The server's time at the last look."""
         self._wake = asyncio.Event()
         self._reminder = Reminder("the schedules of a queue fail, and are tried again")
         self.pulse = Pulse("schedules", patience=6 * PERIOD)
@@ -83,6 +85,7 @@ class Ticker:
             del self._looked[gone]
         waits: list[float] = []
         due: list[Firing] = []
+        await self._watch_clock()
         for start in range(0, len(queues), GROUP):
             some = queues[start : start + GROUP]
             now = await self._store.server_time()
@@ -96,6 +99,14 @@ class Ticker:
         while due:
             due = [turn for turn in due if await self._fire(turn, waits)]
         return min(waits, default=None)
+
+    async def _watch_clock(self) -> None:
+        now = await self._store.server_time()
+        before, self._now_ms = self._now_ms, now
+        if before is not None and now < before - STUCK_MS:
+            log.warning("the server's clock went back", seconds=round((before - now) / 1_000))
+            self._looked.clear()
+            await self._schedules.realign()
 
     async def _fire(self, turn: Firing, waits: list[float]) -> bool:
         """One page of a queue; whether more is left. Adds in how many ms the queue's next schedule is due."""

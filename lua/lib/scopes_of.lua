@@ -1,9 +1,11 @@
+-- @include lib/still_ahead
+-- @include lib/int
 -- What the limits of a queue let start: of the queue as a whole ("q"), of a type ("t<type>"), of a group ("g<group>").
 --
 -- A rate is GCRA, the leaky bucket as a meter: `tat` is the theoretical arrival time, in us, of the next start; one
 -- may come `slack` (burst x every) before it, and moves it on by `every` x its cost. The meter keeps the `every` it was
--- written with: another rate since then takes over the share of
--- an interval that is left when it is first looked at.
+-- written with, another rate since then takes over the share of an interval that is left when it is first looked at; and when
+-- it was written, so that a clock which has gone back since makes nothing wait longer.
 local function scopes_of(keys, now, micros)
   if not keys.limited then
     local free = { limited = false }
@@ -27,9 +29,12 @@ local function scopes_of(keys, now, micros)
     local its = { name = name, left = math.huge, until_ms = 0, had = math.huge, limited = false, over = false,
       every = nil, weight = 1 }
     if paused == "1" then its.until_ms = never end
-    local held = metered and tonumber(redis.call("HGET", keys.meters, "hold " .. name))
-    if held then its.until_ms = math.max(its.until_ms, math.min(held, now + 604800000)) end
-    its.over = held and held <= now
+    local held, set_at = string.match(metered and redis.call("HGET", keys.meters, "hold " .. name) or "", "^(%d+)|?(%d*)$")
+    if held then
+      local left, stepped = still_ahead(held, set_at, now)
+      its.until_ms = math.max(its.until_ms, now + math.min(left, 604800000))
+      its.over, its.held = left <= 0, stepped and int(now + left) .. "|" .. int(now)
+    end
     if slots then
       local used = name == "q" and redis.call("ZCARD", keys.running)
         or redis.call("ZLEXCOUNT", keys.slots, "[" .. name .. " ", "(" .. name .. "!")
@@ -40,10 +45,11 @@ local function scopes_of(keys, now, micros)
     if limit then
       its.every = math.ceil(tonumber(per_ms) * 1000 / tonumber(limit))
       its.slack = tonumber(burst) * its.every
-      local tat, every = string.match(metered and redis.call("HGET", keys.meters, name) or "", "^(%d+)|(%d+)$")
-      local ahead = tat and (tonumber(tat) - micros) / tonumber(every) * its.every or 0
+      local tat, every, at = string.match(metered and redis.call("HGET", keys.meters, name) or "", "^(%d+)|(%d+)|?(%d*)$")
+      local left, stepped = still_ahead(tat or 0, at, micros)
+      local ahead = tat and left / tonumber(every) * its.every or 0
       its.tat = micros + math.ceil(math.max(-its.every, math.min(ahead, its.slack + 1000 * its.every)))
-      its.begun, its.moved = its.tat, tat and tonumber(every) ~= its.every
+      its.begun, its.moved = its.tat, tat and (stepped or tonumber(every) ~= its.every)
     end
     its.had, its.limited = its.left, its.left ~= math.huge or its.until_ms > 0 or its.every ~= nil
     return its
@@ -136,8 +142,9 @@ local function scopes_of(keys, now, micros)
     local fields, over = {}, {}
     for name, its in pairs(known) do
       if its.over then over[#over + 1] = "hold " .. name end
+      if its.held then fields[#fields + 1], fields[#fields + 2] = "hold " .. name, its.held end
       if its.every and (its.moved or its.tat ~= its.begun) then
-        fields[#fields + 1], fields[#fields + 2] = name, string.format("%.0f|%.0f", its.tat, its.every)
+        fields[#fields + 1], fields[#fields + 2] = name, string.format("%.0f|%.0f|%.0f", its.tat, its.every, micros)
       end
     end
     return fields, over

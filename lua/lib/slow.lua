@@ -1,3 +1,4 @@
+-- @include lib/still_ahead
 -- Lets no run of a job's type, or of its group, start for a while, as its handler asked: each of `asked` has id, scope and wait
 -- (ms). It becomes a limit of the queue, which needs lanes for that, like any. The caller has read every key.
 local function slow(keys, asked, now)
@@ -7,8 +8,9 @@ local function slow(keys, asked, now)
     local type, group = lane_of(redis.call("HGET", keys.jobs, its.id))
     local field = its.scope == "type" and "hold t" .. type or group ~= "" and "hold g" .. group
     if field and its.wait > 0 then
-      local held = tonumber(redis.call("HGET", keys.meters, field) or nil) or 0
-      redis.call("HSET", keys.meters, field, string.format("%.0f", math.max(held, now + math.ceil(its.wait))))
+      local held, set_at = string.match(redis.call("HGET", keys.meters, field) or "", "^(%d+)|?(%d*)$")
+      local wait = math.max(still_ahead(held or 0, set_at, now), math.ceil(its.wait))
+      redis.call("HSET", keys.meters, field, string.format("%.0f|%.0f", now + wait, now))
       limits = true
     end
   end

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from scheduler.clients import Clients
@@ -96,6 +96,8 @@ def check(
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=list(HealthCheck),
+        # To shrink a failing course may take five minutes: `make test-all`, or the seed by hand, does it.
+        phases=[Phase.reuse, Phase.generate] if examples is None else list(Phase),
     )
     end = time.monotonic() + seconds
     while True:

@@ -435,7 +435,7 @@ class Limits(Machine):
             meter = self.wait(self.redis.hget(at("meters"), name)) if its.rate else None
             if its.rate and meter:
                 every = math.ceil(its.rate.per_ms * 1000 / its.rate.limit)
-                tat, of = (int(part) for part in meter.split(b"|"))
+                tat, of, _ = (int(part) for part in meter.split(b"|"))
                 assert of == every, "the meter of a scope that was looked at is of its rate"
                 if tat - its.rate.burst * every > self.clock.now * 1000:
                     return False

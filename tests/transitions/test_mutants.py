@@ -449,7 +449,7 @@ MUTANTS = [
     ),
     Mutant(
         "a slowed type that is not held long enough",
-        {"math.max(held, now + math.ceil(its.wait))": "now + math.ceil(its.wait)"},
+        {"math.max(still_ahead(held or 0, set_at, now), math.ceil(its.wait))": "math.ceil(its.wait)"},
         test_breaker.test_a_shorter_one_does_not_shorten_it_and_a_repeat_does_not_lengthen_it,
     ),
     Mutant(
