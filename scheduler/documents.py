@@ -139,6 +139,7 @@ class JobDocument(Struct):
     flow: str | None = None
     flow_name: str | None = None
     duplicate: bool = False
+    warnings: tuple[str, ...] = ()
     checkpoint: Raw | UnsetType = UNSET
     parents: dict[str, Raw] | None = None
     fingerprint: str = ""

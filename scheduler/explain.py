@@ -10,6 +10,7 @@ from msgspec import Struct
 from .job import hold_of
 from .outcomes import Held, Hold, WorkerSeen
 from .presence import Presence
+from .served import unserved
 from .store import Store
 from .times import rfc3339
 
@@ -76,8 +77,7 @@ async def explain(store: Store, presence: Presence, queue: str, key: str) -> Exp
     if held.state == "blocked":
         reasons = [*await _blocked(store, queue, key), *(r for r in reasons if r.code != "blocked_by")]
     if held.state == "ready":
-        workers = [worker for worker in await presence.seen() if queue in worker.queues]
-        reasons += _unserved(queue, held.type, workers)
+        reasons += _unserved(queue, held.type, await presence.seen())
         if held.before or not reasons:
             reasons.append(_behind(held))
     reasons.sort(key=lambda one: (one.code not in FOREMOST) + (one.code in LAST))
@@ -163,14 +163,17 @@ def _running(more: Sequence[str], until: int | None) -> str:
     return message if until is None else f"{message}; its lease is good until {rfc3339(until)}"
 
 
-def _unserved(queue: str, kind: str, workers: Sequence[WorkerSeen]) -> list[Reason]:
+def _unserved(queue: str, kind: str, everybody: Sequence[WorkerSeen]) -> list[Reason]:
     """What is wrong with who works on the queue. A worker that does not say its types may have any."""
+    workers = [worker for worker in everybody if queue in worker.queues]
+    hint = unserved(everybody, queue, kind)
+    meant = "" if hint is None else f": {hint.partition(': ')[2]}"
     if not workers:
-        return [Reason("no_worker", f"no worker has signed for the queue {queue} lately")]
+        return [Reason("no_worker", f"no worker has signed for the queue {queue} lately{meant}")]
     if all(worker.types and kind not in worker.types for worker in workers):
         said = "the only worker" if len(workers) == 1 else f"none of the {len(workers)} workers"
         has = "has no handler" if len(workers) == 1 else "has a handler"
-        return [Reason("no_handler", f"{said} of the queue {queue} {has} for {kind}")]
+        return [Reason("no_handler", f"{said} of the queue {queue} {has} for {kind}{meant}")]
     return []
 
 

@@ -100,6 +100,8 @@ class JobShown(Struct, kw_only=True):
     copied_from: str | UnsetType = UNSET
     edits: list[EditShown] | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
+    """Of a new job: why no worker would take it, and which queue or type may be meant."""
 
 
 class JobItem(JobShown, kw_only=True):
@@ -293,6 +295,8 @@ class FlowShown(Struct, kw_only=True):
     jobs: list[FlowJobShown] | UnsetType = UNSET
     more: Counted | UnsetType = UNSET
     duplicate: bool | UnsetType = UNSET
+    warnings: list[str] | UnsetType = UNSET
+    """As of a job, of all jobs of the flow."""
 
 
 class LineShown(Struct, kw_only=True):
@@ -349,7 +353,10 @@ class BulkItem(Struct, kw_only=True):
 
 
 class BulkShown(Struct, kw_only=True):
+    """`warnings`: which types no worker takes in which queues, and what may be meant, each once."""
+
     items: list[BulkItem]
+    warnings: list[str] | UnsetType = UNSET
 
 
 class BulkLine(BulkItem, kw_only=True):
@@ -365,6 +372,7 @@ class BulkDone(Struct, kw_only=True):
     created: Counted
     duplicates: Counted
     failed: Counted
+    warnings: list[str] | UnsetType = UNSET
 
 
 class LeasedShown(JobShown, kw_only=True):

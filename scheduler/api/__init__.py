@@ -19,6 +19,7 @@ from ..operations import Operations
 from ..presence import Presence
 from ..scheduling import Schedules
 from ..schemas import Schemas
+from ..served import Served
 from ..settings import Settings
 from ..store import Store
 from ..tasks import cancel_all
@@ -57,6 +58,7 @@ from .parts import (
     REQUEST_ID,
     SCHEDULES,
     SCHEMAS,
+    SERVED,
     SETTINGS,
     STORE,
     Behind,
@@ -111,6 +113,7 @@ def make_app(
     app = web.Application(middlewares=[_guard(Gate(settings.api_key), prefix=prefix, verbose=verbose)])
     app[STORE], app[SETTINGS], app[DOORBELL], app[FOLLOWER] = store, settings, doorbell, follower
     app[PRESENCE] = Presence(store)
+    app[SERVED] = Served(app[PRESENCE])
     app[DEADLINES], app[POLLS], app[BEHIND] = deadlines or Deadlines(), Polls(), Behind()
     app.on_shutdown.append(_stop_polls)
     app[SCHEMAS] = Schemas(store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +22,7 @@ from .body import decode
 from .jobs import new_job, seeded
 from .lines import Answer, Line, read_lines
 from .once import HEADER, Seed, once
-from .parts import IDEMPOTENT_BODY, REQUEST_ID, SCHEMAS, SETTINGS, STORE
+from .parts import IDEMPOTENT_BODY, REQUEST_ID, SCHEMAS, SERVED, SETTINGS, STORE
 from .problems import Refusal, document, refusal_of
 from .routes import SMALL, Lines, Param, Table, large, with_payload
 
@@ -40,6 +40,9 @@ LATER = {
     *(status for status in HTTPStatus if status >= HTTPStatus.INTERNAL_SERVER_ERROR),
 }
 """Statuses of what is to be sent again."""
+
+MOST_ASKED, MOST_WARNINGS = 100, 20
+"""Queues and types of a call that are looked up for warnings, and warnings that its answer has."""
 
 STEP = 500
 """Items that are read at a time; then other requests have their turn."""
@@ -73,14 +76,14 @@ async def enqueue_lines(request: web.Request) -> web.StreamResponse:
     max_payload = request.app[SETTINGS].max_payload
     answer, tally = Answer(request), Tally()
     taken: list[tuple[int, NewJob | Refusal]] = []
-    bytes_taken = 0
+    bytes_taken, asked = 0, dict[tuple[str, str], None]()
     try:
         async for lines in read_lines(request, with_payload(request.app[SETTINGS])):
             for start in range(0, len(lines), STEP):
                 for line in lines[start : start + STEP]:
                     job = _of_line(line, max_payload)
                     taken.append((line.index, job))
-                    bytes_taken += len(job.payload) if isinstance(job, NewJob) else 0
+                    bytes_taken += _noted(job, asked)
                 if len(taken) >= LINES_AT_ONCE or bytes_taken >= AT_ONCE[1]:
                     await _answer_lines(request, taken, answer, tally, everything=everything)
                     taken, bytes_taken = [], 0
@@ -105,10 +108,27 @@ async def enqueue_lines(request: web.Request) -> web.StreamResponse:
         # A second head within an answer that has begun would be read as its lines.
         log.exception("a stream of jobs failed", request_id=request[REQUEST_ID])
         raise ConnectionResetError("the answer cannot be completed") from error
-    done = {"done": True, "created": tally.created, "duplicates": tally.duplicates, "failed": tally.failed}
+    done: dict[str, Any] = {
+        "done": True, "created": tally.created, "duplicates": tally.duplicates, "failed": tally.failed,
+    }  # fmt: skip
+    if warnings := await _warnings(request, asked):
+        done["warnings"] = warnings
     await answer.write(orjson.dumps(done, option=orjson.OPT_APPEND_NEWLINE))
     assert answer.response is not None
     return answer.response
+
+
+def _noted(job: NewJob | Refusal, asked: dict[tuple[str, str], None]) -> int:
+    """Notes queue and type of a job, of as many as are looked up; answers the bytes of its payload."""
+    if not isinstance(job, NewJob):
+        return 0
+    if len(asked) < MOST_ASKED:
+        asked[job.queue, job.type] = None
+    return len(job.payload)
+
+
+async def _warnings(request: web.Request, asked: Iterable[tuple[str, str]]) -> list[str]:
+    return (await request.app[SERVED].warnings(asked))[:MOST_WARNINGS]
 
 
 class Tally:
@@ -198,12 +218,13 @@ async def _answered(
     """The answer to these, and whether none of them is to be sent again."""
     final = True
     answered: list[bytes] = []
+    asked: dict[tuple[str, str], None] = {}
     taken: list[NewJob | Refusal] = []
     bytes_taken = 0
     for start in range(0, len(items), STEP):
         for job in _new_jobs(items[start : start + STEP], request.app[SETTINGS].max_payload, seed, start):
             taken.append(job)
-            bytes_taken += len(job.payload) if isinstance(job, NewJob) else 0
+            bytes_taken += _noted(job, asked)
         if len(taken) >= AT_ONCE[0] or bytes_taken >= AT_ONCE[1]:
             shown = await _enqueued(request, taken)
             final = final and not any(item["status"] in LATER for item in shown)
@@ -214,7 +235,9 @@ async def _answered(
         shown = await _enqueued(request, taken)
         final = final and not any(item["status"] in LATER for item in shown)
         answered.append(orjson.dumps(shown)[1:-1])
-    text = b'{"items":[' + b",".join(answered) + b"]}"
+    warnings = await _warnings(request, asked)
+    more = b',"warnings":' + orjson.dumps(warnings) if warnings else b""
+    text = b'{"items":[' + b",".join(answered) + b"]" + more + b"}"
     return web.Response(body=text, headers={"Content-Type": "application/json"}), final
 
 

@@ -17,7 +17,7 @@ from ..keys import JOB_KEY, QUEUE_NAME
 from ..shown import FlowShown
 from .jobs import LONGEST_WAIT, WAIT, check_size, job_of, key_of
 from .once import Seed, once
-from .parts import ENQUEUED_ID, IDEMPOTENT_BODY, POLLS, SCHEMAS, SETTINGS, STORE
+from .parts import ENQUEUED_ID, IDEMPOTENT_BODY, POLLS, SCHEMAS, SERVED, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, json_answer, large
 from .server import hang_up_cancels
@@ -26,6 +26,9 @@ table = Table()
 
 STEP = 500
 """Jobs that are read at a time; then other requests have their turn."""
+
+MOST_WARNINGS = 20
+"""Warnings that an answer has."""
 
 MOST_FAULTS = 100
 """Faults of one flow that are told."""
@@ -65,6 +68,9 @@ async def _created(
     request[ENQUEUED_ID] = plan.id
     new = await put(request.app[STORE], plan)
     document = (await look(request.app[STORE], plan.home, plan.key)).document()
+    warnings = await request.app[SERVED].warnings((node.job.queue, node.job.type) for node in plan.nodes)
+    if warnings:
+        document["warnings"] = warnings[:MOST_WARNINGS]
     if new or its_own:
         return json_answer(document, 201, {"Location": f"/v1/flows/{plan.id}"})
     return json_answer({**document, "duplicate": True})

@@ -23,7 +23,7 @@ from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .limits import whole_of
 from .once import Seed, once
 from .pages import PAGE, cursor, cursor_of, limit_of
-from .parts import ENQUEUED_ID, FOLLOWER, IDEMPOTENT_BODY, POLLS, PRESENCE, SCHEMAS, SETTINGS, STORE
+from .parts import ENQUEUED_ID, FOLLOWER, IDEMPOTENT_BODY, POLLS, PRESENCE, SCHEMAS, SERVED, SETTINGS, STORE
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
 from .server import hang_up_cancels
@@ -79,20 +79,27 @@ async def enqueued(request: web.Request, job: NewJob) -> web.Response:
             raise
         # What it is like may have changed since, as the job that is copied may have.
         return await _found_again(request, job)
+    warnings = await app[SERVED].warnings([(job.queue, job.type)])
     if not done.created:
         stands = await app[STORE].job(*done.id.split(":"))
-        return json_answer({**stands.document(), "duplicate": True})
+        said = {"warnings": warnings} if warnings else {}
+        return json_answer({**stands.document(), "duplicate": True, **said})
     if done.outcome not in FRESH:
         # What it waits for had ended, so that it was cancelled or runs by now; or a try before made it, whose reply was lost.
         return await _found_again(request, job)
     headers = {"Content-Type": "application/json", "Location": f"/v1/jobs/{done.id}"}
-    return web.Response(body=fresh(job, done, attempts, timeout_ms), status=201, headers=headers)
+    body = fresh(job, done, attempts, timeout_ms)
+    if warnings:
+        body = body[:-1] + b',"warnings":' + orjson.dumps(warnings) + b"}"
+    return web.Response(body=body, status=201, headers=headers)
 
 
 async def _found_again(request: web.Request, job: NewJob) -> web.Response:
     """The answer to a new job that this very request has enqueued, as it is by now."""
     stands = await request.app[STORE].job(job.queue, job.key)
-    return json_answer(stands.document(), 201, {"Location": f"/v1/jobs/{stands.id}"})
+    warnings = await request.app[SERVED].warnings([(job.queue, job.type)])
+    said = {"warnings": warnings} if warnings else {}
+    return json_answer({**stands.document(), **said}, 201, {"Location": f"/v1/jobs/{stands.id}"})
 
 
 @table.add(

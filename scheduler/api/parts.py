@@ -20,6 +20,7 @@ from ..operations import Operations
 from ..presence import Presence
 from ..scheduling import Schedules
 from ..schemas import Schemas
+from ..served import Served
 from ..settings import Settings
 from ..store import Store
 
@@ -121,6 +122,7 @@ SETTINGS = web.AppKey("settings", Settings)
 DOORBELL = web.AppKey("doorbell", Doorbell)
 PRESENCE = web.AppKey("presence", Presence)
 OPERATIONS = web.AppKey("operations", Operations)
+SERVED = web.AppKey("served", Served)
 SCHEMAS = web.AppKey("schemas", Schemas)
 SCHEDULES = web.AppKey("schedules", Schedules)
 FOLLOWER = web.AppKey("follower", Follower)

@@ -172,15 +172,25 @@ _SAID_OF_IT = {
 }
 
 
-async def _enqueued(store: Store, job: NewJob) -> tuple[Job, str]:
-    """The job that stands, and what is to be said of it where it is not a new one."""
+async def _enqueued(store: Store, job: NewJob) -> tuple[Job, str, list[str]]:
+    """The job that stands, what is to be said of it where it is not a new one, and why no worker would take it."""
+    from ..presence import Presence  # noqa: PLC0415 - help does without
+    from ..served import Served  # noqa: PLC0415
+
     outcome = await store.enqueue_one(job)
-    return await store.job(job.queue, outcome.id.partition(":")[2]), _SAID_OF_IT.get(outcome.outcome, "")
+    found = await store.job(job.queue, outcome.id.partition(":")[2])
+    warnings = await Served(Presence(store)).warnings([(job.queue, job.type)])
+    return found, _SAID_OF_IT.get(outcome.outcome, ""), warnings
 
 
-def _tell(found: Job, remark: str, show: Callable[[Job], None], *, as_json: bool) -> None:
+def _tell(
+    found: Job, remark: str, warnings: list[str], show: Callable[[Job], None], *, as_json: bool
+) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if as_json:
-        print_json(found.document() | ({"duplicate": True} if remark else {}))
+        said = {"warnings": warnings} if warnings else {}
+        print_json(found.document() | ({"duplicate": True} if remark else {}) | said)
         return
     show(found)
     if remark:
@@ -202,12 +212,12 @@ def enqueue(
     key, fields = _key_said(job_id, queue), _fields(options)
     job = _checked(NewJob(type=type, payload=read_payload(payload), queue=queue, key=key, **fields), settings)
 
-    async def work() -> tuple[Job, str]:
+    async def work() -> tuple[Job, str, list[str]]:
         async with connected(settings, queue=queue) as store:
             return await _enqueued(store, job)
 
-    made, remark = run(work())
-    _tell(made, remark, lambda found: print(found.id), as_json=as_json)
+    made, remark, warnings = run(work())
+    _tell(made, remark, warnings, lambda found: print(found.id), as_json=as_json)
 
 
 _OPTIONS = {
@@ -422,7 +432,7 @@ def copy(
     if payload is not None:
         changes["payload"] = read_payload(payload)
 
-    async def work() -> tuple[Job, str]:
+    async def work() -> tuple[Job, str, list[str]]:
         async with connected(settings, queue=into) as store:
             found = await _shown(store, its_queue, key)
             if found.payload is None and payload is None:
@@ -432,5 +442,5 @@ def copy(
                 changes["retry"] = {**(like.retry or {}), **changes["retry"]}
             return await _enqueued(store, _checked(replace(like, **changes), settings))
 
-    made, remark = run(work())
-    _tell(made, remark, lambda found: _print(found, as_json=False), as_json=as_json)
+    made, remark, warnings = run(work())
+    _tell(made, remark, warnings, lambda found: _print(found, as_json=False), as_json=as_json)

@@ -45,7 +45,7 @@ from ..shown import (
     WorkerShown,
 )
 from .lines import Line, Outcome, windows
-from .link import HttpLink
+from .link import HttpLink, say
 from .options import (
     Changes,
     CopyOptions,
@@ -181,7 +181,8 @@ class Client:
         found = answer.read(JobDocument)
         # What stands after a try that was not answered is that one's work.
         its_own = answer.unsure and found.id == f"{job.queue}:{job.key}"
-        return Handle(self.transport, found.id, duplicate=found.duplicate and not its_own)
+        duplicate = found.duplicate and not its_own
+        return Handle(self.transport, found.id, duplicate=duplicate, warnings=found.warnings)
 
     def enqueue_many(self, jobs: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]]) -> Sending:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them, sent as they come.
@@ -374,11 +375,16 @@ class Client:
 class Handle:
     """A job: where it is, and what came of it. Awaited, it is the job as it is now."""
 
-    def __init__(self, transport: Transport, job_id: str, *, duplicate: bool = False) -> None:
+    def __init__(
+        self, transport: Transport, job_id: str, *, duplicate: bool = False, warnings: Iterable[str] = ()
+    ) -> None:
         self._transport = transport
         self.id = job_id
         self.duplicate = duplicate
         """The job stood before: the same request had been enqueued, or another one of its unique key."""
+        self.warnings = tuple(warnings)
+        """Why no worker would take it, and which queue or type may be meant. They are logged too."""
+        say(self.warnings)
 
     def __repr__(self) -> str:
         return f"<job {self.id}>"
@@ -455,7 +461,8 @@ class Handle:
         answer = await self._transport.call("POST", path, body, safe=True)
         found = answer.read(JobDocument)
         its_own = answer.unsure and _key_of(found.id) == _key_of(job_id)
-        return Handle(self._transport, found.id, duplicate=found.duplicate and not its_own)
+        duplicate = found.duplicate and not its_own
+        return Handle(self._transport, found.id, duplicate=duplicate, warnings=found.warnings)
 
     async def delete(self) -> None:
         """Deletes it. Raises WrongState while it runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,11 @@ from .transport import NDJSON, Transport, part
 CHUNK = 64 * 1024
 """Bytes of a stream that are handed over at a time."""
 
+log = logging.getLogger(__name__)
+
+MOST_SAID = 1_000
+"""Warnings of the server that are kept, so that each is logged once."""
+
 LATER = frozenset({"store_unavailable", "store_full", "queue_full", "rate_limited"})
 """Codes of items that are sent again."""
 
@@ -33,10 +39,22 @@ class _Leases(msgspec.Struct):
 
 class _Standing(msgspec.Struct):
     duplicate: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class _Settled(msgspec.Struct):
     items: list[dict[str, Any]]
+
+
+_SAID: set[str] = set()
+
+
+def say(warnings: Iterable[str]) -> None:
+    """Logs each warning of the server once in this process."""
+    for text in warnings:
+        if text not in _SAID and len(_SAID) < MOST_SAID:
+            _SAID.add(text)
+            log.warning("%s", text)
 
 
 class HttpLink:
@@ -158,7 +176,9 @@ class HttpLink:
         except Problem as error:
             error.about(plan.id)
             raise
-        duplicate = answer.read(_Standing).duplicate
+        standing = answer.read(_Standing)
+        say(standing.warnings)
+        duplicate = standing.duplicate
         # What stands after a try that was not answered is that one's work.
         return not duplicate or answer.unsure
 
@@ -181,6 +201,7 @@ class HttpLink:
             error.about(f"{job.queue}:{job.key}")
             return error
         found = answer.read(JobDocument)
+        say(found.warnings)
         its_own = answer.unsure and found.id == f"{job.queue}:{job.key}"
         state = "exists" if found.duplicate and not its_own else "ready"
         return Enqueued(found.id, state, parse_rfc3339(found.created_at), None)
@@ -228,6 +249,7 @@ class HttpLink:
                         answer = msgspec.json.decode(text, type=dict[str, Any])
                         if answer.get("done"):
                             done = True
+                            say(answer.get("warnings", ()))
                         elif "index" in answer:
                             named[answer["index"]] = answer
                 if not done:

@@ -202,6 +202,7 @@ class SyncHandle(_Face[Handle]):
         super().__init__(thread, handle)
         self.id = handle.id
         self.duplicate = handle.duplicate
+        self.warnings = handle.warnings
 
     refresh = _waits(Handle.refresh)
     cancel = _waits(Handle.cancel)
