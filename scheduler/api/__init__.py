@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from functools import cache
 from time import perf_counter
@@ -69,6 +70,7 @@ from .parts import (
 )
 from .routes import register
 from .server import Site, serve
+from .zipped import takes_gzip, zipped
 
 __all__ = ["ROUTES", "Deadlines", "Site", "make_app", "serve"]
 
@@ -126,8 +128,12 @@ def make_app(
     register(app, ROUTES)
     keyed = settings.api_key is not None
 
-    async def described(_: web.Request) -> web.Response:
-        return web.Response(body=_described(keyed=keyed, prefix=prefix), content_type="application/json")
+    async def described(request: web.Request) -> web.Response:
+        plain, small = _described(keyed=keyed, prefix=prefix)
+        headers = {hdrs.CONTENT_TYPE: "application/json", hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        if takes_gzip(request):
+            return web.Response(body=small, headers={**headers, hdrs.CONTENT_ENCODING: "gzip"})
+        return web.Response(body=plain, headers=headers)
 
     app.router.add_get("/openapi.json", described)
     reference.add_to(app)
@@ -135,8 +141,10 @@ def make_app(
 
 
 @cache
-def _described(*, keyed: bool, prefix: str) -> bytes:
-    return orjson.dumps(openapi.document(ROUTES, key=keyed, prefix=prefix), option=orjson.OPT_INDENT_2)
+def _described(*, keyed: bool, prefix: str) -> tuple[bytes, bytes]:
+    """The document as it is, and by gzip."""
+    plain = orjson.dumps(openapi.document(ROUTES, key=keyed, prefix=prefix), option=orjson.OPT_INDENT_2)
+    return plain, gzip.compress(plain, 9, mtime=0)
 
 
 def _guard(gate: Gate, *, prefix: str, verbose: bool) -> Middleware:
@@ -155,6 +163,7 @@ def _guard(gate: Gate, *, prefix: str, verbose: bool) -> Middleware:
             response = problems.answer(error, request)
         if not response.prepared:
             stamp(response, its_id)
+            await zipped(request, response)
             if prefix and response.headers.get(hdrs.LOCATION, "").startswith("/"):
                 response.headers[hdrs.LOCATION] = prefix + response.headers[hdrs.LOCATION]
         if verbose:

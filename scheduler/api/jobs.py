@@ -34,9 +34,11 @@ LONGEST_WAIT = 60
 WAIT = {
     "wait": Param(
         {
-            "type": "string",
-            "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)?$",
-            "examples": ["5", "2.5s"],
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
+                {"type": "string", "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)?$"},
+            ],
+            "examples": [5, "2.5s"],
         },
         "Hold until it has ended, 0 to 60 s.",
     )

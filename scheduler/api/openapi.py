@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
+import orjson
 
 from .. import __version__
 from ..shown import FlowShown, JobShown, OperationShown, Problem
@@ -270,6 +271,17 @@ def _with_example(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"examples": [_EXAMPLES[name]]} if name in _EXAMPLES else schema
 
 
+def _optional(schema: Any) -> Any:
+    """A property without `default`, which generators of clients take for "always there"; what it is stands in the text."""
+    if not isinstance(schema, dict) or "default" not in schema:
+        return schema
+    made = {name: value for name, value in schema.items() if name != "default"}
+    if (default := schema["default"]) is not None:
+        words = f"Default: {orjson.dumps(default).decode()}."
+        made["description"] = f"{made['description']} {words}" if made.get("description") else words
+    return made
+
+
 def _tidy(schema: Any) -> Any:
     """Integers where whole numbers are meant (see fields.py); the three forms of a duration as two."""
     if isinstance(schema, list):
@@ -277,6 +289,10 @@ def _tidy(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {name: _tidy(value) for name, value in schema.items()}
+    if made.get("enum") == [True]:
+        made = {"type": "boolean"}  # generators of clients know no enumeration of this
+    if isinstance(made.get("properties"), dict):
+        made["properties"] = {name: _optional(value) for name, value in made["properties"].items()}
     if made.pop("x-whole", False):
         made["type"] = "integer"
     if bounds := made.pop("x-duration", None):

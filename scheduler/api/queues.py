@@ -109,7 +109,7 @@ async def purge_queue(request: web.Request, fields: PurgeFields) -> web.Response
 
 _OBLITERATE = {
     "confirm": Param({"type": "string"}, "The queue's name again.", required=True),
-    "force": Param({"enum": ["true", "false"]}, "Also while jobs run."),
+    "force": Param({"type": "string", "enum": ["true", "false"]}, "Also while jobs run."),
 }
 
 

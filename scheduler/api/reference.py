@@ -11,6 +11,8 @@ from pathlib import Path
 
 from aiohttp import hdrs, web
 
+from .zipped import takes_gzip
+
 _FOLDER = Path(__file__).resolve().parent / "docs"
 
 FILES: Mapping[str, str] = {
@@ -60,7 +62,7 @@ def _answer(request: web.Request, name: str, content_type: str) -> web.Response:
     headers = {**_HEADERS, hdrs.ETAG: file.etag, hdrs.CONTENT_TYPE: f"{content_type}; charset=utf-8"}
     if request.headers.get(hdrs.IF_NONE_MATCH) == file.etag:
         return web.Response(status=304, headers=headers)
-    if "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
+    if takes_gzip(request):
         return web.Response(body=file.zipped, headers={**headers, hdrs.CONTENT_ENCODING: "gzip"})
     return web.Response(body=file.raw, headers=headers)
 
