@@ -171,7 +171,7 @@ class Planning(Producing):
         if not places:
             return []
         calls = [call for queue, name in places for call in self.standing_call(queue, name)]
-        replies = await self.run_all(calls)
+        replies = await self.run_all_sure(calls)
         found = []
         for n, (queue, name) in enumerate(places):
             fields, score = replies[2 * n : 2 * n + 2]
@@ -200,7 +200,7 @@ class Planning(Producing):
             Call("fires", queue, (), _score, plain=("ZRANGE", Keys(self.namespace, queue).at("fires"), 0, 0, "WITHSCORES"))
             for queue in queues
         ]  # fmt: skip
-        replies = await self.run_all(calls) if calls else []
+        replies = await self.run_all_sure(calls) if calls else []
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -210,7 +210,7 @@ class Planning(Producing):
         """The soonest slot of a queue after an instant (ms); None for none."""
         key = Keys(self.namespace, queue).at("fires")
         after = ("ZRANGEBYSCORE", key, f"({ms}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
-        [reply] = await self.run_all([Call("fires", queue, (), _score, plain=after)])
+        [reply] = await self.run_all_sure([Call("fires", queue, (), _score, plain=after)])
         if isinstance(reply, Exception):
             raise reply
         found: float | None = reply

@@ -14,16 +14,18 @@ from redis import exceptions as redis_errors
 
 from scheduler.api import ROUTES
 from scheduler.api.routes import Route
+from scheduler.calling import Caller
 from scheduler.keys import queues_key
 from tests.doors.conftest import Answer, Api, held
+from tests.doors.test_unique_calls import DOORS
 
 BACKGROUND = {"schedule_due", "reclaim", "promote due"}
 """Scripts that the server's own loops call meanwhile."""
 
 
 @pytest.fixture
-def backend() -> str:
-    return "fake"
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(getattr(request, "param", "fake"))
 
 
 class Lossy:
@@ -315,3 +317,30 @@ async def test_what_may_stand_is_named_whatever_refuses_the_repeated_call(
     assert (503, "store_unavailable", "mail:a") == (one.status, one.code, one.doc["id"])
     assert (503, "store_unavailable", "mail:b") == (many["status"], many["code"], many["id"])
     assert 2 == (await api.get("/v1/queues/mail")).doc["counts"]["ready"]
+
+
+@pytest.mark.parametrize("backend", ["valkey"], indirect=True)
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+@pytest.mark.parametrize("options", [{}, {"id": "x"}], ids=["own key", "id"])
+async def test_whoever_enqueues_is_told_of_no_duplicate(
+    api: Api, door: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clients, the app and the command line, each with the first reply to `enqueue` lost."""
+    send, lost = Caller._send, list[str]()
+
+    async def lossy(self: Caller, calls: Any, *, whole: bool = False) -> list[Any]:
+        replies = await send(self, calls, whole=whole)
+        if not lost and any(call.script == "enqueue" for call in calls):
+            lost.append("enqueue")
+            raise redis_errors.ConnectionError("the reply is lost")
+        return replies
+
+    async with door(api) as enqueue:
+        monkeypatch.setattr(Caller, "_send", lossy)
+        job_id, duplicate = await enqueue({"n": 1}, unique="k", **options)
+        again = (await enqueue({"n": 1}, unique="k", **options)) if options else (job_id, True)
+
+    assert ["enqueue"] == lost
+    assert (False, (job_id, True)) == (duplicate, again)
+    assert 1 == (await api.get("/v1/queues/mail")).doc["counts"]["ready"]
+    assert b"mail" in await api.redis.smembers(queues_key("scheduler"))
