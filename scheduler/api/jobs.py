@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,12 +24,26 @@ from ..times import duration_ms, parse_rfc3339, rfc3339, seconds
 from .limits import whole_of
 from .once import Seed, once
 from .pages import PAGE, cursor, cursor_of, limit_of
-from .parts import ENQUEUED_ID, FOLLOWER, IDEMPOTENT_BODY, POLLS, PRESENCE, SCHEMAS, SERVED, SETTINGS, STORE
+from .parts import (
+    ENQUEUED_ID,
+    FOLLOWER,
+    GOOD_ID,
+    IDEMPOTENT_BODY,
+    POLLS,
+    PRESENCE,
+    SCHEMAS,
+    SERVED,
+    SETTINGS,
+    STORE,
+)
 from .problems import Refusal
 from .routes import Param, Table, duration_param, job_id, json_answer, with_payload
 from .server import hang_up_cancels
 
 table = Table()
+
+CALL_ID = "X-Call-Id"
+"""A header that names a call: a caller that repeats it under the same name is answered 201 for the job that it made."""
 
 LONGEST_WAIT = 60
 WAIT = {
@@ -69,9 +84,19 @@ def seeded(job: NewJob, seed: Seed, number: int = 0) -> NewJob:
     return replace(job, key=key, own_key=key)
 
 
+def _called(request: web.Request, job: NewJob) -> NewJob:
+    """The job with the mark of its caller's call, where that has one: repeated under it, the call knows again what it made."""
+    text = request.headers.get(CALL_ID, "")
+    if job.own or job.call or not GOOD_ID.fullmatch(text):
+        return job
+    return replace(
+        job, call=hashlib.blake2b(f"{text}|{job.queue}:{job.key}".encode(), digest_size=6).hexdigest()
+    )
+
+
 async def enqueued(request: web.Request, job: NewJob) -> web.Response:
     """The answer to a new job."""
-    app = request.app
+    app, job = request.app, _called(request, job)
     await app[SCHEMAS].check(job.queue, job.type, job.payload)
     request[ENQUEUED_ID] = f"{job.queue}:{job.key}"
     try:

@@ -35,12 +35,12 @@ ENQUEUED_ID = web.RequestKey("enqueued_id", str)
 IDEMPOTENT_BODY = web.RequestKey("idempotent_body", bytes)
 """Under this a request with an Idempotency-Key keeps its body."""
 
-_OWN, _NUMBERS, _GOOD_ID = uuid4().hex[:12], itertools.count(1), re.compile(r"[A-Za-z0-9._-]{1,128}")
+_OWN, _NUMBERS, GOOD_ID = uuid4().hex[:12], itertools.count(1), re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def request_id(sent: str | None) -> str:
     """What a request is called: as its caller calls it, else a part of this process and a number."""
-    return sent if sent is not None and _GOOD_ID.fullmatch(sent) else f"{_OWN}-{next(_NUMBERS)}"
+    return sent if sent is not None and GOOD_ID.fullmatch(sent) else f"{_OWN}-{next(_NUMBERS)}"
 
 
 def stamp(response: web.StreamResponse, its_id: str | None = None) -> None:

@@ -45,7 +45,7 @@ from ..shown import (
     WorkerShown,
 )
 from .lines import Line, Outcome, windows
-from .link import HttpLink, say
+from .link import CALL_ID, HttpLink, say
 from .options import (
     Changes,
     CopyOptions,
@@ -174,13 +174,15 @@ class Client:
         }  # fmt: skip
         job = new_job(type, payload, options)
         try:
-            answer = await self.transport.call("POST", "/v1/jobs", new_document(job), safe=True)
+            answer = await self.transport.call(
+                "POST", "/v1/jobs", new_document(job), headers={CALL_ID: new_key()}, safe=True
+            )
         except Problem as error:
             error.about(f"{job.queue}:{job.key}")
             raise
         found = answer.read(JobDocument)
-        # What stands after a try that was not answered is that one's work.
-        its_own = answer.unsure and found.id == f"{job.queue}:{job.key}"
+        # Of an id that was made here, what stands after a try that was not answered is that one's work.
+        its_own = answer.unsure and id is None and found.id == f"{job.queue}:{job.key}"
         duplicate = found.duplicate and not its_own
         return Handle(self.transport, found.id, duplicate=duplicate, warnings=found.warnings)
 
@@ -458,9 +460,9 @@ class Handle:
         job_id = changes.get("id") or new_key()
         path = f"/v1/jobs/{part(self.id)}/copy"
         body = {**as_sent(changes), "id": job_id}
-        answer = await self._transport.call("POST", path, body, safe=True)
+        answer = await self._transport.call("POST", path, body, headers={CALL_ID: new_key()}, safe=True)
         found = answer.read(JobDocument)
-        its_own = answer.unsure and _key_of(found.id) == _key_of(job_id)
+        its_own = answer.unsure and not changes.get("id") and _key_of(found.id) == _key_of(job_id)
         duplicate = found.duplicate and not its_own
         return Handle(self._transport, found.id, duplicate=duplicate, warnings=found.warnings)
 

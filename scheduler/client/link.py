@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 MOST_SAID = 1_000
 """Warnings of the server that are kept, so that each is logged once."""
 
+CALL_ID = "X-Call-Id"
+"""Names a call, so that the server knows again what a try of it has made whose answer was lost."""
+
 LATER = frozenset({"store_unavailable", "store_full", "queue_full", "rate_limited"})
 """Codes of items that are sent again."""
 

@@ -436,9 +436,28 @@ async def test_what_the_unanswered_try_of_a_call_left_is_no_duplicate(api):
     assert [False, False, True] == [job.duplicate, copied.duplicate, again.duplicate]
 
 
+@on_valkey
+async def test_what_stood_before_a_call_whose_answer_was_lost_is_a_duplicate(api):
+    async with forwarding(api) as (address, faults), Client(address) as jobs:
+        first = await jobs.enqueue("send", queue="mail", id="mine")
+        faults["cut_after"] = 1
+        again = await jobs.enqueue("send", queue="mail", id="mine")
+        copied = await first.copy(id="other")
+        faults["cut_after"] = 1
+        copied_again = await first.copy(id="other")
+
+    assert 0 == faults["cut_after"]
+    assert [False, True] == [first.duplicate, again.duplicate]
+    assert [False, True] == [copied.duplicate, copied_again.duplicate]
+
+
 @pytest.mark.parametrize(("stands", "duplicate"), [("mail:b", False), ("mail:a", True)])
 async def test_a_copy_whose_answer_was_lost_is_a_duplicate_only_of_another_job(stands, duplicate):
-    again: Any = (200, {**SHOWN, "id": stands, "duplicate": True}, {})
+    again: Any = (
+        (200, {**SHOWN, "id": stands, "duplicate": True}, {})
+        if duplicate
+        else (201, {**SHOWN, "id": stands}, {})
+    )
     async with answering(None, again) as (address, asked), Client(address) as jobs:
         copied = await jobs.job("mail:a").copy(id="b", unique="k")
 
