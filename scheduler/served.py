@@ -16,6 +16,9 @@ OLDEST = 1.0
 DEAREST = 100
 """A look is not repeated before so many times as long as the last one took: with thousands of workers it takes its time."""
 
+MOST_SAID = 10_000
+"""Queues and types that are kept with what is said of them."""
+
 NAMED = 5
 """Queues that a warning names."""
 
@@ -29,6 +32,7 @@ class Served:
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
         self._workers: Sequence[WorkerSeen] = ()
+        self._said: dict[tuple[str, str], str | None] = {}
         self._good_until = 0.0
 
     async def warnings(self, asked: Iterable[tuple[str, str]]) -> list[str]:
@@ -41,10 +45,20 @@ class Served:
                 self._workers = await self._presence.seen()
             except SchedulerError:
                 self._workers = ()  # it is a hint: an enqueue never fails for it
+            self._said = {}
             now = monotonic()
             self._good_until = now + max(OLDEST, DEAREST * (now - began))
-        found = (unserved(self._workers, queue, kind) for queue, kind in pairs) if self._workers else ()
-        return [text for text in found if text is not None]
+        if not self._workers:
+            return []
+        return [text for queue, kind in pairs if (text := self._of(queue, kind)) is not None]
+
+    def _of(self, queue: str, kind: str) -> str | None:
+        # Found out once a look: to compare a name with a thousand others takes a millisecond.
+        if (queue, kind) not in self._said:
+            if len(self._said) >= MOST_SAID:
+                self._said.clear()
+            self._said[queue, kind] = unserved(self._workers, queue, kind)
+        return self._said[queue, kind]
 
 
 def unserved(workers: Sequence[WorkerSeen], queue: str, kind: str) -> str | None:

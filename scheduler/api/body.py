@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from codecs import BOM_UTF8
 from functools import cache
 from typing import Any, TypeVar
 
@@ -129,6 +130,9 @@ def decode(body: bytes, kind: type[T], *, deep: bool = False) -> T:
         _check_syntax(body)
         raise Invalid([_fault(str(error))]) from None
     except (msgspec.DecodeError, RecursionError) as error:
+        if body.startswith(BOM_UTF8):
+            detail = "the body begins with a byte order mark: send UTF-8 without one"
+            raise Refusal("invalid_json", detail) from None
         raise _no_json(error) if body.strip() else Refusal("invalid_json", "the body is empty") from None
     return decoded
 

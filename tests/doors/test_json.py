@@ -40,6 +40,13 @@ async def test_an_empty_body_is_called_empty(api):
     assert "the body is empty" == (await api.post("/v1/jobs", b"")).doc["detail"]
 
 
+async def test_a_byte_order_mark_is_named(api):
+    answer = await api.post("/v1/jobs", b'\xef\xbb\xbf{"type":"t"}')
+
+    assert (400, "invalid_json") == (answer.status, answer.code)
+    assert "byte order mark" in answer.doc["detail"]
+
+
 @on_the_fake
 @pytest.mark.parametrize(
     "body",
