@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from redis.exceptions import ResponseError
 
 from scheduler.calling import BATCH
 from scheduler.errors import Duplicate
@@ -306,3 +307,29 @@ async def test_a_finished_run_of_an_id_is_never_run_again_by_repeating_its_enque
 
     assert "exists" == (await store.enqueue_one(new("a", retry={"immediate": 0}))).outcome
     assert [] == await take(store)
+
+
+async def test_a_repeated_call_knows_again_what_it_has_made(store):
+    async def outcome(call: str, key: str = "a", rules: str = "") -> str:
+        said = [rules, f"call:{call}" if call else ""]
+        reply = await raw(
+            store, "enqueue", 1, key, "send", "[1]", *[""] * 5, " ".join(said).strip(), *[""] * 3
+        )
+        return str(reply[2], "utf-8")
+
+    assert "ready" == await outcome("one")
+    assert ["again", "exists", "exists"] == [await outcome(call) for call in ("one", "on", "")]
+    assert ["ready", "again"] == [await outcome("two", "b", "group:acme cost:2") for _ in range(2)]
+    assert ["ready", "exists"] == [await outcome("", "c") for _ in range(2)]
+    with pytest.raises(ResponseError, match="INVALID rules"):
+        await outcome("no/letters", "d")
+
+
+async def test_a_repeated_call_knows_again_what_has_ended(store):
+    job = await claimed(store, call="one", retention_ms=0)
+    await acked(store, job)
+
+    [again] = await store.enqueue(QUEUE, [new("a", call="one", retention_ms=0)])
+    [other] = await store.enqueue(QUEUE, [new("a", call="two", retention_ms=0)])
+
+    assert ["again", "exists"] == [again.outcome, other.outcome]

@@ -40,6 +40,7 @@ from tests.transitions import (
     test_replay,
     test_retention,
     test_schedules,
+    test_unique,
 )
 
 
@@ -68,6 +69,21 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant(
+        "a call that takes what it has made for somebody else's",
+        {'again and "again" or same': "same"},
+        test_enqueue.test_a_repeated_call_knows_again_what_it_has_made,
+    ),
+    Mutant(
+        "a call that is known again by a part of its name",
+        {'(its_flags or "") .. " ", call .. " "': '(its_flags or ""), call'},
+        test_enqueue.test_a_repeated_call_knows_again_what_it_has_made,
+    ),
+    Mutant(
+        "a call that makes anew what it has changed",
+        {'if string.find(flags .. " ", asked.call .. " ", 1, true) then': "if false then"},
+        test_unique.test_a_repeated_call_finds_the_job_that_it_has_changed_though_that_has_started,
+    ),
     Mutant(
         "a slot that is fired whether it stands or not",
         {'elseif slot ~= "" and its.slot ~= tonumber(slot) then': "elseif false then"},

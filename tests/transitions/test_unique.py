@@ -528,3 +528,18 @@ async def test_a_nack_that_is_repeated_finds_its_tombstone_as_ever(store, clock)
     await store.expire(QUEUE)
 
     assert ["dead"] == await store.nack(QUEUE, failure, worker=WORKER)
+
+
+async def test_a_repeated_call_finds_the_job_that_it_has_changed_though_that_has_started(store):
+    until_start = Unique(key="k", until="start")
+    await enqueued(store, "a", unique=until_start)
+    change = replace(until_start, on_conflict="replace")
+    first = await outcome(store, "b", change, payload=b"[2]", call="one")
+    await take(store)
+
+    again = await outcome(store, "b", change, payload=b"[2]", call="one")
+    another = await outcome(store, "c", change, payload=b"[2]", call="two")
+
+    assert [("changed", "mail:a")] * 2 == [first, again]
+    assert ("ready", "mail:c") == another
+    assert ["running", None, "ready"] == await states_of(store, "a", "b", "c")
