@@ -13,8 +13,10 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from .attempt import begin_attempt
 from .context import Context
-from .execute import encode_result, failure_of
+from .execute import encode_result
+from .failures import failure_of
 from .handlers import Handler, payload_decoder
 from .job import Claimed
 from .logs import configure
@@ -56,6 +58,7 @@ def main() -> None:
                 failure.verb,
                 failure.seconds,
                 failure.scope,
+                failure.where,
             )
         else:
             send("done", result)
@@ -82,6 +85,7 @@ def _run(
     decode = handler.decode if handler is not None else payload_decoder(name, inspect.unwrap(function))
     context = Context(claimed, lambda of, field, value: send("tell", of.token, field, value), settings)
     context.parents = parents
+    begin_attempt(context.id, context.type, context.attempt)
     result = function(context, **decode(context.payload))
     if inspect.iscoroutine(result):
         result = asyncio.run(_awaited(result))

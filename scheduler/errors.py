@@ -173,7 +173,10 @@ class HandlerFailed(Exception):
         verb: str = "nack",
         seconds: float | None = None,
         scope: str = "",
+        where: str = "",
     ) -> None:
+        self.where = where
+        """The last frame of the user's own code."""
         self.kind, self.message, self.trace, self.verb = kind, message, trace, verb
         self.seconds, self.scope = seconds, scope
         super().__init__(f"{kind}: {message}")

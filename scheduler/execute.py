@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import traceback
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .attempt import begin_attempt
 from .context import Context
 from .documents import NoJson, to_json
-from .errors import HandlerFailed, PayloadInvalid, Permanent, RetryAfter, Snooze
+from .errors import PayloadInvalid
+from .failures import ResultInvalid, ResultTooLarge, failure_of
 from .handlers import Handler, Handlers, Middleware
 from .job import Claimed
 from .outcomes import Ack, Bury, Nack, Release, Settlement
 from .processes import NoTurn, Processes
 from .threads import Threads
-
-LONGEST_TEXT = 65_536
-"""Bytes of an error's message or trace that are kept."""
-
-
-class ResultInvalid(Exception):
-    """What the handler returned is no JSON."""
-
-
-class ResultTooLarge(Exception):
-    """What the handler returned is larger than the setting allows."""
 
 
 async def execute(
@@ -39,10 +30,14 @@ async def execute(
     handler = handlers.get(record.type)
     if handler is None:
         return Release(claimed.key, claimed.token, why="no_handler")
+    outer = sys.exception()
+    begin_attempt(claimed.id, record.type, claimed.attempt)
     try:
         arguments = handler.decode(record.payload)
     except PayloadInvalid as error:
         return Bury(claimed.key, claimed.token, "BadPayload", str(error), reason="bad_payload")
+    except BaseException as error:  # noqa: BLE001 - a class in the annotations may raise anything when it is made
+        return failure(claimed, error, outer)
 
     limit = Limit(max(0.001, claimed.timeout_ms / 1000))
     try:
@@ -59,14 +54,13 @@ async def execute(
         if limit.expired:
             return limit.nack(claimed)
         return Nack(claimed.key, claimed.token, "CancelledError", "the handler cancelled itself")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - no exception of a handler ends more than its attempt
         if context.lost:
             return None
-        if limit.expired and isinstance(error, TimeoutError):
+        # The class is asked: a `__class__` of its own may say, or raise, anything.
+        if limit.expired and issubclass(type(error), TimeoutError):
             return limit.nack(claimed)
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return failure(claimed, error)
+        return failure(claimed, error, outer)
     finally:
         limit.lift()
 
@@ -144,38 +138,21 @@ def encode_result(result: Any, max_result: int) -> bytes:
     return encoded
 
 
-def failure(claimed: Claimed, error: BaseException) -> Settlement:
-    """What an exception of a handler means for its job."""
-    failed = error if isinstance(error, HandlerFailed) else failure_of(error)
+def failure(claimed: Claimed, error: BaseException, outer: BaseException | None = None) -> Settlement:
+    """What an exception of a handler means for its job, whatever its class."""
+    failed = failure_of(error, outer)
     delay_ms = None if failed.seconds is None else round(failed.seconds * 1000)
     if failed.verb == "release":
         return Release(claimed.key, claimed.token, delay_ms=delay_ms or 0, why="snooze")
     if failed.verb == "bury":
-        return Bury(claimed.key, claimed.token, failed.kind, failed.message, failed.trace)
-    return Nack(claimed.key, claimed.token, failed.kind, failed.message, failed.trace, delay_ms, failed.scope)
-
-
-def failure_of(error: BaseException) -> HandlerFailed:
-    """What an exception says of its job: what went wrong, and what is to come of it."""
-    if isinstance(error, Snooze):
-        return HandlerFailed("", "", verb="release", seconds=error.seconds)
-    verb = "bury" if isinstance(error, Permanent | ResultInvalid | ResultTooLarge) else "nack"
-    seconds, scope = (error.seconds, error.scope or "") if isinstance(error, RetryAfter) else (None, "")
-    return HandlerFailed(type(error).__name__, readable(error), trace_of(error), verb, seconds, scope)
-
-
-def readable(error: BaseException) -> str:
-    """The text of an exception, whatever its `__str__` does."""
-    try:
-        return str(error)[:LONGEST_TEXT]
-    except Exception as broken:  # noqa: BLE001 - a user's class may raise anything
-        return f"<the error's text could not be made: {type(broken).__name__}>"
-
-
-def trace_of(error: BaseException) -> str:
-    """The traceback, its end when it is long."""
-    try:
-        text = "".join(traceback.format_exception(error, limit=-20))
-    except Exception as broken:  # noqa: BLE001 - a user's class may raise anything
-        return f"<the traceback could not be made: {type(broken).__name__}>"
-    return text if len(text) <= LONGEST_TEXT else "[cut] …" + text[-LONGEST_TEXT + 16 :]
+        return Bury(claimed.key, claimed.token, failed.kind, failed.message, failed.trace, where=failed.where)
+    return Nack(
+        claimed.key,
+        claimed.token,
+        failed.kind,
+        failed.message,
+        failed.trace,
+        delay_ms,
+        failed.scope,
+        failed.where,
+    )

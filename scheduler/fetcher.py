@@ -228,7 +228,7 @@ class Line:
             settlement = Release(claimed.key, claimed.token, delay_ms=1_000)
         except asyncio.CancelledError:
             settlement = None if running.context.lost else Release(claimed.key, claimed.token)
-        except Exception as error:
+        except BaseException as error:  # nothing that one attempt meets ends another one
             log.exception("an attempt failed outside its handler", job=claimed.id)
             settlement = Nack(
                 claimed.key, claimed.token, type(error).__name__, "the worker failed: see its log"

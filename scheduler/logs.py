@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
+from .attempt import CURRENT, Attempt
 from .settings import SETTINGS, Settings
 from .times import rfc3339
 
@@ -54,6 +55,7 @@ def configure(settings: Settings) -> None:
     level = _LEVELS[settings.log_level]
     _processors[:] = [
         _drop_below(level),
+        _name_attempt,
         merge_contextvars,
         format_exc_info,
         _hide(*_secrets_of(settings)),
@@ -238,6 +240,15 @@ class _Logger:
         return method
 
 
+def _name_attempt(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Adds job, type and attempt to what is logged inside a handler; what the line says itself wins."""
+    now = CURRENT.get()
+    if now is not None:
+        for name in Attempt.__slots__:
+            event.setdefault(name, getattr(now, name))
+    return event
+
+
 def _merge_contextvars(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     from structlog.contextvars import merge_contextvars  # noqa: PLC0415
 
@@ -245,6 +256,7 @@ def _merge_contextvars(logger: WrappedLogger, method: str, event: EventDict) -> 
 
 
 _processors: list[Processor] = [
+    _name_attempt,
     _merge_contextvars,
     _hand_over,
 ]  # one list for all loggers: configure() fills it anew

@@ -53,6 +53,8 @@ class Nack(Struct, frozen=True, gc=False):
     trace: str = ""
     retry_in_ms: int | None = None
     scope: str = ""
+    where: str = ""
+    """The last frame of the user's own code, for the log; it is not sent."""
 
 
 class Bury(Struct, frozen=True, gc=False):
@@ -64,6 +66,7 @@ class Bury(Struct, frozen=True, gc=False):
     message: str
     trace: str = ""
     reason: str = "permanent"
+    where: str = ""
 
 
 class Release(Struct, frozen=True, gc=False):

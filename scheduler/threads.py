@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -31,28 +32,31 @@ class Threads:
         context = contextvars.copy_context()
 
         def tell(value: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+            if not future.done():
+                # As a value: a future looks at an exception that it is given, and a user's class may answer anything.
+                future.set_result((value, error))
 
         def work() -> None:
             value: Any = None
             error: BaseException | None = None
             try:
                 value = context.run(function, *args, **kwargs)
-            except StopIteration as stop:
-                # A future cannot carry one: its waiter would wait for ever.
-                error = RuntimeError(f"the handler raised StopIteration: {stop}")
             except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the handler's outcome
                 error = raised
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(tell, value, error)
 
         self._start(work)
-        return await future
+        value, error = await future
+        if error is None:
+            return value
+        if issubclass(type(error), StopIteration | StopAsyncIteration):
+            # No coroutine can raise one.
+            raise RuntimeError("the handler raised StopIteration") from error  # noqa: TRY004 - no wrong type
+        try:
+            raise error
+        finally:
+            del error  # a circle, through the frame in its traceback
 
     def _start(self, work: Work) -> None:
         with self._lock:

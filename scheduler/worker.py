@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from . import __version__
+from .attempt import bind_logging, contain_tasks
 from .calling import BATCH
 from .declared import declare_schedules
 from .doorbell import Doorbell
@@ -129,6 +130,8 @@ class BaseWorker:
 
     async def run(self) -> None:
         """Works until `stop` was called and everything is told or given back. Raises what ended one of its loops."""
+        contain_tasks(self._loop)
+        bind_logging()
         await self.declare()
         log.info(
             "worker started",

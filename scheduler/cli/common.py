@@ -9,7 +9,7 @@ import functools
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -156,11 +156,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine, on uvloop where it is installed."""
     import asyncio  # noqa: PLC0415 - help does without
 
-    try:
+    loop_factory = None
+    # The work begins outside of `except`: a missing module would be the cause of every error in it.
+    with suppress(ImportError):
         import uvloop  # noqa: PLC0415 - an optional extra
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(work)
 
 

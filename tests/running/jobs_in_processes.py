@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scheduler import Context, Permanent, RetryAfter
 from scheduler.job import NewJob
+from tests.running.nasty import NASTY
 
 
 def who(ctx: Context, n: int = 1) -> dict[str, Any]:
@@ -111,3 +113,17 @@ def adds(ctx: Context) -> None:
 def parents(ctx: Context) -> dict[str, Any]:
     """What those returned that it waited for."""
     return dict(ctx.parents)
+
+
+def nasty(ctx, name: str) -> None:
+    raise NASTY[name]()  # noqa: RSE102
+
+
+@dataclass
+class Exits:
+    """A class of a payload that raises when it is made."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        raise SystemExit(self.name)
