@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from redis import exceptions as redis_errors
 
 from .clients import Clients, is_outage
 from .errors import Fault, Invalid, Outrun, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
-from .joining import Ask, Call, Joiner, own, repeated
+from .joining import SOON, Ask, Call, Joiner, own, repeated
 from .keys import LAYOUT, Keys
 from .rights import check_layout, check_rights
 from .scripts import Script, all_scripts, digest
@@ -176,6 +177,26 @@ class Caller:
         if isinstance(reply, Exception):
             raise reply
         return reply  # type: ignore[no-any-return]
+
+    async def run_acting(self, call: Call[list[str]], good: str) -> list[str]:
+        """The same for a call that acts on jobs: after a lost reply, only what the repeated call did itself is known.
+
+        What it finds otherwise may be the work of the first one, or have been so before: then the lost reply is raised.
+        """
+        began = monotonic()
+        try:
+            return await self.run(call)
+        except StoreUnavailable as error:
+            if not error.unknown or monotonic() - began > SOON:
+                raise
+            lost = error
+        try:
+            outcomes = await self.run(call)
+        except SchedulerError:
+            raise lost from None
+        if any(outcome != good for outcome in outcomes):
+            raise lost
+        return outcomes
 
     async def run_all_sure(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """The same for many, in one pipeline."""

@@ -231,7 +231,8 @@ class Store(Planning):
     ) -> list[str]:
         """scheduled, retrying -> ready, these, now: ready, already (it was), the state that refuses, or missing for each."""
         args = [self._stamp(), _page_text(page), "", len(keys), *keys]
-        return await self.run(Call("promote", queue, args, _after_page))
+        call = Call("promote", queue, args, _after_page)
+        return await (self.run_acting(call, "ready") if page is None else self.run(call))
 
     async def cancel(
         self, queue: str, keys: Sequence[str], *, page: OperationPage | None = None, reason: str = ""
@@ -267,7 +268,8 @@ class Store(Planning):
         for key, payload in items:
             args += (key, payload or b"", checksum(payload) if payload else "")
         edits = any(payload for _, payload in items)
-        return await self.run(Call("replay", queue, args, _after_page, guarded=edits))
+        call = Call("replay", queue, args, _after_page, guarded=edits)
+        return await (self.run_acting(call, "ready") if page is None else self.run(call))
 
     async def replay_page(
         self, queue: str, *, before_ms: int | None = None, limit: int = 100
@@ -314,7 +316,8 @@ class Store(Planning):
     ) -> list[str]:
         """waiting or ended -> gone: gone, the state that refuses or missing for each. `state`: only what stands there still."""
         args = [self._stamp(), _page_text(page), state, "", "", len(keys), *keys]
-        return await self.run(Call("purge", queue, args, _after_page))
+        call = Call("purge", queue, args, _after_page)
+        return await (self.run_acting(call, "gone") if page is None else self.run(call))
 
     async def purge_page(
         self, queue: str, state: str, *, before_ms: int | None = None, limit: int = 100

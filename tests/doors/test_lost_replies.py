@@ -344,3 +344,33 @@ async def test_whoever_enqueues_is_told_of_no_duplicate(
     assert (False, (job_id, True)) == (duplicate, again)
     assert 1 == (await api.get("/v1/queues/mail")).doc["counts"]["ready"]
     assert b"mail" in await api.redis.smembers(queues_key("scheduler"))
+
+
+ACTS: Mapping[str, Any] = {"run": ({"delay": 600}, "ready"), "replay": (None, "ready"), "delete": ({}, None)}
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["the reply is lost", "the request is lost"])
+@pytest.mark.parametrize("act", ACTS)
+async def test_an_act_is_answered_as_done_only_where_that_is_known(
+    api: Api, act: str, executed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields, state = ACTS[act]
+    await (api.dead() if fields is None else api.enqueue(**fields))
+    send, lost = api.store._send, list[str]()
+
+    async def lossy(calls: Any, *, whole: bool = False) -> list[Any]:
+        if not lost and any(call.script in {"promote", "replay", "purge"} for call in calls):
+            lost.append("lost")
+            if executed:
+                await send(calls, whole=whole)
+            raise redis_errors.ConnectionError("lost")
+        return await send(calls, whole=whole)
+
+    monkeypatch.setattr(api.store, "_send", lossy)
+    path = "/v1/jobs/mail:a" + ("" if act == "delete" else f"/{act}")
+    answer = await api.call("DELETE" if act == "delete" else "POST", path)
+    found = await api.get("/v1/jobs/mail:a")
+
+    assert ["lost"] == lost
+    assert (503 if executed else 204 if act == "delete" else 200) == answer.status
+    assert state == (found.doc["state"] if found.status == 200 else None)
