@@ -97,7 +97,7 @@ async def play(store: Store, clock: Clock, parts: set[str], before: int, steps: 
         await world.work(drop=True)
     for step in steps:
         clock.advance(step)
-        await world.pass_by(1)
+        await world.pass_by(6)
     ticks = await store.census("other") if "period" in parts else None
     await world.pass_by(60)
 
