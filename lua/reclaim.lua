@@ -8,7 +8,8 @@
 -- sooner than that is none.
 --
 -- Returns how many were reclaimed, 1 when more are left, in how many ms to come back, and 1 when leases and
--- running differ in number (then verify both), and 1 when this was a sweep (0: none was due).
+-- running differ in number (then verify both), and 1 when this was a sweep (0: none was due); then for each job that was
+-- reclaimed: id, the state that it is in now, the worker whose lease it was.
 -- @flags allow-oom
 -- @include lib/failed
 -- @include lib/finish
@@ -48,7 +49,7 @@ local uneven = redis.call("HLEN", leases) ~= busy and 1 or 0
 local move_along, stepped = step_back(keys, now, swept_at, step)
 
 math.randomseed(tonumber(seed) or now % 2147483647)
-local moves, lost, slotted, overdue, weight = {}, {}, {}, {}, 0
+local moves, workers, lost, slotted, overdue, weight = {}, {}, {}, {}, {}, 0
 if upto then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(upto), "WITHSCORES", "LIMIT", 0, limit) end
 for i = 1, #overdue, 2 do
   local id, until_ms = overdue[i], tonumber(overdue[i + 1])
@@ -75,6 +76,7 @@ for i = 1, #overdue, 2 do
       failure.crash = true
     end
     moves[#moves + 1] = failed(keys, id, lease, failure, now)
+    workers[#moves] = lease.worker
   end
 end
 
@@ -89,4 +91,8 @@ finish(keys, "reclaim", worker, moves, now)
 redis.call("HDEL", counters, "") -- a server that knows no flags lets HSET through after it
 redis.call("HSET", counters, "swept_at", int(now), "grace_until", int(grace_until))
 local wait = grace_until > now and math.min(grace_until - now, period_ms) or period_ms
-return { #moves + #lost, (stepped or #overdue == 2 * limit) and 1 or 0, int(wait), uneven, 1 }
+local reply = { #moves + #lost, (stepped or #overdue == 2 * limit) and 1 or 0, int(wait), uneven, 1 }
+for i, move in ipairs(moves) do
+  reply[3 * i + 3], reply[3 * i + 4], reply[3 * i + 5] = move.id, move.state, workers[i]
+end
+return reply

@@ -87,7 +87,7 @@ def _run(
     context.parents = parents
     begin_attempt(context.id, context.type, context.attempt)
     result = function(context, **decode(context.payload))
-    if inspect.iscoroutine(result):
+    if inspect.isawaitable(result):
         result = asyncio.run(_awaited(result))
     return encode_result(result, max_result)
 

@@ -23,7 +23,7 @@ from .flows import Flows
 from .graph import Piece, chain, chord, flow_of, parallel
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
 from .handles import Connection, FlowHandle, Handle, SyncFlowHandle, SyncHandle
-from .job import NewJob, check, new_key
+from .job import Job, NewJob, check, new_key
 from .loop_thread import LoopThread
 from .remote import Link, RemoteFollower, RemoteStore, RemoteWorker, work
 from .retry import Retry
@@ -36,6 +36,7 @@ R = TypeVar("R")
 M = TypeVar("M")
 F = TypeVar("F", bound=Callable[..., Any])
 L = TypeVar("L", bound=Callable[..., AsyncIterator[None]])
+D = TypeVar("D", bound=Callable[[Job], Any])
 
 
 class JobFunction(Generic[P, R]):
@@ -208,6 +209,16 @@ class Scheduler:
             )
         self.handlers.middleware.append(made)
         return added
+
+    def on_dead(self, function: D) -> D:
+        """A function (`def` or `async def`) that is called with each job that dies: `hook(job)`, with `id type reason errors payload`.
+
+        It runs in the worker process whose attempt or watchdog ended the job, at most once a death; not for deaths that an API
+        process alone decides (a deadline that passed while the job waited, a silent worker where no worker of the app is left).
+        What it raises is logged, and changes nothing.
+        """
+        self.handlers.on_dead.append(function)
+        return function
 
     def lifespan(self, function: L) -> L:
         """What a worker needs as long as it works: `async def resources(app)` with one `yield`.

@@ -18,6 +18,17 @@ SHORTEST_SNOOZE = 0.1
 """Seconds: below that a snooze would be a busy loop through the server."""
 
 
+MOST_PROGRESS = 65_536
+"""Bytes of a progress."""
+
+
+def _bounded(what: str, value: Any, most: int) -> bytes:
+    encoded = msgspec.json.encode(value)
+    if len(encoded) > most:
+        raise ValueError(f"{what} has at most {most} bytes, this one has {len(encoded)}")
+    return encoded
+
+
 class Context:
     """One attempt of one job, as its handler sees it."""
 
@@ -109,16 +120,19 @@ class Context:
         self._tell(self.claimed, field, value)
 
     def progress(self, value: Any) -> None:
-        """Shows how far the job is: any JSON, the newest stands."""
-        self._tell(self.claimed, "progress", msgspec.json.encode(value))
+        """Shows how far the job is: any JSON of at most 64 KiB, the newest stands. Raises ValueError beyond that."""
+        self._tell(self.claimed, "progress", _bounded("progress", value, MOST_PROGRESS))
 
     def log(self, text: str) -> None:
         """Adds a line to the job's log; its newest 1,000 stay."""
         self._tell(self.claimed, "log", str(text).encode("utf-8", "replace")[:65_536])
 
     def checkpoint(self, data: Any) -> None:
-        """Keeps data (any JSON) for the next attempt, should this one fail."""
-        self._tell(self.claimed, "checkpoint", msgspec.json.encode(data))
+        """Keeps data (any JSON) for the next attempt, should this one fail; the newest stands.
+
+        Raises ValueError for more bytes than SCHEDULER_MAX_RESULT.
+        """
+        self._tell(self.claimed, "checkpoint", _bounded("a checkpoint", data, self.settings.max_result))
 
     def extend(self, seconds: float) -> None:
         """Asks for the lease to last that much longer from now; heartbeats go on besides."""

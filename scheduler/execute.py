@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -39,9 +40,11 @@ async def execute(
     except BaseException as error:  # noqa: BLE001 - a class in the annotations may raise anything when it is made
         return failure(claimed, error, outer)
 
-    limit = Limit(max(0.001, claimed.timeout_ms / 1000))
+    limit = Limit(max(0.001, claimed.timeout_ms / 1000), context)
     try:
         result = await run(handler, context, arguments, places, handlers.middleware, max_result)
+        if limit.expired:
+            return limit.nack(claimed)
         return Ack(claimed.key, claimed.token, encode_result(result, max_result), tuple(context.added))
     except NoTurn:
         return Release(claimed.key, claimed.token)
@@ -49,16 +52,15 @@ async def execute(
         # The worker cancels for one of three reasons; a handler that cancels itself has failed.
         if context.lost:
             return None
-        if context.cancelled or context.stopping:
-            return Release(claimed.key, claimed.token)
         if limit.expired:
             return limit.nack(claimed)
+        if context.cancelled or context.stopping:
+            return Release(claimed.key, claimed.token)
         return Nack(claimed.key, claimed.token, "CancelledError", "the handler cancelled itself")
     except BaseException as error:  # noqa: BLE001 - no exception of a handler ends more than its attempt
         if context.lost:
             return None
-        # The class is asked: a `__class__` of its own may say, or raise, anything.
-        if limit.expired and issubclass(type(error), TimeoutError):
+        if limit.expired:
             return limit.nack(claimed)
         return failure(claimed, error, outer)
     finally:
@@ -68,15 +70,17 @@ async def execute(
 class Limit:
     """Cancels the running task when its time is over: `asyncio.timeout` does that too, at five times the cost."""
 
-    __slots__ = ("_task", "_timer", "expired")
+    __slots__ = ("_context", "_task", "_timer", "expired")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, context: Context) -> None:
+        self._context = context
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         self.expired = False
 
     def _expire(self) -> None:
         self.expired = True
+        self._context.cancelled = True  # a thread cannot be cancelled: it looks
         if self._task is not None:
             self._task.cancel()
 
@@ -122,7 +126,8 @@ async def run(
         return await places.processes.run(handler, context, max_result)
     if handler.is_async:
         return await handler.function(context, **arguments)
-    return await places.threads.run(handler.function, context, **arguments)
+    result = await places.threads.run_handler(handler.function, context, **arguments)
+    return await result if inspect.isawaitable(result) else result
 
 
 def encode_result(result: Any, max_result: int) -> bytes:

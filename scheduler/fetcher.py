@@ -12,12 +12,14 @@ from typing import Any
 from .calling import BATCH, batches
 from .context import Context
 from .doorbell import Doorbell
-from .errors import QueueFull, SchedulerError, StoreFull, StoreUnavailable
+from .errors import QueueFull, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
 from .execute import Places, execute
 from .handlers import Handlers
-from .job import Claimed
+from .job import Claimed, Job
 from .joining import Call
 from .logs import get_logger
+from .notes import Notes
+from .outcome_log import OutcomeLog
 from .outcomes import Ack, Bury, Claim, Extend, Nack, Note, Release, Settlement, refusal_of_added
 from .settings import Settings
 from .store import Store
@@ -48,6 +50,7 @@ class Crew:
         self.free = self.concurrency = concurrency
         self.stopping = False
         self.giving_up = asyncio.Event()
+        self.outcomes = OutcomeLog(handlers, successes=settings.log_level == "debug")
         self.abandoned = 0
         """Handlers that did not stop when they had to, since the start."""
         self._in_trouble: set[str] = set()
@@ -152,7 +155,9 @@ class Line:
         self.running: dict[int, Running] = {}
         """By token: a job whose lease was lost may be here twice, and each attempt ends on its own."""
         self.settled: list[Settlement] = []
-        self.notes: list[Note | Extend] = []
+        self.notes = Notes()
+        self.singly: set[int] = set()
+        """Tokens of which each item is sent in a call of its own: the server has refused one of several."""
         self.unsure: set[int] = set()
         """Tokens of what was told in a turn whose replies were lost."""
         self.changed = Signal()
@@ -246,8 +251,17 @@ class Line:
             return
         if settlement is not None:
             self.settled.append(settlement)
+            self.crew.outcomes.expect(running.claimed, settlement)
         self.crew.give_back(1)
         self.changed.set()
+
+    async def due_times(self, keys: Sequence[str]) -> list[float | None]:
+        """In how many seconds retrying jobs run again; None for unknown."""
+        return [None] * len(keys)
+
+    async def found(self, keys: Sequence[str]) -> list[Job | None]:
+        """Jobs as they stand; None for unknown."""
+        return [None] * len(keys)
 
     def lose(self, token: int) -> None:
         """The lease is somebody else's: stop the handler and tell nothing."""
@@ -318,16 +332,17 @@ class Fetcher(Line):
                 # Heard, but no slot is free by now: the ring is for another process.
                 await self.doorbell.pass_on(self.queue)
             rung = False
-            settled, notes = self.settled, self.notes
-            if not settled and not notes and self.reserved == 0:
+            if not self.settled and not self.notes and self.reserved == 0:
                 await self.changed.wait()
                 continue
-            self.settled, self.notes = [], []
+            settled, self.settled = self.settled, []
+            notes = self.notes.take()
             try:
                 claim = await self.take_turn(settled, notes)
             except Exception as error:
                 # Nothing is forgotten: every settlement is safe to repeat, and so is the claim by its turn.
-                self.settled, self.notes = settled + self.settled, notes + self.notes
+                self.settled = settled + self.settled
+                self.notes.put_back(notes)
                 if not isinstance(error, SchedulerError):
                     log.exception("a turn failed", queue=self.queue)
                     error = StoreUnavailable(repr(error), unknown=True)
@@ -340,6 +355,7 @@ class Fetcher(Line):
                 continue
             pause = 0.05
             self.unsure.clear()
+            self.singly.clear()
             self.crew.well(self.queue)
             if claim is not None and not claim.jobs:
                 rung = await self.idle(claim.wait_ms / 1000)
@@ -354,6 +370,12 @@ class Fetcher(Line):
             except StoreUnavailable:
                 await asyncio.sleep(pause)
         return await self.store.results_of_parents(self.queue, claimed.key)
+
+    async def due_times(self, keys: Sequence[str]) -> list[float | None]:
+        return await self.store.due_times(self.queue, keys)
+
+    async def found(self, keys: Sequence[str]) -> list[Job | None]:
+        return await self.store.inspect(self.queue, list(keys))
 
     async def idle(self, seconds: float) -> bool:
         """Waits for the bell, for something finished, or for the time that the claim named; whether it rang."""
@@ -404,8 +426,11 @@ class Fetcher(Line):
             if call.script == "note" and isinstance(reply, StoreFull):
                 return
             self.refusal = reply
+            if isinstance(reply, StoreRefused) and len(items) > 1:
+                # Each goes by itself in the next turn, so that the one that is refused holds up no other.
+                self.singly.update(item.token for item in items)
             if call.script in {"note", "extend"}:
-                self.notes = items + self.notes
+                self.notes.put_back(items)
             else:
                 self.settled = items + self.settled
             return
@@ -414,6 +439,7 @@ class Fetcher(Line):
         if call.script == "ack_add":
             reply = self.added(items[0], *reply)
         for item, state in zip(items, reply, strict=True):
+            self.crew.outcomes.add(self, item, state)
             # Told before in a turn whose replies were lost, a retry at once may have followed it in that same turn.
             if state in {"stale", "missing"} and item.token not in self.unsure:
                 log.warning(
@@ -446,7 +472,9 @@ class Fetcher(Line):
             size: Callable[[Any], int],
             call: Callable[[list[Any]], Call[Any]],
         ) -> None:
-            cut = batches([item for item in items if isinstance(item, kind)], size)
+            mine: list[Any] = [item for item in items if isinstance(item, kind)]
+            cut = list(batches([item for item in mine if item.token not in self.singly], size))
+            cut += [[item] for item in mine if item.token in self.singly]
             made.extend((call(batch), batch) for batch in cut)
 
         add(notes, Note, lambda note: len(note.value) + 100, lambda b: store.note_call(queue, b))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
+import sys
 import typing
+from builtins import type as builtins_type
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FrameType, NoneType, SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -85,13 +89,22 @@ def make_handler(
         and 1 <= concurrency <= MOST_AT_ONCE
     ):
         raise ValueError(f"the concurrency of {type} is a whole number from 1 to {MOST_AT_ONCE}")
-    if process and "<" in function.__qualname__:
-        raise ValueError(
-            f"the handler of {type} cannot have a process of its own: {function.__qualname__} is defined within "
-            "another function, and cannot be imported there"
-        )
     bare = inspect.unwrap(function)
-    is_async = inspect.iscoroutinefunction(bare) or inspect.iscoroutinefunction(function)
+    for one in (function, bare):
+        if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
+            raise ValueError(
+                f"the handler of {type}, {name_of(one)}, is a generator: a handler returns its result and does not yield"
+            )
+    name = getattr(function, "__qualname__", "<")
+    if process and "<" in name:
+        raise ValueError(
+            f"the handler of {type} cannot have a process of its own: {name_of(function)} is defined within another function, or is "
+            "an object without a name, and cannot be imported there"
+        )
+    # The outermost callable decides where it runs; what it returns is awaited if it can be.
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        builtins_type(function).__call__
+    )
     return Handler(
         type=type,
         queue=queue,
@@ -131,16 +144,13 @@ def _rate(type: str, said: str | Mapping[str, Any]) -> Rate:
 
 def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes], dict[str, Any]]:
     """A function from a payload to the keyword arguments of `function`, checked against its annotations."""
-    parameters = list(inspect.signature(function).parameters.values())
+    parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
     if not parameters or parameters[0].kind not in {
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
     }:
         raise ValueError(f"the handler of {type} takes the context as its first parameter")
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except NameError:
-        hints = {}
+    namespace = _namespace(function)
     named: list[Any] = []
     opened = False
     for parameter in parameters[1:]:
@@ -151,7 +161,7 @@ def payload_decoder(type: str, function: Callable[..., Any]) -> Callable[[bytes]
                 f"the handler of {type} takes its payload by name: {parameter} cannot be given one"
             )
         else:
-            hint = hints.get(parameter.name, Any)
+            hint = _hint(type, parameter, *namespace)
             if parameter.default is inspect.Parameter.empty:
                 named.append((parameter.name, hint))
             else:
@@ -191,7 +201,50 @@ def _everything(payload: bytes) -> dict[str, Any]:
 
 
 def _default(value: Any) -> Any:
-    return value
+    # A list in a signature is one list for all calls: no job may see what another has done to it.
+    return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value)
+
+
+_IMMUTABLE = (NoneType, bool, int, float, str, bytes)
+
+
+def _namespace(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The names that annotations of a function may use: those of its module, and those of the code that defines it."""
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not hasattr(inner, "__globals__"):
+        inner = builtins_type(inner).__call__
+    names = getattr(inner, "__globals__", {})
+    frame, local = sys._getframe(1), dict[str, Any]()  # noqa: SLF001 - a handler within a function has its types there
+    at: FrameType | None = frame
+    while at is not None:
+        if at.f_globals is names and at.f_locals is not names:
+            local = dict(at.f_locals)
+            break
+        at = at.f_back
+    return names, local
+
+
+def _hint(type: str, parameter: inspect.Parameter, names: dict[str, Any], local: dict[str, Any]) -> Any:
+    """What a parameter takes. Raises ValueError where its annotation cannot be resolved."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return Any
+    holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        return typing.get_type_hints(holder, names, local, include_extras=True)[parameter.name]
+    except Exception as error:
+        raise ValueError(
+            f"the annotation of {parameter.name} of the handler of {type} cannot be resolved ({error}): its payload could not be "
+            "checked. What is imported under TYPE_CHECKING is not there at run time"
+        ) from error
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name of a callable, for people."""
+    if isinstance(function, functools.partial):
+        return f"a partial of {name_of(function.func)}"
+    return getattr(function, "__qualname__", None) or builtins_type(function).__qualname__
 
 
 class Middleware:
@@ -224,6 +277,8 @@ class Handlers:
         self.middleware: list[Middleware] = []
         self.app = ""
         """The name of the app, in which its schedules are known as its own."""
+        self.on_dead: list[Callable[[Any], Any]] = []
+        """Called with each job that a worker of this app sees die."""
         self.schedules: list[Schedule] = []
         """What the code has enqueued again and again."""
 
@@ -232,7 +287,7 @@ class Handlers:
         if handler.type in self._by_type:
             other = inspect.unwrap(self._by_type[handler.type].function)
             raise ValueError(
-                f"there is a handler for {handler.type!r} already: {other.__module__}.{other.__qualname__}"
+                f"there is a handler for {handler.type!r} already: {other.__module__}.{name_of(other)}"
             )
         self._by_type[handler.type] = handler
 

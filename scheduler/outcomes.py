@@ -216,6 +216,8 @@ class Swept(Struct, frozen=True):
     wait_ms: int
     uneven: bool
     done: bool
+    jobs: Sequence[tuple[str, str, str]] = ()
+    """Of each job that was reclaimed: key, the state that it is in now, the worker whose lease it was."""
 
 
 class Census(Struct, frozen=True):

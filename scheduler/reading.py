@@ -335,6 +335,16 @@ class Reading(Caller):
         args = [state, after, limit, look, type, group, tag, error, kind, fingerprint, before]
         return Call("list", queue, args, lambda r: (texts(r[1:]), r[0].decode()))
 
+    async def due_times(self, queue: str, ids: Sequence[str]) -> list[float | None]:
+        """In how many seconds these retrying jobs are due; None for one that is not retrying any more."""
+        key = Keys(self.namespace, queue).at("retrying")
+        now, scores = (
+            await self._read(lambda client: client.time()),
+            await self._read(lambda client: client.zmscore(key, list(ids))),
+        )
+        micros = self._now() * 1_000 if self._now is not None else int(now[0]) * 1_000_000 + int(now[1])
+        return [None if score is None else max(0.0, (score - micros) / 1_000_000) for score in scores]
+
     def size_call(self, queue: str, state: str) -> Call[int]:
         """How many jobs stand in a state."""
         return Call("size", queue, (), int, plain=("ZCARD", Keys(self.namespace, queue).at(state)))

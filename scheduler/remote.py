@@ -256,7 +256,7 @@ class RemoteLine(Line):
 
     async def _tell(self) -> None:
         """Tells what handlers told, then what is finished. What is not heard is kept for the next turn, in order."""
-        notes, self.notes = self.notes, []
+        notes = self.notes.take()
         settled, self.settled = self.settled, []
         # Apart, and first: within one call outcomes come first, and of a job that has ended nothing more is kept.
         parts = [*batches(list(note_items(notes, self.queue, self.crew.settings.lease_ms)), Part.size)]
@@ -300,7 +300,7 @@ class RemoteLine(Line):
 
     async def _keep(self, parts: Sequence[Sequence[Part]], error: Exception) -> None:
         rest = [part for batch in parts for part in batch]
-        self.notes = [told for part in rest if part.verb == "extend" for told in part.of] + self.notes
+        self.notes.put_back(told for part in rest if part.verb == "extend" for told in part.of)
         self.settled = [told for part in rest if part.verb != "extend" for told in part.of] + self.settled
         if not isinstance(error, SchedulerError):
             log.error("a turn failed", queue=self.queue, exc_info=error)

@@ -208,11 +208,13 @@ class Store(Planning):
             period_ms,
             "1" if only_if_due else "",
         ]
-        return await self.run(
-            Call(
-                "reclaim", queue, args, lambda r: Swept(int(r[0]), r[1] == 1, int(r[2]), r[3] == 1, r[4] == 1)
-            )
-        )
+
+        def read(r: list[Any]) -> Swept:
+            words = texts(r[5:])
+            jobs = tuple(zip(words[::3], words[1::3], words[2::3], strict=True))
+            return Swept(int(r[0]), r[1] == 1, int(r[2]), r[3] == 1, r[4] == 1, jobs)
+
+        return await self.run(Call("reclaim", queue, args, read))
 
     async def promote(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
         """scheduled, retrying -> ready, what is due: how many, and whether more are."""

@@ -12,6 +12,9 @@ from typing import Any
 
 Work = Callable[[], None]
 
+PATIENCE = 5.0
+"""Seconds that a function has to end by itself when it must stop. Its slot is kept so long."""
+
 
 class Threads:
     """Runs functions in daemon threads, which are used again.
@@ -26,15 +29,30 @@ class Threads:
         self._ended = False
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The function's result, from a thread that has the caller's context variables."""
+        """The function's result, from a thread that has the caller's context variables.
+
+        A thread cannot be cancelled: when the caller is, CancelledError is raised at once, and the thread goes on.
+        """
+        return await self._run(0.0, function, *args, **kwargs)
+
+    async def run_handler(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As `run`; but when the caller is cancelled, the function has `PATIENCE` seconds to end by itself.
+
+        Handlers look at `ctx.cancelled`. A result within that time is returned all the same.
+        """
+        return await self._run(PATIENCE, function, *args, **kwargs)
+
+    async def _run(self, patience: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        waiter: asyncio.Future[None] = loop.create_future()
+        # As a value: a future looks at an exception that it is given, and a user's class may answer anything.
+        outcome: list[tuple[Any, BaseException | None]] = []
         context = contextvars.copy_context()
 
         def tell(value: Any, error: BaseException | None) -> None:
-            if not future.done():
-                # As a value: a future looks at an exception that it is given, and a user's class may answer anything.
-                future.set_result((value, error))
+            outcome.append((value, error))
+            if not waiter.done():
+                waiter.set_result(None)
 
         def work() -> None:
             value: Any = None
@@ -47,7 +65,19 @@ class Threads:
                 loop.call_soon_threadsafe(tell, value, error)
 
         self._start(work)
-        value, error = await future
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            waiter = loop.create_future()
+            if not outcome and not patience:
+                raise
+            if not outcome:
+                try:
+                    async with asyncio.timeout(patience):
+                        await waiter
+                except TimeoutError:
+                    raise asyncio.CancelledError from None
+        [(value, error)] = outcome
         if error is None:
             return value
         if issubclass(type(error), StopIteration | StopAsyncIteration):

@@ -7,8 +7,10 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from .errors import SchedulerError, StoreUnavailable
+from .errors import StoreUnavailable
+from .job import Job
 from .logs import get_logger
+from .outcomes import Swept
 from .settings import Settings
 from .store import Store
 from .tasks import Pulse, cancel_all, forever
@@ -16,8 +18,38 @@ from .tasks import Pulse, cancel_all, forever
 log = get_logger(__name__)
 
 
+Died = Callable[[str, Job | None], Awaitable[None]]
+"""Called with the id of a job that is dead, and the job as it stands (None: unknown)."""
+
+
+async def _report(store: Store, queue: str, swept: Swept, died: Died | None) -> None:
+    """Says which workers went silent with which jobs, and which of these are dead by it."""
+    by_worker: dict[str, list[str]] = {}
+    for key, state, worker in swept.jobs:
+        by_worker.setdefault(worker, []).append(f"{queue}:{key}")
+        if state == "dead":
+            [job] = await store.inspect(queue, [key])
+            if died is not None:
+                await died(f"{queue}:{key}", job)
+            else:
+                log.error("a job is dead", job=f"{queue}:{key}", reason=None if job is None else job.reason)
+    for worker, ids in by_worker.items():
+        # Names of our own workers are host:pid:number.
+        pid = worker.split(":")[1] if worker.count(":") == 2 else None
+        log.warning(
+            "reclaimed the jobs of a silent worker",
+            worker=worker, pid=pid, queue=queue, count=len(ids), jobs=ids[:20],
+        )  # fmt: skip
+
+
 async def sweep(
-    store: Store, queue: str, settings: Settings, *, worker: str = "", only_if_due: bool = False
+    store: Store,
+    queue: str,
+    settings: Settings,
+    *,
+    worker: str = "",
+    only_if_due: bool = False,
+    died: Died | None = None,
 ) -> int:
     """The watchdog's round on one queue: run-out leases, due jobs, retention, word of what ended. In how many ms to come back."""
     due_only = only_if_due
@@ -29,8 +61,7 @@ async def sweep(
             period_ms=settings.watchdog_interval_ms,
             only_if_due=due_only,
         )
-        if swept.reclaimed:
-            log.warning("reclaimed jobs of silent workers", queue=queue, jobs=swept.reclaimed)
+        await _report(store, queue, swept, died)
         if not swept.more:
             break
         due_only = False
@@ -83,22 +114,26 @@ class Upkeep:
 
 
 def watchdog(
-    store: Store, settings: Settings, queues: Callable[[], Awaitable[list[str]]], *, worker: str = ""
+    store: Store,
+    settings: Settings,
+    queues: Callable[[], Awaitable[list[str]]],
+    *,
+    worker: str = "",
+    died: Died | None = None,
 ) -> Duty:
     """Sweeps what is due of these queues."""
 
     async def do() -> float:
         waits = [settings.watchdog_interval_ms]
-        failed: SchedulerError | None = None
+        failed: Exception | None = None
         for queue in await _names():
             try:
-                waits.append(await sweep(store, queue, settings, worker=worker, only_if_due=True))
+                waits.append(await sweep(store, queue, settings, worker=worker, only_if_due=True, died=died))
             except StoreUnavailable as error:
                 # The embedded server's keeper starts it again; when that is gone too, we do.
                 await store.clients.revive()
                 raise error from None
-            except SchedulerError as error:
-                # One queue's trouble (a newer level, a right) is not the others'.
+            except Exception as error:  # noqa: BLE001 - one queue's trouble (a newer level, a right) is not the others'
                 failed = error
         if failed is not None:
             raise failed
@@ -119,14 +154,14 @@ def expiries(store: Store, queues: Callable[[], Awaitable[list[str]]]) -> Duty:
 
     async def do() -> float:
         names = await queues()
-        failed: SchedulerError | None = None
+        failed: Exception | None = None
         for queue in await store.overdue(names):
             try:
                 while (await store.expire(queue))[1]:
                     pass
             except StoreUnavailable:
                 raise
-            except SchedulerError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 failed = error
         if failed is not None:
             raise failed

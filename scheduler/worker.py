@@ -155,6 +155,7 @@ class BaseWorker:
         finally:
             await cancel_all([*duties, *fetchers])
             await self.heartbeat.stop()
+            await self.crew.outcomes.close()
             await self.leave()
             await asyncio.to_thread(self.crew.places.close)
             log.info("worker stopped", worker=self.name)
@@ -231,13 +232,6 @@ class BaseWorker:
 
     def _take_note(self, queue: str, note: Note | Extend) -> None:
         fetcher = self.fetchers[queue]
-        if isinstance(note, Note) and note.field == "progress":
-            # Only the newest progress of a job is worth a line.
-            fetcher.notes = [
-                n
-                for n in fetcher.notes
-                if not (isinstance(n, Note) and n.field == "progress" and n.key == note.key)
-            ]
         fetcher.notes.append(note)
         fetcher.changed.set()
 
@@ -298,7 +292,9 @@ class Worker(BaseWorker):
     def duties(self) -> list[asyncio.Task[Any]]:
         upkeep = Upkeep(
             [
-                watchdog(self.store, self.settings, self._queues, worker=self.name),
+                watchdog(
+                    self.store, self.settings, self._queues, worker=self.name, died=self.crew.outcomes.died
+                ),
                 expiries(self.store, self._queues),
                 self._operations.duty(),
                 Duty("presence", self.settings.lease_ms / 3000, self._sign),
@@ -367,7 +363,8 @@ class Worker(BaseWorker):
             self._relays[queue] = asyncio.create_task(self._behind("relay", queue, self.store.relay(queue)))
 
     async def _sweep(self, queue: str) -> None:
-        doing = sweep(self.store, queue, self.settings, worker=self.name, only_if_due=True)
+        died = self.crew.outcomes.died
+        doing = sweep(self.store, queue, self.settings, worker=self.name, only_if_due=True, died=died)
         await self._behind("sweep", queue, doing)
 
     @staticmethod

@@ -1,0 +1,164 @@
+"""Says how attempts ended: a line of the log for each failure and each death, and the hooks of the app for the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .errors import SchedulerError
+from .handlers import Handlers
+from .job import Claimed, Job
+from .logs import get_logger
+from .outcomes import Ack, Bury, Nack, Release, Settlement
+
+log = get_logger(__name__)
+
+SHOWN = 500
+"""Characters of an error's message in a line of the log. The job keeps all of it."""
+
+
+class Queue(Protocol):
+    """Where the jobs are looked up whose end is reported."""
+
+    queue: str
+
+    async def due_times(self, keys: Sequence[str]) -> list[float | None]: ...
+
+    async def found(self, keys: Sequence[str]) -> list[Job | None]: ...
+
+
+@dataclass(slots=True)
+class Report:
+    """One attempt that failed, or was given back for want of a handler."""
+
+    claimed: Claimed
+    settlement: Settlement
+    state: str = ""
+
+    @property
+    def type(self) -> str:
+        return self.claimed.record.type if self.claimed.record else ""
+
+
+class OutcomeLog:
+    """Reports outcomes once the store has them. What is looked up for a line never delays a turn."""
+
+    def __init__(self, handlers: Handlers, *, successes: bool = False) -> None:
+        self._handlers = handlers
+        self._successes = successes
+        self._expected: dict[int, Report] = {}
+        self._unhandled: set[tuple[str, str]] = set()
+        self._ready: dict[Queue, list[Report]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def expect(self, claimed: Claimed, settlement: Settlement) -> None:
+        """An attempt has ended and its outcome is sent."""
+        plain = isinstance(settlement, Ack) or (
+            isinstance(settlement, Release) and settlement.why != "no_handler"
+        )
+        if plain and not self._successes:
+            return
+        self._expected[settlement.token] = Report(claimed, settlement)
+
+    def add(self, queue: Queue, settlement: Settlement, state: str) -> None:
+        """The store has an outcome: the state that the job is in by it."""
+        report = self._expected.pop(settlement.token, None) if self._expected else None
+        if report is None or state in {"stale", "missing"}:
+            return
+        report.state = state
+        self._ready.setdefault(queue, []).append(report)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._report(), name="outcomes")
+
+    async def close(self) -> None:
+        """Waits until everything is reported, a second at most."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=1)
+
+    async def _report(self) -> None:
+        while self._ready:
+            queue, reports = self._ready.popitem()
+            try:
+                await self._of_queue(queue, reports)
+            except Exception as error:  # noqa: BLE001 - a report never ends anything
+                log.warning("outcomes could not be reported in full", queue=queue.queue, error=str(error))
+
+    async def _of_queue(self, queue: Queue, reports: list[Report]) -> None:
+        waiting = [one for one in reports if one.state == "retrying"]
+        dead = [one for one in reports if one.state == "dead"]
+        due = dict(zip(map(id, waiting), await _looked_up(queue.due_times, waiting), strict=True))
+        found = dict(zip(map(id, dead), await _looked_up(queue.found, dead), strict=True))
+        for one in reports:
+            if one.state == "dead":
+                await self.died(one.claimed.id, found[id(one)], report=one)
+            elif isinstance(one.settlement, Nack):
+                seconds = due.get(id(one))
+                following = "retry at once" if one.state == "ready" else one.state
+                if one.state == "retrying":
+                    following = "retry later" if seconds is None else f"retry in {seconds:.1f} s"
+                log.warning("an attempt failed", **_fields(one), next=following)
+            elif isinstance(one.settlement, Release) and one.settlement.why == "no_handler":
+                if (one.claimed.queue, one.type) not in self._unhandled:
+                    self._unhandled.add((one.claimed.queue, one.type))
+                    log.warning(
+                        "no handler for a type: its jobs are left to other workers",
+                        type=one.type, queue=one.claimed.queue, job=one.claimed.id,
+                    )  # fmt: skip
+            else:
+                log.debug(
+                    "an attempt ended",
+                    job=one.claimed.id,
+                    type=one.type,
+                    attempt=one.claimed.attempt,
+                    state=one.state,
+                )
+
+    async def died(self, job_id: str, job: Job | None, *, report: Report | None = None) -> None:
+        """Says that a job is dead, and calls the hooks of the app."""
+        fields: dict[str, Any] = {"job": job_id} if report is None else _fields(report)
+        if job is not None:
+            fields |= {"type": job.type, "attempt": job.attempt, "reason": job.reason}
+            if report is None and job.errors:
+                fields |= {"kind": job.errors[-1].kind, "message": job.errors[-1].message[:SHOWN]}
+        elif report is not None and isinstance(report.settlement, Bury):
+            fields["reason"] = report.settlement.reason or "permanent"
+        log.error("a job is dead", **fields)
+        if job is None:
+            return
+        for hook in self._handlers.on_dead:
+            try:
+                done = (
+                    await asyncio.to_thread(hook, job) if not inspect.iscoroutinefunction(hook) else hook(job)
+                )
+                if inspect.isawaitable(done):
+                    await done
+            except Exception:
+                log.exception("a hook for dead jobs failed", job=job_id)
+
+
+async def _looked_up(
+    look: Callable[[Sequence[str]], Awaitable[list[Any]]], reports: Sequence[Report]
+) -> list[Any]:
+    if not reports:
+        return []
+    try:
+        return await look([one.claimed.key for one in reports])
+    except SchedulerError:
+        return [None] * len(reports)
+
+
+def _fields(report: Report) -> dict[str, Any]:
+    its = report.settlement
+    fields: dict[str, Any] = {
+        "job": report.claimed.id,
+        "type": report.type,
+        "attempt": report.claimed.attempt,
+    }
+    if isinstance(its, Nack | Bury):
+        fields |= {"kind": its.kind, "message": its.message[:SHOWN]}
+        if its.where:
+            fields["where"] = its.where
+    return fields
