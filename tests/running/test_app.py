@@ -53,6 +53,23 @@ async def test_a_job_runs_when_it_is_drained_and_its_result_is_there(app):
         assert [] == await t.drain()
 
 
+async def test_a_job_by_its_declared_name_goes_to_its_declared_queue(app):
+    @app.job("email.send", queue="email")
+    async def send(ctx) -> None: ...
+
+    async with app.test():
+        one = await app.enqueue("email.send", {})
+        [many] = await app.enqueue_many([{"type": "email.send"}])
+        flow = await app.flow([{"name": "a", "type": "email.send"}])
+        named = await app.enqueue("email.send", {}, queue="other")
+        unknown = await app.enqueue("something.else", {})
+
+        found = [one.id, many.id, flow.jobs["a"].id, named.id, unknown.id]
+        assert ["email", "email", "email", "other", "default"] == [
+            its_id.partition(":")[0] for its_id in found
+        ]
+
+
 async def test_what_a_handler_in_a_thread_enqueues_stays_in_the_test(app):
     app.configure(Settings(redis_url="redis://nowhere.invalid:1"))
 
