@@ -277,6 +277,11 @@ class Reading(Caller):
             raise no_queue(queue)
         return census
 
+    async def now(self) -> int:
+        """The server's time in ms."""
+        seconds, micros = await self._read(lambda client: client.time())
+        return int(seconds) * 1000 + int(micros) // 1000
+
     async def queues(self) -> list[str]:
         """The names of all queues, sorted."""
         found = await self._read(lambda client: client.smembers(queues_key(self.namespace)))

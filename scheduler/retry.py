@@ -41,7 +41,7 @@ class Retry:
 
 
 DEFAULTS: Mapping[str, Any] = {
-    "max_attempts": 5,
+    "max_attempts": 20,
     "immediate": 1,
     "base": 2_000,
     "factor": 2,
@@ -136,3 +136,22 @@ def in_force(*weakest_first: Mapping[str, Any]) -> dict[str, Any]:
     for policy in weakest_first:
         made.update(policy)
     return made
+
+
+def delays(policy: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """The shortest and longest delay in ms before each retry of a job, by a policy as stored that leaves nothing out.
+
+    The first retry follows the first failed attempt; there are `max_attempts` - 1 of them.
+    """
+    least_share = 1 - policy["jitter"]
+    found = []
+    longest = float(policy["base"])
+    for retry in range(1, policy["max_attempts"]):
+        if retry <= policy["immediate"]:
+            found.append((0, 0))
+            continue
+        waits = min(policy["max_delay"], longest)
+        found.append((round(waits * least_share), round(waits)))
+        # Beyond the bound the product is not worked out: 1000 to the power of 1000 is no float.
+        longest = min(longest * policy["factor"], 2.0 * LONGEST_DELAY_MS)
+    return found

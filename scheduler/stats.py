@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import Any
 
 from msgspec import Struct
 
@@ -15,6 +16,7 @@ from .listing import replies_of
 from .outcomes import Census
 from .reading import key_at
 from .store import Store
+from .times import rfc3339, seconds
 
 WINDOWS: Mapping[str, int] = {"1m": 60_000, "5m": 300_000, "1h": 3_600_000}
 """How far back ended jobs are counted, ms."""
@@ -35,6 +37,10 @@ class Times(Struct, frozen=True):
     waits: Sequence[int]
     runs: Sequence[int]
 
+    def document(self) -> dict[str, Any]:
+        """Percentiles in seconds, None where there is nothing to say."""
+        return {"wait": _percentiles(self.waits), "run": _percentiles(self.runs)}
+
 
 class Stats(Struct, frozen=True):
     """A queue: what stands in it, what ended in each window, and a sample of what ended last."""
@@ -46,6 +52,33 @@ class Stats(Struct, frozen=True):
     """When the oldest job of the sample ended, ms."""
     sample: Times
     types: Mapping[str, Times]
+
+    def document(self) -> dict[str, Any]:
+        """The queue as `GET /v1/stats` shows it."""
+        census = self.census
+        oldest = census.oldest_ready_at
+        span = None if self.since is None else max(1_000, census.now - self.since) / 1000
+        return {
+            "queue": self.queue,
+            "counts": census.counts,
+            "oldest_wait": None if oldest is None else seconds(max(0, census.now - oldest)),
+            "ended": self.ended,
+            "rates": {
+                name: round(sum(self.ended[name].values()) * 1000 / window, 3)
+                for name, window in WINDOWS.items()
+            },
+            "sample": {
+                "jobs": self.sample.jobs, "since": None if self.since is None else rfc3339(self.since),
+            },
+            **self.sample.document(),
+            "types": [
+                {
+                    "type": name, "jobs": times.jobs, "rate": round(times.jobs / span, 3) if span else 0,
+                    **times.document(),
+                }
+                for name, times in self.types.items()
+            ],
+        }  # fmt: skip
 
 
 async def stats(store: Store, queues: Sequence[str]) -> list[Stats]:
@@ -110,3 +143,7 @@ def _times(jobs: Sequence[Job]) -> Times:
 def percentile(ordered: Sequence[int], percent: int) -> int:
     """The least of these that so many percent do not exceed. There is at least one."""
     return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
+
+
+def _percentiles(ordered: Sequence[int]) -> dict[str, int | float] | None:
+    return {f"p{p}": seconds(percentile(ordered, p)) for p in PERCENTILES} if ordered else None

@@ -2,7 +2,7 @@
 -- Times are milliseconds. `header` is JSON; `set` and `declared` are records of `types`. A value out of its bounds
 -- is not taken: what is stored was checked, and what was not must not stop a settlement half-way.
 local function policy_of(header, set, declared)
-  local policy = { max_attempts = 5, immediate = 1, base = 2000, factor = 2, max_delay = 3600000, jitter = 0.5,
+  local policy = { max_attempts = 20, immediate = 1, base = 2000, factor = 2, max_delay = 3600000, jitter = 0.5,
     max_crashes = 3, non_retryable = {} }
   local bounds = { max_attempts = { 1, 1000 }, immediate = { 0, 1000 }, base = { 0, 604800000 }, factor = { 1, 1000 },
     max_delay = { 0, 604800000 }, jitter = { 0, 1 }, max_crashes = { 1, 1000 } }

@@ -33,7 +33,7 @@ _SCHEMA = {"type": "object", "properties": {"to": {"type": "string", "format": "
 
 _READY = {
     "id": _ID, "queue": "mail", "type": "email.send", "state": "ready", "reason": None, "payload": _PAYLOAD, "priority": 0,
-    "group": None, "tags": ["welcome"], "attempt": 0, "max_attempts": 5, "crashes": 0, "snoozes": 0, "token": 0, "timeout": 30,
+    "group": None, "tags": ["welcome"], "attempt": 0, "max_attempts": 20, "crashes": 0, "snoozes": 0, "token": 0, "timeout": 30,
     "deadline": None, "expires_at": None, "created_at": _AT, "run_at": None, "started_at": None, "finished_at": None,
     "lease_expires_at": None, "worker": None, "progress": None, "result": None, "errors": [], "after": [], "schedule": None,
     "traceparent": None,
@@ -43,10 +43,10 @@ _RUNNING = _READY | {
     "lease_expires_at": "2026-11-24T09:00:32.417Z",
 }  # fmt: skip
 _DEAD = {name: value for name, value in _READY.items() if name not in {"payload", "result"}} | {
-    "id": _OTHER, "state": "dead", "reason": "attempts", "attempt": 5, "token": 1795510802998000, "started_at": _LATER,
+    "id": _OTHER, "state": "dead", "reason": "attempts", "attempt": 20, "token": 1795510802998000, "started_at": _LATER,
     "finished_at": _END, "worker": "web-1:4711:9f3c2a10", "fingerprint": "624b85d6970f50b1",
     "errors": [
-        {"attempt": 5, "kind": "SMTPServerDisconnected", "message": "mx1.example.org hung up", "at": _END, "next": "dead: attempts"}
+        {"attempt": 20, "kind": "SMTPServerDisconnected", "message": "mx1.example.org hung up", "at": _END, "next": "dead: attempts"}
     ],
 }  # fmt: skip
 _DONE = {

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from aiohttp import web
 
 from ..demand import demand
 from ..shown import DemandShown, StatsShown
-from ..stats import PERCENTILES, WINDOWS, Stats, Times, percentile, stats
-from ..times import rfc3339, seconds
+from ..stats import stats
 from .lists import FILTERS, filters_of
 from .pages import PAGE, page_of
 from .parts import PRESENCE, STORE
@@ -32,7 +28,7 @@ async def get_stats(request: web.Request, _: None) -> web.Response:
     """
     said, store = filters_of(request, _QUERY), request.app[STORE]
     page, cursor = page_of(request, [said["queue"]] if said else await store.queues())
-    return json_answer({"items": [_shown(one) for one in await stats(store, page)], "next_cursor": cursor})
+    return json_answer({"items": [one.document() for one in await stats(store, page)], "next_cursor": cursor})
 
 
 @table.add("GET", "/v1/queues/{queue}/demand", {200: DemandShown}, codes=("not_found",))
@@ -46,38 +42,3 @@ async def get_demand(request: web.Request, _: None) -> web.Response:
     """
     found = await demand(request.app[STORE], request.app[PRESENCE], queue_name(request))
     return json_answer(found.document())
-
-
-def _shown(found: Stats) -> dict[str, Any]:
-    census = found.census
-    oldest = census.oldest_ready_at
-    span = None if found.since is None else max(1_000, census.now - found.since) / 1000
-    return {
-        "queue": found.queue,
-        "counts": census.counts,
-        "oldest_wait": None if oldest is None else seconds(max(0, census.now - oldest)),
-        "ended": found.ended,
-        "rates": {
-            name: round(sum(found.ended[name].values()) * 1000 / window, 3)
-            for name, window in WINDOWS.items()
-        },
-        "sample": {"jobs": found.sample.jobs, "since": None if found.since is None else rfc3339(found.since)},
-        **_percentiles(found.sample),
-        "types": [
-            {
-                "type": name,
-                "jobs": times.jobs,
-                "rate": round(times.jobs / span, 3) if span else 0,
-                **_percentiles(times),
-            }
-            for name, times in found.types.items()
-        ],
-    }
-
-
-def _percentiles(times: Times) -> Mapping[str, Any]:
-    return {"wait": _of(times.waits), "run": _of(times.runs)}
-
-
-def _of(ordered: Sequence[int]) -> Mapping[str, Any] | None:
-    return {f"p{p}": seconds(percentile(ordered, p)) for p in PERCENTILES} if ordered else None

@@ -38,6 +38,8 @@ COMMANDS = {
     "dlq": ("dlq", "the dead-letter queue of a queue: list, groups, replay, purge"),
     "workers": ("queues", "lists workers, and what runs where"),
     "config": ("config", "the settings: show, check, schema, env"),
+    "types": ("types", "the types of a queue: list them; what is in force, and the delays of retries"),
+    "stats": ("stats", "how many jobs ended, how long they waited and ran"),
     "scripts": ("scripts", "the Lua scripts: load, list, show, manifest"),
     "verify": ("scripts", "does every job stand in exactly one set?"),
     "doctor": ("doctor", "looks at the server for what can lose jobs or stop workers"),
@@ -47,6 +49,13 @@ COMMANDS = {
 
 class Lazy(click.Group):
     """Imports a command's module when it is called: the others cost nothing."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses words that are not UTF-8: no text of a job, an option or a name could hold them."""
+        for n, word in enumerate(args):
+            if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+                raise click.UsageError(f"{_place_of(args, n)} is not valid UTF-8", ctx)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -83,6 +92,14 @@ class Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _place_of(words: list[str], n: int) -> str:
+    """Names the n-th word of a command line: the option whose value it is, else its place."""
+    option = words[n].partition("=")[0] if words[n].startswith("-") and "=" in words[n] else ""
+    if not option and n and words[n - 1].startswith("--"):
+        option = words[n - 1]
+    return f"the value of {option}" if option.isascii() and option else f"argument {n + 1}"
 
 
 @click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

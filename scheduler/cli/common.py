@@ -29,6 +29,9 @@ GIVE_UP = 5.0
 NOT_YET = ("wait_replicas", "postgres_url")
 """Settings whose promise a later release keeps: refused until then."""
 
+HEAD = "scheduler.head"
+"""Where click's context has whether a piped table is to have a head."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -98,6 +101,15 @@ FINGERPRINT = Fitting(re.compile("[0-9a-f]{16}"), "16 hexadecimal digits, as `dl
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs."
+)
+
+
+head_option = click.option(
+    "--head",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, _, value: ctx.meta.update({HEAD: value}),
+    help="Also into a pipe or file: the table's column names as its first line.",
 )
 
 
@@ -228,6 +240,16 @@ async def wait_for(store: Store, *, queue: str = "default", say: Callable[[str],
             pause = min(2 * pause, 1.0)
         else:
             return
+
+
+def with_id(job_id: str) -> tuple[str, str]:
+    """The queue and the key of a job id. Raises click.BadParameter for what is none."""
+    from ..job import split_id  # noqa: PLC0415 - help does without
+
+    parts = split_id(job_id)
+    if parts is None:
+        raise click.BadParameter(f"{job_id!r} is no job id: it is <queue>:<key>", param_hint="ID")
+    return parts
 
 
 def missing(job_id: str) -> NotFound:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..settings import FILE, IN_FILES, PREFIX, SETTINGS, Setting, SettingsError, Source, survey
-from .common import Group, json_option, print_json, problems_of, with_flags
+from .common import Group, head_option, json_option, print_json, problems_of, with_flags
 
 HIDDEN = "***"
 
@@ -25,6 +25,7 @@ def config() -> None:
 
 @config.command()
 @click.option("--origin", is_flag=True, help="Tell where each value is from.")
+@head_option
 @json_option
 @with_flags
 def show(origin: bool, as_json: bool, flags: Mapping[str, str]) -> None:

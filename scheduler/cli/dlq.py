@@ -16,6 +16,7 @@ from .common import (
     TYPE,
     Group,
     connected,
+    head_option,
     json_option,
     print_json,
     run,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..job import Job
     from ..operations import Plan
     from ..outcomes import DeadGroup
+    from ..store import Store
 
 
 def chosen(function: Any) -> Any:
@@ -50,27 +52,29 @@ def chosen(function: Any) -> Any:
 
 @click.group(cls=Group)
 def dlq() -> None:
-    """The dead-letter queue of a queue."""
+    """Dead-letter queues: list them, replay or purge the jobs of one."""
 
 
 @dlq.command("list")
-@click.argument("queue", metavar="Q", type=QUEUE)
+@click.argument("queue", metavar="[Q]", type=QUEUE, required=False)
 @click.option("--type", "kind", type=TYPE, help="Of this type.")
 @click.option("--kind", "error", type=KIND, help="Whose last error is of this kind.")
 @click.option("--fingerprint", type=FINGERPRINT, help="That died alike.")
 @click.option("--before", help="That ended before this time: RFC 3339 with an offset.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
+@head_option
 @json_option
 @with_settings
 def list_dead(
-    queue: str, kind: str | None, error: str | None, fingerprint: str | None, before: str | None, limit: int, as_json: bool, settings: Settings
+    queue: str | None, kind: str | None, error: str | None, fingerprint: str | None, before: str | None, limit: int,
+    as_json: bool, settings: Settings,
 ) -> None:  # fmt: skip
-    """The dead jobs of the queue Q, newest first."""
+    """The dead jobs of the queue Q, newest first; without Q those of all queues, queue by queue."""
     from ..job import State  # noqa: PLC0415 - help does without
     from ..listing import Filters  # noqa: PLC0415
 
     filters = Filters(
-        queue=queue,
+        queue=queue or "",
         state=State.DEAD,
         type=kind or "",
         kind=error or "",
@@ -79,8 +83,9 @@ def list_dead(
     )
 
     async def work() -> list[Job]:
-        async with connected(settings, queue=queue) as store:
-            await store.census(queue)
+        async with connected(settings, queue=queue or "default") as store:
+            if queue is not None:
+                await store.census(queue)
             return await taken(store, filters, limit)
 
     found = run(work())
@@ -95,42 +100,57 @@ def list_dead(
 
 
 @dlq.command("groups")
-@click.argument("queue", metavar="Q", type=QUEUE)
+@click.argument("queue", metavar="[Q]", type=QUEUE, required=False)
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
+@head_option
 @json_option
 @with_settings
-def list_groups(queue: str, limit: int, as_json: bool, settings: Settings) -> None:
-    """The dead jobs of the queue Q by what they died of, those that grew last first."""
+def list_groups(queue: str | None, limit: int, as_json: bool, settings: Settings) -> None:
+    """The dead jobs of the queue Q, or of all queues, by the failure they died of, the latest failure first."""
 
-    async def work() -> list[DeadGroup]:
-        found: list[DeadGroup] = []
-        async with connected(settings, queue=queue) as store:
-            await store.census(queue)
-            cursor = ""
-            while len(found) < limit:
-                some, cursor = await store.groups(queue, after=cursor, limit=min(500, limit - len(found)))
-                found += some
-                if not cursor:
-                    break
-        return found
+    async def work() -> list[tuple[str, DeadGroup]]:
+        async with connected(settings, queue=queue or "default") as store:
+            if queue is not None:
+                await store.census(queue)
+            found: list[tuple[str, DeadGroup]] = []
+            for name in await store.queues() if queue is None else [queue]:
+                found += [(name, group) for group in await _groups(store, name, limit)]
+            return sorted(found, key=lambda one: -one[1].last_at)[:limit] if queue is None else found
 
     found = run(work())
     if as_json:
-        print_json({"items": [group.document() for group in found]})
+        print_json({"items": [{"queue": name, **group.document()} for name, group in found]})
         return
     from .draw import moment, table  # noqa: PLC0415 - help does without
 
+    # With Q given the column of its name would say nothing.
+    columns = ["fingerprint", "jobs", "last", "type", "error"]
     rows = [
         (
+            *([name] if queue is None else []),
             group.fingerprint,
             str(group.count),
             moment(group.last_at),
             group.type,
             f"{group.kind}: {group.message}".replace("\n", " ")[:100],
         )
-        for group in found
+        for name, group in found
     ]
-    table(["fingerprint", "jobs", "last", "type", "error"], rows, right=("jobs",), spare=["type", "last"])
+    if queue is None:
+        columns.insert(0, "queue")
+    table(columns, rows, whole=len(columns) - 4, right=("jobs",), spare=["type", "last"])
+
+
+async def _groups(store: Store, queue: str, limit: int) -> list[DeadGroup]:
+    """The groups of one queue, at most `limit`, the latest failure first."""
+    found: list[DeadGroup] = []
+    cursor = ""
+    while len(found) < limit:
+        some, cursor = await store.groups(queue, after=cursor, limit=min(500, limit - len(found)))
+        found += some
+        if not cursor:
+            break
+    return found
 
 
 @dlq.command("replay")

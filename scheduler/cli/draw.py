@@ -1,6 +1,6 @@
 """What people look at: tables as wide as the terminal, coloured states, progress bars.
 
-Where the output goes into a file or a pipe, a table is plain columns without a head, nothing cut, for grep and awk,
+Where the output goes into a file or a pipe, a table is plain columns without a head (`--head` adds it), nothing cut, for grep and awk,
 and rich is not even imported. NO_COLOR is honoured.
 """
 
@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
 import orjson
 
 from ..logs import escaped
 from ..times import rfc3339
+from .common import HEAD
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +51,9 @@ def table(
     """
     cells = [[escaped(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        _columns(cells, [name in right for name in columns])
+        # Names of several words are joined, so that the head has as many words as there are columns.
+        head = [[name.replace(" ", "_") for name in columns]] if _with_head() else []
+        _columns(head + cells, [name in right for name in columns])
         return
     console = _console(stderr=False)
     if not cells:
@@ -82,6 +86,12 @@ def table(
         # As Text: what stands in a job is no markup.
         drawn.add_row(*(Text(row[n], style=STYLES.get(row[n], "")) for n in shown))
     console.print(drawn)
+
+
+def _with_head() -> bool:
+    """Whether the command was called with --head."""
+    ctx = click.get_current_context(silent=True)
+    return ctx is not None and bool(ctx.meta.get(HEAD))
 
 
 def _cut(widths: Sequence[int], least: Sequence[int], shown: Sequence[int], room: int) -> list[int]:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from .. import retry as retry_policy
 from ..errors import Fault, Invalid, WrongState
-from ..job import CONFLICTS, ON_FAILURE, Job, NewJob, Unique, check, new_key, split_id
+from ..job import CONFLICTS, ON_FAILURE, Job, NewJob, Unique, check, new_key
 from ..keys import STATES
 from ..limits import COSTLIEST
 from ..settings import Settings
@@ -30,8 +30,10 @@ from .common import (
     print_json,
     run,
     said,
+    with_id,
     with_settings,
 )
+from .watch import ended, log, tell_end, wait
 
 if TYPE_CHECKING:
     from ..store import Store
@@ -203,10 +205,14 @@ def _tell(
 @click.option("--queue", type=QUEUE, default="default", show_default=True)
 @click.option("--id", "job_id", help="The job's key: the same id and request enqueue once.")
 @_job_options
+@click.option(
+    "--wait", "waits", is_flag=True, help="Wait for its end and print its result; exit 1 unless it succeeds."
+)
 @json_option
 @with_settings
 def enqueue(
-    type: str, payload: str, queue: str, job_id: str | None, as_json: bool, settings: Settings, **options: Any
+    type: str, payload: str, queue: str, job_id: str | None, waits: bool, as_json: bool, settings: Settings,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Put a job of TYPE into a queue."""
     key, fields = _key_said(job_id, queue), _fields(options)
@@ -216,6 +222,21 @@ def enqueue(
         async with connected(settings, queue=queue) as store:
             return await _enqueued(store, job)
 
+    async def to_its_end() -> Job:
+        async with connected(settings, queue=queue) as store:
+            found, remark, warnings = await _enqueued(store, job)
+            # The id is printed before the wait, so that Ctrl-C does not lose it; one document has all of it at the end.
+            for text in warnings:
+                print(f"warning: {text}", file=sys.stderr)
+            if remark:
+                print(f"{found.id}: {remark}", file=sys.stderr)
+            if not as_json:
+                print(found.id, flush=True)
+            return await ended(store, found.queue, found.id.partition(":")[2])
+
+    if waits:
+        tell_end(run(to_its_end()), as_json=as_json)
+        return
     made, remark, warnings = run(work())
     _tell(made, remark, warnings, lambda found: print(found.id), as_json=as_json)
 
@@ -238,14 +259,11 @@ def _option_of(path: str) -> str:
 
 @click.group(cls=Group)
 def job() -> None:
-    """Show a job, or act on it."""
+    """Show a job, follow it, or act on it."""
 
 
-def _with_id(job_id: str) -> tuple[str, str]:
-    parts = split_id(job_id)
-    if parts is None:
-        raise click.BadParameter(f"{job_id!r} is no job id: it is <queue>:<key>", param_hint="ID")
-    return parts
+job.add_command(log)
+job.add_command(wait)
 
 
 async def _shown(store: Store, queue: str, key: str) -> Job:
@@ -292,7 +310,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...], takes: str) -> 
     @json_option
     @with_settings
     def command(job_id: str, as_json: bool, settings: Settings) -> None:
-        queue, key = _with_id(job_id)
+        queue, key = with_id(job_id)
 
         async def work() -> Job | None:
             async with connected(settings, queue=queue) as store:
@@ -316,7 +334,7 @@ def _act(name: str, text: str, verb: Any, good: tuple[str, ...], takes: str) -> 
 @with_settings
 def show(job_id: str, as_json: bool, settings: Settings) -> None:
     """Everything that is known of a job."""
-    queue, key = _with_id(job_id)
+    queue, key = with_id(job_id)
 
     async def work() -> Job:
         async with connected(settings, queue=queue) as store:
@@ -335,7 +353,7 @@ def explain(job_id: str, as_json: bool, settings: Settings) -> None:
     from ..explain import explain as look  # noqa: PLC0415
     from ..presence import Presence  # noqa: PLC0415
 
-    queue, key = _with_id(job_id)
+    queue, key = with_id(job_id)
 
     async def work() -> Explanation:
         async with connected(settings, queue=queue) as store:
@@ -392,7 +410,7 @@ _act(
 @with_settings
 def replay(job_id: str, payload: str | None, as_json: bool, settings: Settings) -> None:
     """Run a dead job again."""
-    queue, key = _with_id(job_id)
+    queue, key = with_id(job_id)
     edit = None if payload is None else read_payload(payload)
 
     async def work() -> Job:
@@ -424,7 +442,7 @@ def copy(
 
     What is said replaces what it has. It runs at once, has no deadline and is not unique, unless that is said of it.
     """
-    its_queue, key = _with_id(job_id)
+    its_queue, key = with_id(job_id)
     into = queue or its_queue
     changes: dict[str, Any] = {"key": _key_said(new_id, into), "queue": into, **_fields(options)}
     if type is not None:

@@ -17,6 +17,7 @@ from .common import (
     Group,
     confirmed,
     connected,
+    head_option,
     json_option,
     print_json,
     run,
@@ -37,6 +38,7 @@ def queue() -> None:
 
 
 @queue.command("list")
+@head_option
 @json_option
 @with_settings
 def list_queues(as_json: bool, settings: Settings) -> None:
@@ -335,6 +337,7 @@ def workers() -> None:
 
 
 @workers.command("list")
+@head_option
 @json_option
 @with_settings
 def list_workers(as_json: bool, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from .common import (
     TYPE,
     Group,
     connected,
+    head_option,
     json_option,
     print_json,
     run,
@@ -129,6 +130,7 @@ def put(
 @schedule.command("list")
 @click.option("--queue", type=QUEUE, help="Only those of this queue.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="How many at most.")
+@head_option
 @json_option
 @with_settings
 def list_schedules(queue: str | None, limit: int, as_json: bool, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from ..context import Context
 from ..handlers import make_handler
+from ..retry import Retry
 
 
 class DemoFailure(Exception):
@@ -36,8 +37,11 @@ async def fail(ctx: Context, message: str = "failed as asked") -> None:  # noqa:
     raise DemoFailure(message)
 
 
+RETRY = Retry(max_attempts=5)
+"""A demonstration shows a dead letter within seconds; the default of 20 attempts takes hours."""
+
 HANDLERS = (
-    make_handler("demo.echo", echo),
-    make_handler("demo.sleep", sleep),
-    make_handler("demo.fail", fail),
+    make_handler("demo.echo", echo, retry=RETRY),
+    make_handler("demo.sleep", sleep, retry=RETRY),
+    make_handler("demo.fail", fail, retry=RETRY),
 )

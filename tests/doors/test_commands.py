@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from scheduler.cli import cli
 from scheduler.errors import SchedulerError
 from scheduler.job import Unique
-from scheduler.outcomes import Bury
+from scheduler.outcomes import Ack, Bury, Note, TypePolicy
 from scheduler.presence import Presence
 from scheduler.store import Store
+from scheduler.times import rfc3339
 from tests.conftest import Servers
 from tests.helpers import QUEUE, WORKER, enqueued, new, take
 
@@ -352,3 +353,159 @@ def test_a_deadline_is_a_time_or_a_duration(command: Command) -> None:
     assert "it has passed" in command("enqueue", "t", "--deadline", "2020-01-01T00:00:00Z", status=1)
     assert "--expires-in" in command("enqueue", "t", "--expires-in", "soon", status=2)
     assert "--deadline" in command("enqueue", "t", "--deadline", "0", status=2)
+
+
+def test_a_job_is_waited_for_and_its_log_is_read_from_the_command_line(
+    servers: Servers, command: Command
+) -> None:
+    async def ended(store: Store) -> None:
+        await enqueued(store, "good", "bad", "waits")
+        good, bad = await take(store, 2)
+        lines = [
+            Note(good.key, good.token, "log", text, n) for n, text in enumerate((b"first", b"second"), 1)
+        ]
+        await store.note(QUEUE, lines)
+        await store.ack(QUEUE, [Ack(good.key, good.token, b'{"n":1}')], worker=WORKER)
+        await store.bury(QUEUE, [Bury(bad.key, bad.token, "Boom", "no", "")], worker=WORKER)
+
+    given(servers, ended)
+
+    assert '{"n":1}\n' == command("job", "wait", "mail:good")
+    assert "succeeded" == json.loads(command("job", "wait", "mail:good", "--json"))["state"]
+    assert "job mail:bad is dead (permanent): Boom: no" in command("job", "wait", "mail:bad", status=1)
+    assert "still ready" in command("job", "wait", "mail:waits", "--timeout", "10ms", status=1)
+    assert "no job" in command("job", "wait", "mail:nope", status=1)
+    assert ["first", "second"] == [
+        line.split()[1] for line in command("job", "log", "mail:good").splitlines()
+    ]
+    assert ["first", "second"] == [
+        line.split()[1] for line in command("job", "log", "-f", "mail:good").splitlines()
+    ]
+    items = json.loads(command("job", "log", "mail:good", "--json"))["items"]
+    assert ["first", "second"] == [item["line"] for item in items]
+    assert "no job" in command("job", "log", "mail:nope", status=1)
+    assert "--follow" in command("job", "log", "-f", "--json", "mail:good", status=2)
+
+
+def test_an_enqueue_that_waits_prints_the_id_and_the_result(servers: Servers, command: Command) -> None:
+    async def ended(store: Store) -> None:
+        await enqueued(store, "a", type="demo.echo", payload=b"{}")
+        job = (await take(store))[0]
+        await store.ack(QUEUE, [Ack(job.key, job.token, b"[7]")], worker=WORKER)
+
+    given(servers, ended)
+
+    words = ("enqueue", "demo.echo", "--queue", "mail", "--id", "a", "--wait")
+    assert ["mail:a", "[7]"] == [
+        line for line in command(*words).splitlines() if "enqueued before" not in line
+    ]
+    printed = command(*words, "--json")
+    assert [7] == json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]["result"]
+
+
+def test_dead_letters_are_listed_over_all_queues(servers: Servers, command: Command) -> None:
+    async def dead(store: Store) -> None:
+        for queue in ("mail", "reports"):
+            await store.enqueue(queue, [new("a", queue=queue)])
+            job = (await store.claim(queue, worker=WORKER, count=1)).jobs[0]
+            await store.bury(queue, [Bury(job.key, job.token, "Boom", "no", "")], worker=WORKER)
+        await enqueued(store, "alive")
+
+    given(servers, dead)
+
+    assert ["mail:a", "reports:a"] == ids(command("dlq", "list", "--json"))
+    assert ["reports:a"] == ids(command("dlq", "list", "reports", "--json"))
+    groups = json.loads(command("dlq", "groups", "--json"))["items"]
+    assert {("mail", 1), ("reports", 1)} == {(group["queue"], group["count"]) for group in groups}
+    assert {"mail", "reports"} == {line.split()[0] for line in command("dlq", "groups").splitlines()}
+    assert ["fingerprint", "jobs"] == command("dlq", "groups", "mail", "--head").split()[:2]
+    assert "no queue" in command("dlq", "list", "nowhere", status=1)
+
+
+def test_jobs_are_listed_by_time_and_sorted_over_queues_and_states(
+    servers: Servers, command: Command
+) -> None:
+    moments: list[int] = []
+
+    async def some(store: Store) -> None:
+        for key in ("a", "b", "c"):
+            await enqueued(store, key)
+            moments.append(await store.now())
+            await asyncio.sleep(0.005)
+        await store.cancel(QUEUE, ["b"])
+
+    given(servers, some)
+    after_a = rfc3339(moments[0] + 1)
+
+    assert ["mail:c", "mail:b"] == ids(command("jobs", "list", "--since", after_a, "--json"))
+    assert ["mail:a"] == ids(command("jobs", "list", "--until", after_a, "--json"))
+    assert ["mail:c", "mail:b", "mail:a"] == ids(command("jobs", "list", "--sort", "created", "--json"))
+    assert ["mail:a", "mail:b"] == ids(
+        command("jobs", "list", "--sort", "created", "--reverse", "--limit", "2", "--json")
+    )
+    assert ["mail:b"] == ids(command("jobs", "list", "--sort", "ended", "--json"))
+    assert 3 == len(ids(command("jobs", "list", "--since", "1h", "--json")))
+    assert [] == ids(command("jobs", "list", "--until", "1h", "--json"))
+    assert "--since" in command("jobs", "list", "--since", "soon", status=2)
+    assert "--sort" in command("jobs", "list", "--reverse", status=2)
+    lines = command("jobs", "list", "--head", "--limit", "1").splitlines()
+    assert ["id", "type", "state", "when"] == lines[0].split()
+
+
+def test_a_list_since_a_time_reads_no_older_ended_job_and_skips_no_state(
+    servers: Servers, command: Command
+) -> None:
+    since: list[int] = []
+
+    async def some(store: Store) -> None:
+        await enqueued(store, *(f"old{n}" for n in range(5)))
+        await store.cancel(QUEUE, [f"old{n}" for n in range(5)])
+        await asyncio.sleep(0.005)
+        since.append(await store.now())
+        await asyncio.sleep(0.005)
+        await enqueued(store, "new", "dies")
+        await store.cancel(QUEUE, ["new"])
+        job = (await take(store))[0]
+        await store.bury(QUEUE, [Bury(job.key, job.token, "Boom", "no", "")], worker=WORKER)
+        await store.enqueue("reports", [new("x", queue="reports")])
+
+    given(servers, some)
+
+    listed = ids(command("jobs", "list", "--since", rfc3339(since[0]), "--limit", "2", "--json"))
+    assert ["mail:new", "mail:dies"] == listed
+    listed = ids(command("jobs", "list", "--since", rfc3339(since[0]), "--json"))
+    assert ["mail:new", "mail:dies", "reports:x"] == listed
+
+
+def test_stats_say_what_ended_and_how_long_it_took(servers: Servers, command: Command) -> None:
+    async def ended(store: Store) -> None:
+        await enqueued(store, "a")
+        job = (await take(store))[0]
+        await store.ack(QUEUE, [Ack(job.key, job.token, b"1")], worker=WORKER)
+
+    given(servers, ended)
+
+    [item] = json.loads(command("stats", "--json"))["items"]
+    assert ("mail", 1, 1) == (item["queue"], item["ended"]["1h"]["succeeded"], item["sample"]["jobs"])
+    lines = command("stats", "mail", "--head").splitlines()
+    assert ["queue", "type", "ended_1m"] == lines[0].split()[:3]
+    assert ["mail", "–", "1", "1", "0"] == lines[1].split()[:5]
+    assert "no queue" in command("stats", "nowhere", status=1)
+
+
+def test_the_delays_of_a_type_are_shown_as_its_policies_say(servers: Servers, command: Command) -> None:
+    async def some(store: Store) -> None:
+        await store.configure_type(
+            QUEUE, "send", TypePolicy(retry={"max_attempts": 4, "jitter": 0}), declared=True
+        )
+        await store.configure_type(QUEUE, "send", TypePolicy(retry={"base": 60_000}))
+
+    given(servers, some)
+
+    shown = json.loads(command("types", "show", "mail", "send", "--json"))
+    assert [(0, 0), (60, 60), (120, 120)] == [(d["least"], d["most"]) for d in shown["delays"]]
+    printed = command("types", "show", "mail", "send")
+    assert "dead after 4 attempts, 3m0s of waiting in all" in printed
+    other = json.loads(command("types", "show", "mail", "unknown", "--json"))
+    assert (20, 19, 29_294) == (other["retry"]["max_attempts"], len(other["delays"]), other["lasts"]["most"])
+    assert ["send"] == [line.split()[0] for line in command("types", "list", "mail").splitlines()]

@@ -12,7 +12,7 @@ from tests.helpers import on_the_fake
 
 PATH = "/v1/queues/mail/types/send"
 DEFAULTS = {
-    "max_attempts": 5, "immediate": 1, "base": 2, "factor": 2, "max_delay": 3600, "jitter": 0.5, "non_retryable": [],
+    "max_attempts": 20, "immediate": 1, "base": 2, "factor": 2, "max_delay": 3600, "jitter": 0.5, "non_retryable": [],
     "max_crashes": 3,
 }  # fmt: skip
 UNLIMITED = {"rate": None, "concurrency": None, "breaker": None}
