@@ -47,7 +47,7 @@ SILENT = {"extend": "a heartbeat is no event", "obliterate": "nothing is left, a
 
 DOORS = {
     "run": "promote", "rm": "purge", "show": "inspect", "list": "list", "lease": "claim", "settle": "ack nack bury release extend",
-    "open": "resolve", "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify", "put": "schedule_put", "trigger": "schedule_fire", "preview": "list",
+    "open": "resolve", "pause": "configure", "resume": "configure", "set": "configure", "reset": "reset", "copy": "enqueue", "verify": "verify", "put": "schedule_put", "trigger": "schedule_fire", "preview": "list", "wait": "inspect", "drain": "configure",
 }  # fmt: skip
 """Words that the doors have of their own, and what they lead to."""
 
