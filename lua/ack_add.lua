@@ -52,7 +52,7 @@ end
 local standing, enter = {}, nil
 if #here > 0 then
   local taken
-  taken, enter = take_in(keys, now, micros, #here, function(i) return unpack(here[i].fields) end)
+  taken, enter = take_in(keys, now, micros, #here, function(i) return unpack(here[i].fields) end, true)
   if taken.err then return taken end
   for i, one in ipairs(here) do
     local outcome = taken[2 * i + 1]

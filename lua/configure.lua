@@ -98,7 +98,9 @@ for i = 1, fields do
     return redis.error_reply("INVALID field of item " .. i)
   end
   local good, scope = true, nil
-  if field == "step" then
+  if field == "draining" then
+    good = value == "1"
+  elseif field == "step" then
     good = whole(value, 0, 60000000000000)
   elseif field == "max_length" or field == "max_bytes" or string.find(field, "^keep_") then
     good = whole(value, 0, 9007199254740991)

@@ -4,7 +4,8 @@
 -- the same job when its fingerprint is the same (without one: its type and payload), else a conflict.
 -- A job that is due later than now waits in scheduled; ties of one millisecond keep their order. Where the queue has a
 -- `max_length` and as many jobs stand in ready and scheduled, no more are taken in; nor where it has `max_bytes` and the records
--- of the unfinished jobs would be more than that (one that is larger alone is taken into an empty queue).
+-- of the unfinished jobs would be more than that (one that is larger alone is taken into an empty queue). A queue that is
+-- `draining` has no room for any new job.
 -- `rules` is what else decides when the job runs, "" for nothing: `group:<name>`, `cost:<1..1000>`, `deadline:<ms>` and
 -- `expires:<ms>`, the time or with a `+`
 -- how long from now, with a space between. A time that has passed already is refused, and nothing is stored.

@@ -75,12 +75,17 @@ class KeyTaken(Duplicate):
 
 
 class QueueFull(SchedulerError):
-    """The queue holds as many waiting jobs as its max_length, or as many bytes as its max_bytes lets it. Try again in `retry_after` seconds."""
+    """The queue holds as many waiting jobs as its max_length, or as many bytes as its max_bytes lets it. Try again in `retry_after` seconds.
 
-    def __init__(self, queue: str, retry_after: int) -> None:
-        self.queue, self.retry_after = queue, retry_after
+    With `draining` the queue accepts no new job at all until it is resumed.
+    """
+
+    def __init__(self, queue: str, retry_after: int, *, draining: bool = False) -> None:
+        self.queue, self.retry_after, self.draining = queue, retry_after, draining
         super().__init__(
-            f"the queue {queue} is full: as many jobs wait as its max_length or max_bytes lets; try again in {retry_after} s"
+            f"the queue {queue} is draining: it accepts no new job until it is resumed"
+            if draining
+            else f"the queue {queue} is full: as many jobs wait as its max_length or max_bytes lets; try again in {retry_after} s"
         )
 
 

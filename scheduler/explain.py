@@ -17,8 +17,8 @@ from .times import rfc3339
 FOREMOST = ("running", "ended", "scheduled", "retry_wait", "blocked_by")
 """The codes that say what a job's state means; they stand first."""
 
-LAST = ("group_turn", "behind")
-"""The codes of a job that would run if there were nobody before it; they stand last."""
+LAST = ("group_turn", "behind", "queue_draining")
+"""The codes of what does not keep a job from running once it is first in line; they stand last."""
 
 
 NAMED = 10
@@ -80,6 +80,15 @@ async def explain(store: Store, presence: Presence, queue: str, key: str) -> Exp
         reasons += _unserved(queue, held.type, await presence.seen())
         if held.before or not reasons:
             reasons.append(_behind(held))
+    if held.state not in {"running", "succeeded", "cancelled", "dead"}:
+        config = (await store.census(queue)).config
+        if "draining" in config:
+            reasons.append(
+                Reason(
+                    "queue_draining",
+                    f"the queue {queue} is draining: it accepts no new job, and runs this one",
+                )
+            )
     reasons.sort(key=lambda one: (one.code not in FOREMOST) + (one.code in LAST))
     position = None if held.before is None else held.before + 1
     return Explanation(f"{queue}:{key}", held.state, reasons, position, held.exact)

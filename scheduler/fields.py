@@ -367,11 +367,13 @@ class QueueFields(Request):
 
     `rate`: how many jobs start in how long; `concurrency`: how many run at once. `group_rate` and `group_concurrency`: the
     same for each group that has no such policy of its own.
+    `draining`: no new job is accepted (429 `queue_full`), those that stand are run.
     `priority_mode`: how priorities weigh, of jobs that become ready from now on. `max_length`: with so many jobs ready and
     scheduled, no more are taken in. `max_bytes`: nor where the unfinished jobs, payloads and all, would have more than that.
     """
 
     paused: bool | UnsetType | None = UNSET
+    draining: bool | UnsetType | None = UNSET
     priority_mode: Literal["strict"] | AgingFields | UnsetType | None = UNSET
     max_length: Whole | UnsetType | None = UNSET
     max_bytes: Whole | UnsetType | None = UNSET

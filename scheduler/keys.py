@@ -156,7 +156,7 @@ QUEUE_KEYS: tuple[Key, ...] = (
     Key(
         "config",
         "hash",
-        "created, level, version, lanes, slots, breakers, paused, step, max_length, max_bytes, rate, concurrency, "
+        "created, level, version, lanes, slots, breakers, paused, draining, step, max_length, max_bytes, rate, concurrency, "
         "group_rate, group_concurrency, keep_<state>_<age|count|bytes>",
     ),
     Key(

@@ -243,6 +243,7 @@ def queue_document(queue: str, census: Census, workers: int) -> dict[str, Any]:
         "counts": census.counts,
         "oldest_wait": None if since is None else seconds(max(0, census.now - since)),
         "paused": "paused" in census.config,
+        "draining": "draining" in census.config,
         "retention": {state: limits for state, limits in kept.items() if limits},
         "priority_mode": _priority_mode(census.config.get("step")),
         "in_force": {

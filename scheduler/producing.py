@@ -28,6 +28,7 @@ from .keys import Keys, request_keys
 from .linking import Linking
 from .outcomes import (
     Ack,
+    Census,
     Enqueued,
     Remembered,
     TypePolicy,
@@ -154,20 +155,24 @@ class Producing(Linking):
 
     async def _told_full(self, jobs: Sequence[NewJob], done: list[Any]) -> list[Enqueued | SchedulerError]:
         full = {n for n, one in enumerate(done) if isinstance(one, Enqueued) and one.outcome == "full"}
-        pauses = {queue: await self._pause(queue) for queue in {jobs[n].queue for n in full}}
+        errors = {queue: await self.no_room(queue) for queue in {jobs[n].queue for n in full}}
         return [
-            QueueFull(jobs[n].queue, pauses[jobs[n].queue]) if n in full
+            errors[jobs[n].queue] if n in full
             else deadline_passed() if isinstance(one, Enqueued) and one.outcome == "past"
             else one
             for n, one in enumerate(done)
         ]  # fmt: skip
 
-    async def _pause(self, queue: str) -> int:
+    async def no_room(self, queue: str) -> QueueFull:
+        """The error for a queue without room: why it has none, and when to try again."""
         try:
-            return await self.room_in(queue)
+            census = await self.census(queue)
+            if "draining" in census.config:
+                return QueueFull(queue, LONGEST_PAUSE, draining=True)
+            return QueueFull(queue, await self._room_in(queue, census))
         except SchedulerError:
             # What is known stays known: these found no room.
-            return LONGEST_PAUSE
+            return QueueFull(queue, LONGEST_PAUSE)
 
     async def _run_twice(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """Calls that are safe to repeat. A connection that stays lost stands in the place of each."""
@@ -230,7 +235,7 @@ class Producing(Linking):
         if refusal := outcome.refusal:
             raise refusal
         if outcome.outcome == "full":
-            raise QueueFull(job.queue, await self._pause(job.queue))
+            raise await self.no_room(job.queue)
         if outcome.outcome == "past":
             raise deadline_passed()
         [outcome] = await self._linked([job], [outcome])
@@ -285,13 +290,12 @@ class Producing(Linking):
         await self.relay(plan.home)
         return state
 
-    async def room_in(self, queue: str) -> int:
+    async def _room_in(self, queue: str, census: Census) -> int:
         """In how many seconds a full queue is likely to have room: for a hundredth of its length, as it drained lately."""
 
         def count(reply: Any) -> int:
             return int(reply)
 
-        census = await self.census(queue)
         keys, since = Keys(self.namespace, queue), census.now - DRAINED_MS
         ended = ("succeeded", "cancelled", "dead")
         # Where a job's own retention decides, the time of its end stands there as a negative number.

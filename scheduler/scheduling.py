@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from .calling import BATCH
-from .errors import Changed, Duplicate, Invalid, NotFound, QueueFull, SchedulerError, WrongState
+from .errors import Changed, Duplicate, Invalid, NotFound, SchedulerError, WrongState
 from .job import new_key
 from .logs import get_logger
 from .schedule import Fire, Schedule, Standing, moved, stepped, steps
@@ -263,7 +263,7 @@ class Schedules:
             if said == "fired":
                 return f"{queue}:{name}.{key}"
             if said == "skipped" and why == "full":
-                raise QueueFull(queue, await self._store.room_in(queue))
+                raise await self._store.no_room(queue)
             if said == "skipped":
                 raise Duplicate(f"{queue}:{step.key}")
         raise Changed(f"the schedule {name} is being changed by others: try again")

@@ -321,7 +321,7 @@ class ReasonShown(Struct, kw_only=True):
 
     code: Literal[
         "scheduled", "retry_wait", "behind", "queue_paused", "type_paused", "group_paused", "rate_limited", "concurrency_limited",
-        "group_turn", "breaker_open", "blocked_by", "no_worker", "no_handler", "running", "ended",
+        "queue_draining", "group_turn", "breaker_open", "blocked_by", "no_worker", "no_handler", "running", "ended",
     ]  # fmt: skip
     message: str
     until: Moment | None
@@ -472,6 +472,7 @@ class QueueShown(Struct, kw_only=True):
     counts: CountsShown
     oldest_wait: float | None
     paused: bool
+    draining: bool
     retention: RetentionShown
     priority_mode: Literal["strict"] | AgingShown | None
     in_force: QueueInForce

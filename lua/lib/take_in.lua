@@ -4,12 +4,13 @@
 -- @include lib/supersede
 -- @include lib/digits
 -- Takes in new jobs, `each(i)` gives the fields of the i-th as lua/enqueue.lua names them. Reads and checks everything: answers
--- an error reply, or the reply of enqueue and the function that then writes. `keys` are all those of enqueue.
-local function take_in(keys, now, micros, count, each)
+-- an error reply, or the reply of enqueue and the function that then writes. `keys` are all those of enqueue. With `inside` the
+-- jobs belong to a running job of the queue: a draining queue accepts them too, or that job could never end.
+local function take_in(keys, now, micros, count, each, inside)
   local jobs, ready, scheduled, known, expiries = keys.jobs, keys.ready, keys.scheduled, keys.known, keys.expiries
   local counters, config, events, bell = keys.counters, keys.config, keys.events, keys.bell
-  local created, step, longest, largest, in_lanes =
-    unpack(redis.call("HMGET", config, "created", "step", "max_length", "max_bytes", "lanes"))
+  local created, step, longest, largest, in_lanes, draining =
+    unpack(redis.call("HMGET", config, "created", "step", "max_length", "max_bytes", "lanes", "draining"))
   step = tonumber(step) or 60000000
   local place, due_ms, due_score, total, unfinished =
     unpack(redis.call("HMGET", counters, "place", "due_ms", "due_score", "enqueue", "bytes_unfinished"))
@@ -18,6 +19,7 @@ local function take_in(keys, now, micros, count, each)
   local stood = tonumber(unfinished) or 0
   largest = tonumber(largest) or math.huge
   if longest then room = tonumber(longest) - redis.call("ZCARD", ready) - redis.call("ZCARD", scheduled) end
+  if draining and not inside then room = 0 end
   redis.call("ZCARD", ready)
   redis.call("XLEN", events)
   keys.rung = redis.call("LLEN", bell)

@@ -58,7 +58,7 @@ _WORKER = {
     "concurrency": 100, "running": [_ID], "started_at": _AT, "seen_at": _END,
 }  # fmt: skip
 _QUEUE = {
-    "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204, "paused": False, "retention": {"dead": {"age": 2_592_000}},
+    "queue": "mail", "counts": _COUNTS, "oldest_wait": 1.204, "paused": False, "draining": False, "retention": {"dead": {"age": 2_592_000}},
     "priority_mode": None,
     "in_force": {"retention": _KEPT, "priority_mode": {"aging": 60}},
     "rate": {"limit": 100, "per": 60, "burst": 20}, "concurrency": 50, "group_rate": None, "group_concurrency": 5, "max_length": None, "max_bytes": 100_000_000, "partitions": 1,

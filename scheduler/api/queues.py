@@ -59,7 +59,7 @@ async def get_queue(request: web.Request, _: None) -> web.Response:
 async def put_queue(request: web.Request, fields: QueueFields) -> web.Response:
     """Create a queue, or replace its configuration: what is left out is as by default."""
     queue = queue_name(request, new=True)
-    lifted = dict.fromkeys(("paused", "step", *ROOM, *LIMITS), "") | {
+    lifted = dict.fromkeys(("paused", "draining", "step", *ROOM, *LIMITS), "") | {
         field: "" for state in DEFAULT_RETENTION for field in kept_fields(state)
     }
     changes = lifted | _changes(fields)
@@ -93,8 +93,21 @@ async def pause(request: web.Request, _: Nothing) -> web.Response:
     codes=("not_found", "precondition_failed"), headers=("ETag",),
 )  # fmt: skip
 async def resume(request: web.Request, _: Nothing) -> web.Response:
-    """Let a paused queue be claimed from again."""
-    return await _changed(request, queue_name(request), {"paused": ""})
+    """Let a paused queue be claimed from again, and a draining one accept jobs again."""
+    return await _changed(request, queue_name(request), {"paused": "", "draining": ""})
+
+
+@table.add(
+    "POST", "/v1/queues/{queue}/drain", {200: QueueShown}, body=Nothing, optional=True,
+    codes=("not_found", "precondition_failed"), headers=("ETag",),
+)  # fmt: skip
+async def drain(request: web.Request, _: Nothing) -> web.Response:
+    """Accept no new job in a queue (429 `queue_full`). The jobs that stand there are run, until `resume`.
+
+    A job that stands already is still returned for its repeated request. What a running job adds with its end is accepted;
+    a schedule skips its slots (`full`).
+    """
+    return await _changed(request, queue_name(request), {"draining": "1"})
 
 
 @table.add(
@@ -161,6 +174,8 @@ def _changes(fields: QueueFields) -> dict[str, str]:
     faults: list[Fault] = []
     if not isinstance(fields.paused, UnsetType):
         changes["paused"] = "1" if fields.paused else ""
+    if not isinstance(fields.draining, UnsetType):
+        changes["draining"] = "1" if fields.draining else ""
     if not isinstance(fields.priority_mode, UnsetType):
         changes["step"] = _step(fields.priority_mode, faults)
     for name in ROOM:

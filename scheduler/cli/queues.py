@@ -69,7 +69,7 @@ def list_queues(as_json: bool, settings: Settings) -> None:
     rows = [
         (
             row["queue"],
-            "paused" if row["paused"] else "–",
+            _state_of(row),
             str(row["workers"]),
             "" if row["oldest_wait"] is None else span(row["oldest_wait"]),
             *(str(row["counts"][state]) for state in states),
@@ -78,6 +78,12 @@ def list_queues(as_json: bool, settings: Settings) -> None:
     ]
     spare = ("cancelled", "succeeded", "blocked", "wait", "scheduled", "workers", "retrying")
     table(columns, rows, right=("workers", "wait", *states), spare=spare)
+
+
+def _state_of(row: dict[str, Any]) -> str:
+    """Whether a queue is paused or draining, as one word."""
+    words = [word for word in ("paused", "draining") if row[word]]
+    return ",".join(words) or "–"
 
 
 @queue.command("show")
@@ -166,13 +172,22 @@ def pause(queue: str, kind: str | None, group: str | None, as_json: bool, settin
     _paused(queue, kind, group, settings, paused=True, as_json=as_json)
 
 
+@queue.command("drain")
+@click.argument("queue", metavar="Q", type=QUEUE)
+@json_option
+@with_settings
+def drain(queue: str, as_json: bool, settings: Settings) -> None:
+    """Accept no new job in the queue Q; the jobs that stand there are run. `queue resume` ends it."""
+    _print(run(_seen(queue, settings, {"draining": "1"})), as_json=as_json)
+
+
 @queue.command("resume")
 @click.argument("queue", metavar="Q", type=QUEUE)
 @_one_of
 @json_option
 @with_settings
 def resume(queue: str, kind: str | None, group: str | None, as_json: bool, settings: Settings) -> None:
-    """Let what was paused be claimed again: the queue Q, or one type or group of it."""
+    """End the pause or the draining of the queue Q, or the pause of one type or group of it."""
     _paused(queue, kind, group, settings, paused=False, as_json=as_json)
 
 
@@ -182,7 +197,8 @@ def _paused(
     if kind is not None and group is not None:
         raise click.UsageError("--type or --group, not both")
     if kind is None and group is None:
-        _print(run(_seen(queue, settings, {"paused": "1" if paused else ""})), as_json=as_json)
+        changes = {"paused": "1"} if paused else {"paused": "", "draining": ""}
+        _print(run(_seen(queue, settings, changes)), as_json=as_json)
         return
 
     async def work() -> None:
@@ -308,6 +324,7 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         {
             "queue": document["queue"],
             "paused": document["paused"],
+            **({"draining": True} if document["draining"] else {}),
             "workers": document["workers"],
             **({} if wait is None else {"first waits": span(wait)}),
             **{state: count for state, count in counts.items() if count},

@@ -569,8 +569,12 @@ class Queue:
         return (await self._transport.call("POST", f"{self._path}/pause", safe=True)).read(QueueShown)
 
     async def resume(self) -> QueueShown:
-        """It is claimed from again."""
+        """It is claimed from again, and accepts jobs again when it was draining."""
         return (await self._transport.call("POST", f"{self._path}/resume", safe=True)).read(QueueShown)
+
+    async def drain(self) -> QueueShown:
+        """It accepts no new job until `resume`; the jobs that stand there are run."""
+        return (await self._transport.call("POST", f"{self._path}/drain", safe=True)).read(QueueShown)
 
     async def configure(self, **changes: Unpack[QueueOptions]) -> QueueShown:
         """Changes its configuration: what is left out stays, None lifts. Raises NotFound."""

@@ -40,6 +40,7 @@ class QueueOptions(TypedDict, total=False):
     """The configuration of a queue."""
 
     paused: bool | None
+    draining: bool | None
     priority_mode: Literal["strict"] | Mapping[str, Any] | None
     max_length: int | None
     max_bytes: int | None

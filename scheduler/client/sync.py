@@ -258,6 +258,7 @@ class SyncQueue(_Face[Queue]):
     show = _waits(Queue.show)
     demand = _waits(Queue.demand)
     pause = _waits(Queue.pause)
+    drain = _waits(Queue.drain)
     resume = _waits(Queue.resume)
     configure = _waits(Queue.configure)
     create = _waits(Queue.create)

@@ -509,3 +509,17 @@ def test_the_delays_of_a_type_are_shown_as_its_policies_say(servers: Servers, co
     other = json.loads(command("types", "show", "mail", "unknown", "--json"))
     assert (20, 19, 29_294) == (other["retry"]["max_attempts"], len(other["delays"]), other["lasts"]["most"])
     assert ["send"] == [line.split()[0] for line in command("types", "list", "mail").splitlines()]
+
+
+def test_a_queue_is_drained_and_resumed(servers: Servers, command: Command) -> None:
+    async def one(store: Store) -> None:
+        await enqueued(store, "a")
+
+    given(servers, one)
+
+    assert json.loads(command("queue", "drain", "mail", "--json"))["draining"]
+    assert "draining" == command("queue", "list").split()[1]
+    assert "draining" in command("enqueue", "send", "--queue", "mail", status=1)
+    assert not json.loads(command("queue", "resume", "mail", "--json"))["draining"]
+    command("enqueue", "send", "--queue", "mail")
+    assert "no queue" in command("queue", "drain", "nowhere", status=1)

@@ -75,3 +75,58 @@ async def test_a_queue_takes_no_more_bytes_than_its_max_bytes(api):
 
     await api.call("PATCH", "/v1/queues/mail", {"max_bytes": None})
     assert 201 == (await api.post("/v1/jobs", large)).status
+
+
+async def test_a_draining_queue_accepts_no_new_job_and_runs_those_that_stand(api):
+    await api.enqueue("a")
+    await api.enqueue("later", delay=60)
+    drained = await api.post(f"{QUEUE}/drain")
+    again = await api.post(f"{QUEUE}/drain", {})
+
+    assert (200, True, False) == (drained.status, drained.doc["draining"], drained.doc["paused"])
+    assert drained.headers["ETag"] == again.headers["ETag"]
+    assert (await api.get(QUEUE)).doc["draining"]
+    for path, body in (
+        ("/v1/jobs", {"type": "send", "queue": "mail", "id": "c"}),
+        ("/v1/jobs", {"type": "send", "queue": "mail", "id": "c", "delay": 60}),
+        ("/v1/jobs", {"type": "send", "queue": "mail", "id": "c", "after": ["mail:later"]}),
+        ("/v1/jobs/mail:a/copy", {"id": "c"}),
+    ):
+        answer = await api.post(path, body)
+        assert (429, "queue_full") == (answer.status, answer.code)
+        assert "draining" in answer.doc["detail"]
+        assert int(answer.headers["Retry-After"]) == answer.doc["retry_after"] == LONGEST_PAUSE
+    assert 404 == (await api.get("/v1/jobs/mail:c")).status
+    assert (200, True) == (
+        (repeated := await api.post("/v1/jobs", {"type": "send", "queue": "mail", "id": "a"})).status,
+        repeated.doc["duplicate"],
+    )
+    reasons = (await api.get("/v1/jobs/mail:later/explain")).doc["reasons"]
+    assert ["scheduled", "queue_draining"] == [reason["code"] for reason in reasons]
+    assert ["mail:a"] == [job["id"] for job in await api.lease()]
+
+    resumed = await api.post(f"{QUEUE}/resume")
+    assert (200, False) == (resumed.status, resumed.doc["draining"])
+    await api.enqueue("c")
+
+
+async def test_what_a_running_job_adds_is_accepted_by_its_draining_queue(api):
+    await api.enqueue("a")
+    [job] = await api.lease()
+    await api.post(f"{QUEUE}/drain")
+    added = [{"type": "send", "queue": "mail", "id": "b"}]
+    [item] = await api.settle(ack=[{"id": job["id"], "token": job["token"], "add": added}])
+
+    assert (True, "succeeded") == (item["ok"], item["state"])
+    assert "ready" == (await api.get("/v1/jobs/mail:b")).doc["state"]
+
+
+async def test_draining_is_a_field_of_the_configuration(api):
+    made = await api.put(QUEUE, {"draining": True})
+    patched = await api.call("PATCH", QUEUE, {"draining": None})
+    await api.call("PATCH", QUEUE, {"draining": True})
+    replaced = await api.put(QUEUE, {})
+    wrong = await api.call("PATCH", QUEUE, {"draining": "yes"})
+
+    assert (True, False, False) == tuple(one.doc["draining"] for one in (made, patched, replaced))
+    assert (422, "/draining") == (wrong.status, wrong.doc["errors"][0]["path"])

@@ -70,14 +70,14 @@ async def test_a_lower_limit_keeps_what_stands_and_none_lets_everybody_in(store)
 
 async def test_the_pause_comes_of_how_fast_the_queue_drained(store, clock):
     await limited(store, 1_000)
-    assert LONGEST_PAUSE == await store.room_in(QUEUE)
+    assert LONGEST_PAUSE == (await store.no_room(QUEUE)).retry_after
     for n in range(30):
         job = await claimed(store, f"j{n}", retention_ms=60_000 if n % 2 else None)
         await store.ack(QUEUE, [Ack(job.key, job.token, b"1")], worker=WORKER)
     # Thirty a minute: a hundredth of a thousand takes twenty seconds.
-    assert 20 == await store.room_in(QUEUE)
+    assert 20 == (await store.no_room(QUEUE)).retry_after
     clock.advance(61)
-    assert LONGEST_PAUSE == await store.room_in(QUEUE)
+    assert LONGEST_PAUSE == (await store.no_room(QUEUE)).retry_after
 
 
 async def test_many_are_each_told(store):
@@ -146,3 +146,16 @@ async def test_a_count_of_bytes_that_is_wrong_is_found_and_put_right(store, redi
     assert ("bytes_unfinished", True) == (fault.id, fault.repaired)
     assert right == await weighed(store)
     assert [] == [one async for one in store.verify(QUEUE)]
+
+
+async def test_a_draining_queue_says_so_and_gives_out_what_stands(store):
+    await enqueued(store, "a")
+    await store.configure(QUEUE, {"draining": "1"})
+
+    with pytest.raises(QueueFull, match="is draining") as refused:
+        await store.enqueue_one(new("b"))
+    again = await store.enqueue(QUEUE, [new("a"), new("c")])
+
+    assert (True, LONGEST_PAUSE) == (refused.value.draining, refused.value.retry_after)
+    assert ["exists", "full"] == [one.outcome for one in again]
+    assert ["a"] == [job.key for job in await take(store)]
