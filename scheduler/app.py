@@ -21,7 +21,7 @@ from .events import Follower
 from .flow import Node, Plan, plan_flow
 from .flows import Flows
 from .graph import Piece, chain, chord, flow_of, parallel
-from .handlers import Handler, Handlers, Middleware, RunMiddleware, make_handler
+from .handlers import Handler, Handlers, Middleware, RunMiddleware, check_hook, make_handler
 from .handles import Connection, FlowHandle, Handle, SyncFlowHandle, SyncHandle
 from .job import Job, NewJob, check, new_key
 from .loop_thread import LoopThread
@@ -126,6 +126,7 @@ class Scheduler:
         concurrency: int | None = None,
         breaker: bool | Mapping[str, Any] | None = None,
         process: bool = False,
+        on_dead: Callable[[Job], Any] | None = None,
     ) -> Callable[[Callable[P, R]], JobFunction[P, R]]:
         """Makes a function the handler of a type. It may be `async def`, or `def`, which runs in a thread.
 
@@ -141,7 +142,7 @@ class Scheduler:
         def declare(function: Callable[P, R]) -> JobFunction[P, R]:
             handler = make_handler(
                 type, function, queue=queue, retry=retry, timeout=timeout, rate=rate, concurrency=concurrency,
-                breaker=breaker, process=process,
+                breaker=breaker, process=process, on_dead=on_dead,
             )  # fmt: skip
             self.handlers.add(handler)
             for asked in reversed(self._waiting.pop(function, [])):
@@ -217,7 +218,7 @@ class Scheduler:
         process alone decides (a deadline that passed while the job waited, a silent worker where no worker of the app is left).
         What it raises is logged, and changes nothing.
         """
-        self.handlers.on_dead.append(function)
+        self.handlers.on_dead.append(check_hook(function))
         return function
 
     def lifespan(self, function: L) -> L:

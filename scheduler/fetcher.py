@@ -50,7 +50,7 @@ class Crew:
         self.free = self.concurrency = concurrency
         self.stopping = False
         self.giving_up = asyncio.Event()
-        self.outcomes = OutcomeLog(handlers, successes=settings.log_level == "debug")
+        self.outcomes = OutcomeLog(handlers, self.places.threads, successes=settings.log_level == "debug")
         self.abandoned = 0
         """Handlers that did not stop when they had to, since the start."""
         self._in_trouble: set[str] = set()

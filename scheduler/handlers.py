@@ -45,6 +45,8 @@ class Handler:
     rate: Rate | None = None
     concurrency: int | None = None
     breaker: Breaker | None = None
+    on_dead: Callable[[Any], Any] | None = None
+    """Called with each job of this type that dies."""
 
     @property
     def policy(self) -> TypePolicy:
@@ -70,6 +72,7 @@ def make_handler(
     concurrency: int | None = None,
     breaker: bool | Mapping[str, Any] | None = None,
     process: bool = False,
+    on_dead: Callable[[Any], Any] | None = None,
 ) -> Handler:
     """A handler for a function whose first parameter is the context. Raises ValueError for what cannot be one."""
     if not TYPE_NAME.fullmatch(type):
@@ -117,7 +120,19 @@ def make_handler(
         rate=None if rate is None else _rate(type, rate),
         concurrency=concurrency,
         breaker=_breaker(type, breaker),
+        on_dead=None if on_dead is None else check_hook(on_dead),
     )
+
+
+def check_hook(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A hook for dead jobs. Raises ValueError where it cannot be called with one."""
+    try:
+        inspect.signature(hook).bind(None)
+    except TypeError as error:
+        raise ValueError(
+            f"a hook for dead jobs, {name_of(hook)}, takes the job and nothing else: {error}"
+        ) from error
+    return hook
 
 
 def _breaker(type: str, said: bool | Mapping[str, Any] | None) -> Breaker | None:
@@ -298,6 +313,12 @@ class Handlers:
                 f"there is a schedule {schedule.name!r} already: give one of them a name of its own"
             )
         self.schedules.append(schedule)
+
+    def hooks_for(self, type: str) -> list[Callable[[Any], Any]]:
+        """What is called with a dead job of this type: the hook of its handler, then those for all types."""
+        handler = self._by_type.get(type)
+        own = [] if handler is None or handler.on_dead is None else [handler.on_dead]
+        return [*own, *self.on_dead]
 
     def get(self, type: str) -> Handler | None:
         return self._by_type.get(type)

@@ -9,15 +9,24 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .errors import SchedulerError
-from .handlers import Handlers
+from .failures import failure_of
+from .handlers import Handlers, name_of
 from .job import Claimed, Job
 from .logs import get_logger
 from .outcomes import Ack, Bury, Nack, Release, Settlement
+from .tasks import cancel_all
+from .threads import Threads
 
 log = get_logger(__name__)
 
 SHOWN = 500
 """Characters of an error's message in a line of the log. The job keeps all of it."""
+
+MOST_HOOKS = 20
+"""Hooks that run at once in a worker."""
+
+HOOK_SECONDS = 30.0
+"""How long a hook may take."""
 
 
 class Queue(Protocol):
@@ -46,8 +55,10 @@ class Report:
 class OutcomeLog:
     """Reports outcomes once the store has them. What is looked up for a line never delays a turn."""
 
-    def __init__(self, handlers: Handlers, *, successes: bool = False) -> None:
-        self._handlers = handlers
+    def __init__(self, handlers: Handlers, threads: Threads, *, successes: bool = False) -> None:
+        self._handlers, self._threads = handlers, threads
+        self._hooks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(MOST_HOOKS)
         self._successes = successes
         self._expected: dict[int, Report] = {}
         self._unhandled: set[tuple[str, str]] = set()
@@ -74,9 +85,15 @@ class OutcomeLog:
             self._task = asyncio.create_task(self._report(), name="outcomes")
 
     async def close(self) -> None:
-        """Waits until everything is reported, a second at most."""
+        """Waits until everything is reported and the hooks have ended, a second at most."""
+        end = asyncio.get_running_loop().time() + 1
         if self._task is not None:
             await asyncio.wait([self._task], timeout=1)
+        if self._hooks:
+            await asyncio.wait(self._hooks, timeout=max(0.0, end - asyncio.get_running_loop().time()))
+        for hook in list(self._hooks):
+            log.warning("not finished when the worker ended", what=hook.get_name())
+        await cancel_all(list(self._hooks))
 
     async def _report(self) -> None:
         while self._ready:
@@ -128,15 +145,32 @@ class OutcomeLog:
         log.error("a job is dead", **fields)
         if job is None:
             return
-        for hook in self._handlers.on_dead:
-            try:
-                done = (
-                    await asyncio.to_thread(hook, job) if not inspect.iscoroutinefunction(hook) else hook(job)
-                )
-                if inspect.isawaitable(done):
-                    await done
-            except Exception:
-                log.exception("a hook for dead jobs failed", job=job_id)
+        for hook in self._handlers.hooks_for(job.type):
+            # Behind everything else: a hook that hangs delays no report and no sweep.
+            task = asyncio.create_task(self._hook(hook, job), name=f"on_dead of {job_id}")
+            self._hooks.add(task)
+            task.add_done_callback(self._hooks.discard)
+
+    async def _hook(self, hook: Callable[[Job], Any], job: Job) -> None:
+        async with self._places:
+            await call_hook(hook, job, self._threads)
+
+
+async def call_hook(hook: Callable[[Job], Any], job: Job, threads: Threads) -> None:
+    """Calls a hook with a dead job: `def` in a thread. What it raises is logged, whatever it is."""
+    try:
+        async with asyncio.timeout(HOOK_SECONDS):
+            done = hook(job) if inspect.iscoroutinefunction(hook) else await threads.run(hook, job)
+            if inspect.isawaitable(done):
+                await done
+    except BaseException as error:  # a hook ends nothing but itself
+        if issubclass(type(error), asyncio.CancelledError):
+            raise
+        failed = failure_of(error)
+        log.error(
+            "a hook for dead jobs failed", job=job.id, type=job.type, hook=name_of(hook), kind=failed.kind,
+            message=failed.message[:SHOWN], where=failed.where,
+        )  # fmt: skip
 
 
 async def _looked_up(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from .errors import Fault, Invalid
 from .events import Follower
 from .execute import Places, execute
 from .job import Claimed, Job, State, split_id
+from .outcome_log import call_hook
 from .outcomes import Ack, Bury, Extend, Nack, Note, Release, Settlement, refusal_of_added
 from .scheduling import Schedules
 from .settings import Settings
@@ -89,7 +90,8 @@ class AppTest:
         if queue not in self._declared:
             self._declared.add(queue)
             await declare(self.store, queue, self._app.handlers)
-        await self.store.reclaim(queue, lease_ms=self._settings.lease_ms)
+        swept = await self.store.reclaim(queue, lease_ms=self._settings.lease_ms)
+        await self._died(queue, [key for key, state, _ in swept.jobs if state == "dead"])
         while (await self.store.expire(queue))[1]:
             pass
 
@@ -108,10 +110,19 @@ class AppTest:
                 await self.store.note(of.queue, [Note(of.key, of.token, field, value)])
         if settlement is not None:
             [state] = await self._settled(claimed.queue, settlement)
+            if state == "dead":
+                await self._died(claimed.queue, [claimed.key])
             if state in set(State):
                 return state
         [job] = await self.store.inspect(claimed.queue, [claimed.key])
         return job.state.value if job is not None else "gone"
+
+    async def _died(self, queue: str, keys: Sequence[str]) -> None:
+        """Calls the app's hooks with dead jobs, as a worker does, and waits for them."""
+        for job in await self.store.inspect(queue, keys):
+            if job is not None:
+                for hook in self._app.handlers.hooks_for(job.type):
+                    await call_hook(hook, job, self._places.threads)
 
     def _tell(self, claimed: Claimed, field: str, value: Any) -> None:
         if field != "add":  # goes out with the ack
