@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from . import forks
 from .attempt import begin_attempt
 from .context import Context
 from .execute import encode_result
@@ -31,6 +32,7 @@ def main() -> None:
         signal.signal(told_to_end, lambda *_: None)
     # What handlers start must not hold it: its end tells the worker that this process is gone.
     os.set_inheritable(int(sys.argv[1]), False)
+    forks.guard(int(sys.argv[1]))
     connection = Connection(int(sys.argv[1]))
     requests: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, requests), daemon=True).start()

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from . import _keeper
+from . import _keeper, forks
 from .errors import SchedulerError
 from .logs import get_logger
 
@@ -97,6 +97,7 @@ class LocalServer:
         """Uses it no longer. The server ends when nobody else does."""
         with self._turn:
             if self._users >= 0:
+                forks.release(self._users)
                 os.close(self._users)
             self._users = -1
 
@@ -107,12 +108,14 @@ class LocalServer:
         """Takes our share of users.lock; waits while the keeper ends the server."""
         while not self._holds():
             if self._users >= 0:
+                forks.release(self._users)
                 os.close(self._users)
             if not self.directory.is_dir():
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._file(".gitignore").write_text("*\n")
             self._users = os.open(self._file(_keeper.USERS), os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._users, fcntl.LOCK_SH)
+            forks.guard(self._users)
 
     def _holds(self) -> bool:
         """Whether our lock is the one that stands in the folder: somebody may have removed it all."""

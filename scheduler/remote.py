@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from msgspec import Raw
 
+from . import forks
 from . import retry as retry_policy
 from .calling import batches
 from .documents import Leased, new_document
@@ -600,6 +601,7 @@ def _on_sigterm(stop: Callable[[], None]) -> Iterator[None]:
     if not free:
         yield
         return
+    forks.guard()
     loop.add_signal_handler(signal.SIGTERM, stop)
     try:
         yield

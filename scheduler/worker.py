@@ -235,6 +235,12 @@ class BaseWorker:
         fetcher.notes.append(note)
         fetcher.changed.set()
 
+    def left(self) -> list[str]:
+        """Ids of the jobs whose handlers run now. From any thread."""
+        return [
+            running.claimed.id for line in self.fetchers.values() for running in list(line.running.values())
+        ]
+
     def held(self) -> list[tuple[str, list[Extend]]]:
         """The leases of everything that runs now, in batches; what is finished is not among them. From any thread."""
         found = []

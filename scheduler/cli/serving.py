@@ -8,10 +8,11 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .. import forks
 from ..app import Scheduler
 from ..clients import open_clients
 from ..doorbell import Doorbell
@@ -24,6 +25,7 @@ from ..tasks import Pulse, cancel_all, forever, wait_or_raise
 from ..upkeep import Upkeep, expiries, strays, watchdog
 from ..worker import Worker
 from .common import wait_for
+from .ending import AFTER_WORK, Ending
 from .program import Mistake
 
 log = get_logger(__name__)
@@ -55,11 +57,28 @@ async def opened(settings: Settings, *, name: str) -> AsyncIterator[Parts]:
         await store.close()
 
 
+_ending: Ending | None = None
+
+
 def on_signals(stop: Callable[[], None]) -> None:
-    """SIGINT and SIGTERM call `stop`; the second one calls it again."""
+    """SIGINT and SIGTERM call `stop`; the second one calls it again. The first one sets the deadline of the process."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    if _ending is not None:
+        _ending.on_signals()
+
+
+@contextlib.contextmanager
+def ending(settings: Settings) -> Iterator[Ending]:
+    """This process ends within its grace and two seconds after a signal, and soon after its work."""
+    global _ending  # noqa: PLW0603 - a process has one end
+    _ending = Ending(settings.grace_ms / 1000)
+    forks.guard()
+    try:
+        yield _ending
+    finally:
+        _ending.within(AFTER_WORK)
 
 
 async def upkeep_of_all(store: Store, settings: Settings) -> None:
@@ -78,6 +97,13 @@ async def work(
     ready: int | None = None,
 ) -> None:
     """One worker process, until a signal. To the descriptor `ready` it writes when its lifespans are open."""
+    with ending(settings):
+        await _work_opened(app, settings, queues, parent=parent, ready=ready)
+
+
+async def _work_opened(
+    app: Scheduler, settings: Settings, queues: Mapping[str, int], *, parent: int | None, ready: int | None
+) -> None:
     async with opened(settings, name="scheduler-worker") as parts:
         stop = asyncio.Event()
         on_signals(stop.set)
@@ -104,6 +130,8 @@ async def _work(
             os.write(ready, b"1")
             os.close(ready)
     own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell, queues=queues)
+    if _ending is not None:
+        _ending.left = own.left
 
     def end() -> None:
         stop.set()
@@ -200,6 +228,11 @@ async def serve(
     settings: Settings, app: Scheduler | None = None, say: Callable[[int], None] | None = None
 ) -> None:
     """The API until a signal; with an app a worker beside it. `say` is told the port when both are there."""
+    with ending(settings):
+        await _serve(settings, app, say)
+
+
+async def _serve(settings: Settings, app: Scheduler | None, say: Callable[[int], None] | None) -> None:
     from ..api import make_app  # noqa: PLC0415 - a worker does without
     from ..api import serve as served  # noqa: PLC0415
 
@@ -238,6 +271,8 @@ async def _work_beside(
 
     async def work() -> None:
         own = Worker(parts.store, app.handlers, settings, doorbell=parts.doorbell)
+        if _ending is not None:
+            _ending.left = own.left
         on_signals(stop.set)
         working = asyncio.create_task(own.run(), name="worker")
         say()
