@@ -27,11 +27,15 @@ OUTBOX = Path(".scheduler", "outbox")
 """Where mails are written without a server, below the working directory."""
 MOST_RECIPIENTS = 100
 """As many as every mail server takes in one go (RFC 5321, 4.5.3.1.8)."""
+MOST_ATTACHMENTS = 50
+LARGEST_ATTACHMENTS = 25 * 1024 * 1024
+"""Bytes of all attachments of a mail. The payload's own limit (SCHEDULER_MAX_PAYLOAD) is usually reached before."""
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS = re.compile(rf"(?=[^@]{{1,64}}@[^@]{{1,253}}\Z){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 _NAMED = re.compile(r'(?:"([^"\\]*)"|([^"<>]*?))\s*<([^<>]*)>')
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}")
 # Besides C0 and C1, what some program takes for the end of a line.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -52,11 +56,31 @@ class Mailbox:
     address: str
 
 
+class _Attachment(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    content: bytes = msgspec.field(name="base64")
+    type: str = "application/octet-stream"
+
+
 class _Payload(msgspec.Struct, forbid_unknown_fields=True):
     to: str | list[str]
     subject: str
     body: str
     sender: str | None = msgspec.field(name="from", default=None)
+    cc: str | list[str] | None = None
+    bcc: str | list[str] | None = None
+    reply_to: str | list[str] | None = None
+    html: str | None = None
+    attachments: list[_Attachment] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file of a mail. `type` is its media type, such as application/pdf."""
+
+    name: str
+    type: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,16 @@ class Mail:
     subject: str
     body: str
     sender: Mailbox | None
+    cc: tuple[Mailbox, ...] = ()
+    bcc: tuple[Mailbox, ...] = ()
+    reply_to: tuple[Mailbox, ...] = ()
+    html: str | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def recipients(self) -> list[str]:
+        """The addresses of all recipients, each once."""
+        return list(dict.fromkeys(box.address for box in (*self.to, *self.cc, *self.bcc)))
 
 
 _payloads = msgspec.json.Decoder(_Payload)
@@ -76,18 +110,54 @@ def read_mail(payload: bytes) -> dict[str, Mail]:
     """The handler's argument. Raises PayloadInvalid, which says which part cannot be and why."""
     try:
         raw = _payloads.decode(payload)
-        to = [raw.to] if isinstance(raw.to, str) else raw.to
-        if not 1 <= len(to) <= MOST_RECIPIENTS:
-            raise ValueError(f"to: 1 to {MOST_RECIPIENTS} addresses, not {len(to)}")
+        to, cc, bcc, reply_to = (
+            _read_list(value, name)
+            for name, value in (("to", raw.to), ("cc", raw.cc), ("bcc", raw.bcc), ("reply_to", raw.reply_to))
+        )
+        if not to:
+            raise ValueError("to: at least one address")
+        if len(to) + len(cc) + len(bcc) > MOST_RECIPIENTS:
+            raise ValueError(
+                f"to, cc and bcc: at most {MOST_RECIPIENTS} addresses, not {len(to) + len(cc) + len(bcc)}"
+            )
         if len(raw.subject) > 900 or _CONTROL.search(raw.subject):
             raise ValueError("subject: at most 900 characters without a line break or control character")
-        if "\0" in raw.body:
-            raise ValueError("body: a mail has no NUL character")
-        boxes = {box.address: box for box in (read_mailbox(text, f"to[{n}]") for n, text in enumerate(to))}
+        for name, text in (("body", raw.body), ("html", raw.html or "")):
+            if "\0" in text:
+                raise ValueError(f"{name}: a mail has no NUL character")
+        attachments = _read_attachments(raw.attachments or [])
         sender = None if raw.sender is None else read_mailbox(raw.sender, "from")
     except (msgspec.MsgspecError, ValueError) as error:
         raise PayloadInvalid(f"the payload of email.send is no mail: {error}") from None
-    return {"mail": Mail(tuple(boxes.values()), raw.subject, raw.body, sender)}
+    mail = Mail(to, raw.subject, raw.body, sender, cc, bcc, reply_to, raw.html, attachments)
+    return {"mail": mail}
+
+
+def _read_list(value: str | list[str] | None, name: str) -> tuple[Mailbox, ...]:
+    """One address or a list of them, each once. Raises ValueError, which begins with the field and its place."""
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if len(texts) > MOST_RECIPIENTS:
+        raise ValueError(f"{name}: at most {MOST_RECIPIENTS} addresses, not {len(texts)}")
+    boxes = (read_mailbox(text, f"{name}[{n}]") for n, text in enumerate(texts))
+    return tuple({box.address: box for box in boxes}.values())
+
+
+def _read_attachments(raw: list[_Attachment]) -> tuple[Attachment, ...]:
+    """Raises ValueError, which begins with the place of what cannot be attached."""
+    if len(raw) > MOST_ATTACHMENTS:
+        raise ValueError(f"attachments: at most {MOST_ATTACHMENTS}, not {len(raw)}")
+    if sum(len(one.content) for one in raw) > LARGEST_ATTACHMENTS:
+        raise ValueError(f"attachments: at most {LARGEST_ATTACHMENTS >> 20} MiB in all")
+    for n, one in enumerate(raw):
+        if not 1 <= len(one.name) <= 200 or _CONTROL.search(one.name) or re.search(r"[/\\]", one.name):
+            raise ValueError(
+                f"attachments[{n}].name: 1 to 200 characters, no slash, backslash or control character"
+            )
+        if not _MEDIA_TYPE.fullmatch(one.type) or one.type.lower().startswith(("multipart/", "message/")):
+            raise ValueError(
+                f"attachments[{n}].type: a media type such as application/pdf, not of multipart or message"
+            )
+    return tuple(Attachment(one.name, one.type.lower(), one.content) for one in raw)
 
 
 def read_mailbox(text: str, where: str) -> Mailbox:
@@ -117,7 +187,7 @@ async def email_send(ctx: Context, mail: Mail) -> dict[str, Any]:
         message_id, message = compose(mail, sender, mark)
         path = await asyncio.to_thread(put_in_outbox, f"{mark}.eml", message)
         ctx.log(f"written to {path}: SCHEDULER_SMTP_URL is not set")
-        return {"message_id": message_id, "accepted": [box.address for box in mail.to], "refused": {}}
+        return {"message_id": message_id, "accepted": mail.recipients, "refused": {}}
 
     from .smtp_client import deliver, read_server  # noqa: PLC0415 - only where mails are sent
 
@@ -125,13 +195,13 @@ async def email_send(ctx: Context, mail: Mail) -> dict[str, Any]:
     sender = mail.sender or Mailbox("", server.default_sender)
     message_id, message = compose(mail, sender, mark)
     before = Past.left_by(ctx, mark)
-    remaining = [box.address for box in mail.to if not before.knows(box.address)]
+    remaining = [address for address in mail.recipients if not before.knows(address)]
     now = await deliver(server, sender.address, remaining, message)
     accepted, refused = [*before.accepted, *now.accepted], before.refused | now.refused
     if now.deferred:
         ctx.checkpoint({"mail": mark, "accepted": accepted, "refused": refused})
         # Should this attempt be the last, the job's error is all that tells who has the mail.
-        told = f"{len(now.deferred)} of {len(mail.to)} recipients are to wait: {listed(now.deferred)}"
+        told = f"{len(now.deferred)} of {len(mail.recipients)} recipients are to wait: {listed(now.deferred)}"
         if accepted:
             told += f"; accepted: {', '.join(accepted)}"
         if refused:
@@ -182,9 +252,20 @@ def compose(mail: Mail, sender: Mailbox, mark: str) -> tuple[str, bytes]:
     message_id = f"<{mark}@{sender.address.rpartition('@')[2]}>"
     content = EmailMessage(policy=SMTP.clone(cte_type="7bit"))
     content.set_content(mail.body)
+    if mail.html is not None:
+        content.add_alternative(mail.html, subtype="html")
+    for one in mail.attachments:
+        main, _, sub = one.type.partition("/")
+        content.add_attachment(one.content, maintype=main, subtype=sub, filename=one.name)
+    # Bcc is not among them: nobody may see those recipients.
+    lists = {"To": mail.to, "Cc": mail.cc, "Reply-To": mail.reply_to}
     head = {
         "From": _mailbox(sender, "From"),
-        "To": ",\r\n ".join(_mailbox(box, "To") for box in mail.to),
+        **{
+            name: ",\r\n ".join(_mailbox(box, name) for box in boxes)
+            for name, boxes in lists.items()
+            if boxes
+        },
         "Subject": _words(mail.subject, "Subject"),
         "Date": format_datetime(datetime.now(UTC)),
         "Message-ID": message_id,

@@ -35,6 +35,8 @@ CANARY = "hunter2"
 FROM_ABROAD: dict[str, Any] = {"from": "Der Büchershop <s@example.com>"}
 BODY: dict[str, Any] = {"subject": "Hello", "body": "Good day\n", "from": "shop@example.com"}
 
+FILE: dict[str, Any] = {"name": "a.bin", "type": "application/pdf", "base64": "AP8="}
+
 
 @dataclass
 class MailServer:
@@ -232,7 +234,12 @@ async def test_a_body_arrives_as_it_was_and_ends_no_mail_early(server, body):
         {"to": "a@example.org SIZE=1"}, {"to": "ä@example.org"}, {"to": "a@exämple.org"}, {"to": "a" * 65 + "@example.org"}, {"to": "a@" + "b." * 130 + "org"},
         {"to": '"a\\"b" <a@example.org>'}, {"to": "x" * 201 + " <a@example.org>"}, {"to": [f"a{n}@example.org" for n in range(101)]}, {"to": 1}, {"to": None},
         {"subject": "a\r\nBcc: b@example.org"}, {"subject": "a\nb"}, {"subject": "a\u2028b"}, {"subject": "a\x0bb"}, {"subject": "x" * 901}, {"subject": None},
-        {"body": "a\0b"}, {"body": {"html": "x"}}, {"from": "shop"}, {"from": "a@b.c\r\nX: y"}, {"from": ["a@b.c"]}, {"cc": "a@example.org"}, {"sender": "a@b.c"},
+        {"body": "a\0b"}, {"body": {"html": "x"}}, {"from": "shop"}, {"from": "a@b.c\r\nX: y"}, {"from": ["a@b.c"]}, {"sender": "a@b.c"},
+        {"cc": "nobody"}, {"bcc": "a@example.org\r\nX: y"}, {"reply_to": ["a@example.org", "b"]}, {"cc": [f"a{n}@example.org" for n in range(100)]},
+        {"html": "a\0b"}, {"html": 1}, {"attachments": {}}, {"attachments": [{"name": "a", "type": "text/plain"}]}, {"attachments": [FILE] * 51},
+        {"attachments": [FILE | {"base64": "%%%"}]}, {"attachments": [FILE | {"base64": "YQ"}]}, {"attachments": [FILE | {"name": ""}]},
+        {"attachments": [FILE | {"name": "../a"}]}, {"attachments": [FILE | {"name": "a\r\nX: y"}]}, {"attachments": [FILE | {"type": "text"}]},
+        {"attachments": [FILE | {"type": "multipart/mixed"}]}, {"attachments": [FILE | {"type": "text/plain\r\nX: y"}]}, {"attachments": [FILE | {"x": 1}]},
     ],
 )  # fmt: skip
 async def test_what_is_no_mail_is_refused_before_anything_is_sent(server, payload):
@@ -240,6 +247,51 @@ async def test_what_is_no_mail_is_refused_before_anything_is_sent(server, payloa
         await sending(server.settings)(**{"to": "a@example.org"} | BODY | payload)
 
     assert ([], []) == (server.asked, server.mails)
+
+
+async def test_copies_reach_all_and_a_blind_copy_stands_in_no_header(server):
+    answer = await sending(server.settings)(
+        to="a@example.org",
+        cc=["Zoë <c@example.org>", "a@example.org"],
+        bcc="b@example.org",
+        reply_to="r@example.org",
+        **BODY,
+    )
+    message = server.message()
+
+    assert ["a@example.org", "c@example.org", "b@example.org"] == server.asked == answer["accepted"]
+    assert ("Zoë <c@example.org>, a@example.org", "r@example.org") == (message["Cc"], message["Reply-To"])
+    assert b"b@example.org" not in (server.mails[-1].original_content or b"")
+
+
+@pytest.mark.parametrize("html", [None, "<p>Grüße</p>\n" + "x" * 2_000])
+async def test_html_and_attachments_arrive_as_they_were(server, html):
+    files = [
+        FILE,
+        {"name": "Übersicht.csv", "type": "TEXT/CSV", "base64": "YTti"},
+        {"name": "c", "base64": ""},
+    ]
+    body = BODY | {"body": "Grüße\n"}
+    await sending(server.settings)(
+        to="a@example.org", attachments=files, **({"html": html} if html else {}), **body
+    )
+    message = server.message()
+
+    assert "multipart/mixed" == message.get_content_type()
+    plain = message.get_body(("plain",))
+    assert plain is not None
+    assert "Grüße\n" == text_of(plain)
+    rich = message.get_body(("html",))
+    assert html == (rich and text_of(rich).removesuffix("\n"))
+    assert [
+        ("a.bin", "application/pdf", b"\0\xff"), ("Übersicht.csv", "text/csv", b"a;b"), ("c", "application/octet-stream", b""),
+    ] == [(a.get_filename(), a.get_content_type(), a.get_payload(decode=True)) for a in message.iter_attachments()]  # fmt: skip
+
+
+async def test_attachments_are_bounded_in_all(monkeypatch):
+    monkeypatch.setattr("scheduler.shipped.email_send.LARGEST_ATTACHMENTS", 3)
+    with pytest.raises(PayloadInvalid, match="attachments: at most"):
+        await sending(Settings())(to="a@example.org", attachments=[FILE, FILE], **BODY)
 
 
 async def test_a_very_long_address_is_refused_without_being_studied():
