@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class HandlerExit(Exception):
@@ -101,6 +103,8 @@ class _Contained(Coroutine[Any, Any, Any]):
 
 def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """From now on no exception of a task that a handler starts ends this loop."""
+    import asyncio  # noqa: PLC0415 - the command line logs without an event loop
+
     before = loop.get_task_factory()
     if getattr(before, "contains", False):
         return

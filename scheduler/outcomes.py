@@ -355,6 +355,8 @@ class WorkerSeen(Struct, frozen=True):
     running: tuple[str, ...]
     started_at: int
     seen_at: int
+    late: bool = False
+    """It has given no sign for a whole lease, in which it signs three times: it is dead, frozen or cut off."""
 
     def document(self) -> dict[str, Any]:
         """The worker as documents show it."""

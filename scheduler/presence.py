@@ -105,6 +105,18 @@ class Presence:
         except Exception as error:
             raise self._translated(error) from error
 
+    async def lost(self) -> dict[str, list[str]]:
+        """Workers that own leases although they are listed no longer, with the jobs. A look at every queue.
+
+        Raises StoreUnavailable.
+        """
+        try:
+            running = await self._running(set(await self._store.queues()))
+            present = {worker.name for worker in await self._seen()}
+        except Exception as error:
+            raise self._translated(error) from error
+        return {name: ids for name, ids in sorted(running.items()) if name not in present}
+
     async def counts(self) -> Counter[str]:
         """How many workers serve each queue. Raises StoreUnavailable."""
         return Counter(queue for worker in await self.seen() for queue in worker.queues)
@@ -177,4 +189,5 @@ def _read(name: str, fields: Mapping[bytes, bytes], now_ms: int, left_ms: int) -
         running=(),
         started_at=int(fields.get(b"started", b"0")),
         seen_at=now_ms - (2 * int(fields.get(b"every", b"0")) - left_ms),
+        late=left_ms < int(fields.get(b"every", b"0")),
     )

@@ -27,7 +27,10 @@ GIVE_UP = 5.0
 """Seconds after which a command that is no server stops waiting for Redis."""
 
 NOT_YET = ("wait_replicas", "postgres_url")
-"""Settings whose promise a later release keeps: refused until then."""
+"""Settings whose promise a later release keeps: refused until then, and listed nowhere."""
+
+LISTED = tuple(row for row in SETTINGS if row.name not in NOT_YET)
+"""The settings that can be set."""
 
 HEAD = "scheduler.head"
 """Where click's context has whether a piped table is to have a head."""
@@ -131,7 +134,12 @@ def with_flags(function: F) -> F:
         if row.flag not in taken:
             default = f" [{row.default}]" if row.default is not None else ""
             made = click.option(
-                row.flag, f"setting_{row.name}", cls=SettingOption, metavar="…", help=f"{row.doc}{default}"
+                row.flag,
+                f"setting_{row.name}",
+                cls=SettingOption,
+                metavar="…",
+                help=f"{row.doc}{default}",
+                hidden=row.name in NOT_YET,
             )(made)
     return made  # type: ignore[no-any-return]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..settings import FILE, IN_FILES, PREFIX, SETTINGS, Setting, SettingsError, Source, survey
-from .common import Group, head_option, json_option, print_json, problems_of, with_flags
+from ..settings import FILE, IN_FILES, PREFIX, Setting, SettingsError, Source, survey
+from .common import LISTED, NOT_YET, Group, head_option, json_option, print_json, problems_of, with_flags
 
 HIDDEN = "***"
 
@@ -33,7 +33,7 @@ def show(origin: bool, as_json: bool, flags: Mapping[str, str]) -> None:
     found = survey(flags)
     if problems := problems_of(found):
         raise SettingsError(problems)
-    rows = [(row, shown(row, found.sources[row.name]), found.sources[row.name]) for row in SETTINGS]
+    rows = [(row, shown(row, found.sources[row.name]), found.sources[row.name]) for row in LISTED]
     if as_json:
         items = [
             {
@@ -89,16 +89,20 @@ def env() -> None:
     print("\n".join(env_lines()))
 
 
+_FILES = {name: target for name, target in IN_FILES.items() if target not in NOT_YET}
+"""Settings that name a file, and the setting that it holds."""
+
+
 def schema_document() -> dict[str, Any]:
     """The schema of scheduler.toml: names without the prefix, flat; durations and sizes as numbers or as text."""
     properties: dict[str, Any] = {}
-    for row in SETTINGS:
+    for row in LISTED:
         properties[row.name] = {"description": f"{row.doc} It takes {row.takes}.", **row.schema}
         if row.default is not None:
             properties[row.name]["default"] = row.default
         else:
             properties[row.name]["examples"] = [row.example]
-    for name, target in IN_FILES.items():
+    for name, target in _FILES.items():
         properties[name] = {
             "description": f"A file that holds `{target}`. Set one of the two.",
             "type": "string",
@@ -111,7 +115,7 @@ def schema_document() -> dict[str, Any]:
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
-        "not": {"anyOf": [{"required": [name, target]} for name, target in IN_FILES.items()]},
+        "not": {"anyOf": [{"required": [name, target]} for name, target in _FILES.items()]},
     }
 
 
@@ -119,12 +123,12 @@ def env_lines() -> Iterator[str]:
     """The lines of an environment file that sets nothing and tells what there is to set."""
     yield "# Settings of scheduler, printed by `scheduler config env`. Take the # off a line to set it."
     yield "# A value is taken as it stands: no quotes. `scheduler config check` tells what is wrong."
-    for row in SETTINGS:
+    for row in LISTED:
         yield ""
         yield f"# {row.doc}"
         yield f"# Takes {row.takes}.{f' Default: {row.default}.' if row.default is not None else ''}"
         yield f"#{row.variable}={row.example}"
-        for name, target in IN_FILES.items():
+        for name, target in _FILES.items():
             if target == row.name:
                 yield "# Or a file that holds it:"
                 yield f"#{PREFIX}{name.upper()}=/run/secrets/scheduler_{target}"

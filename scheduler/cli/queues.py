@@ -358,22 +358,31 @@ def workers() -> None:
 @json_option
 @with_settings
 def list_workers(as_json: bool, settings: Settings) -> None:
-    """Workers by name, those that have signed within two of their leases."""
+    """Workers by name, when each gave its last sign, and what they run.
+
+    A worker is `dead` that has given no sign for a whole lease, or that still owns leases and is listed no longer: its jobs
+    are given to others when their leases end.
+    """
     from ..presence import Presence  # noqa: PLC0415 - help does without
 
-    async def work() -> Sequence[WorkerSeen]:
+    async def work() -> tuple[Sequence[WorkerSeen], dict[str, list[str]]]:
         async with connected(settings) as store:
-            return await Presence(store).present()
+            presence = Presence(store)
+            return await presence.present(), await presence.lost()
 
-    found = run(work())
+    found, lost = run(work())
     if as_json:
-        print_json({"items": [worker.document() for worker in found]})
+        items = [worker.document() | {"dead": worker.late} for worker in found]
+        items += [_lost_document(name, jobs) for name, jobs in lost.items()]
+        print_json({"items": items})
         return
-    from .draw import table  # noqa: PLC0415
+    from .draw import moment, table  # noqa: PLC0415
 
     rows = [
         (
             worker.name,
+            "dead" if worker.late else "ok",
+            moment(worker.seen_at),
             ",".join(worker.queues),
             f"{len(worker.running)}/{worker.concurrency or '–'}",
             worker.version or "–",
@@ -381,9 +390,31 @@ def list_workers(as_json: bool, settings: Settings) -> None:
         )
         for worker in found
     ]
+    rows += [
+        (
+            name,
+            "dead",
+            "–",
+            ",".join(_queues_of(jobs)),
+            f"{len(jobs)}/–",
+            "–",
+            "",
+        )
+        for name, jobs in lost.items()
+    ]
     table(
-        ["worker", "queues", "running", "version", "types"],
+        ["worker", "state", "seen", "queues", "running", "version", "types"],
         rows,
         right=("running",),
         spare=("types", "version"),
     )
+
+
+def _queues_of(jobs: Sequence[str]) -> list[str]:
+    return sorted({job.partition(":")[0] for job in jobs})
+
+
+def _lost_document(name: str, jobs: Sequence[str]) -> dict[str, Any]:
+    """A worker that is listed no longer, as far as its leases tell."""
+    unknown = dict.fromkeys(("host", "pid", "version", "concurrency", "started_at", "seen_at"))
+    return {"name": name, **unknown, "queues": _queues_of(jobs), "types": [], "running": jobs, "dead": True}

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from scheduler.cli import cli
 from scheduler.errors import SchedulerError
 from scheduler.job import Unique
+from scheduler.keys import worker_key
 from scheduler.outcomes import Ack, Bury, Note, TypePolicy
 from scheduler.presence import Presence
 from scheduler.store import Store
@@ -320,7 +321,33 @@ def test_workers_are_listed_with_what_they_run(servers: Servers, command: Comman
     assert (WORKER, ["mail"], ["mail:a"], 5, 7) == tuple(
         worker[name] for name in ("name", "queues", "running", "concurrency", "pid")
     )
-    assert [WORKER, "mail", "1/5", "1", "send"] == command("workers", "list").split()
+    assert not worker["dead"]
+    line = command("workers", "list").split()
+    assert ([WORKER, "ok"], ["mail", "1/5", "1", "send"]) == (line[:2], line[3:])
+    assert worker["seen_at"] == line[2]
+
+
+def test_a_worker_without_a_sign_is_marked_dead_with_the_jobs_it_owns(
+    servers: Servers, command: Command
+) -> None:
+    async def two(store: Store) -> None:
+        said = {"queues": [QUEUE], "types": ["send"], "concurrency": 5}
+        await Presence(store).sign("late", said, 60_000)
+        await store.clients.commands.pexpire(worker_key(store.namespace, "late"), 59_000)
+        await enqueued(store, "a", "b")
+        await take(store, worker="gone", lease_ms=60_000)
+        await take(store, worker="late", lease_ms=60_000)
+
+    given(servers, two)
+
+    late, gone = json.loads(command("workers", "list", "--json"))["items"]
+    assert ("late", ["mail:b"], True) == tuple(late[name] for name in ("name", "running", "dead"))
+    assert ("gone", ["mail:a"], True, None) == tuple(
+        gone[name] for name in ("name", "running", "dead", "seen_at")
+    )
+    assert [["late", "dead"], ["gone", "dead"]] == [
+        line.split()[:2] for line in command("workers", "list").splitlines()
+    ]
 
 
 def test_a_job_that_failed_is_shown_with_the_trace_of_its_last_error(

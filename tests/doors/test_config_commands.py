@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from scheduler.cli import cli
-from scheduler.cli.config import masked_url
-from scheduler.settings import IN_FILES, SETTINGS, SettingsError, load
+from scheduler.cli.common import LISTED, NOT_YET, problems_of
+from scheduler.cli.config import env_lines, masked_url, schema_document
+from scheduler.settings import IN_FILES, SETTINGS, SettingsError, load, survey
 
 Command = Callable[..., str]
 
@@ -47,7 +48,7 @@ def test_every_value_is_shown_as_it_was_written_with_where_it_is_from(command, m
 
     found = shown(command("show", "--json", "--grace", "5"))
 
-    assert [row.name for row in SETTINGS] == list(found)
+    assert [row.name for row in LISTED] == list(found)
     assert ("1m", "file", "lease in scheduler.toml") == found["lease"]
     assert ("82", "environment", "SCHEDULER_PORT") == found["port"]
     assert ("5", "flag", "--grace") == found["grace"]
@@ -144,8 +145,21 @@ def test_the_environment_file_sets_nothing_and_every_line_of_it_may_be_set(comma
     Path("secret").write_text("of a file")
 
     assert all(line.startswith("#") for line in lines if line)
-    in_files = {f"SCHEDULER_{name.upper()}" for name in IN_FILES}
-    assert {row.variable for row in SETTINGS} | in_files == set(assigned)
+    in_files = {f"SCHEDULER_{name.upper()}" for name, target in IN_FILES.items() if target not in NOT_YET}
+    assert {row.variable for row in LISTED} | in_files == set(assigned)
     for name in in_files:  # beside the setting itself there would be two of them
         del assigned[name]
     load(environ=assigned, directory=tmp_path)
+
+
+def test_no_setting_is_listed_that_is_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    listed = [line[1:] for line in env_lines() if re.match(r"#SCHEDULER_\w+=", line)]
+    files = {line.partition("=")[0] for line in listed if line.partition("=")[0].endswith("_FILE")}
+    given = dict(line.split("=", 1) for line in listed if line.partition("=")[0] not in files)
+
+    problems = problems_of(survey({}, environ=given))
+
+    assert [] == [problem for problem in problems if "not in this release" in problem]
+    assert {"wait_replicas", "postgres_url", "postgres_url_file"}.isdisjoint(schema_document()["properties"])
+    assert not any("POSTGRES" in line or "WAIT_REPLICAS" in line for line in listed)
