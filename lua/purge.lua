@@ -7,7 +7,7 @@
 -- `operation` is a page of one (lib/next_page): the call is refused unless it is the next, and counted with it.
 --
 -- Returns how many went and 1 when the page was full, then for each id "gone", the state that refuses ("running",
--- or one that is not `state`), or "missing".
+-- or one that is not `state`), or "missing"; of "expired" the ids of the jobs that are dead by their deadline.
 -- @flags allow-oom
 -- @include lib/refusal
 -- @include lib/expire
@@ -58,8 +58,8 @@ local states, before = " ready scheduled retrying blocked succeeded cancelled de
 if named == 0 and not string.find(states, " " .. state .. " ", 1, true) then return redis.error_reply("INVALID state") end
 if before_ms ~= "" and not (before and before >= 0) then return redis.error_reply("INVALID before_ms") end
 if named == 0 and state == "expired" then
-  local went, more = expire(keys, now, limit)
-  return { went, more }
+  local went, more, late = expire(keys, now, limit)
+  return { went, more, unpack(late) }
 elseif named == 0 then
   local micro = state == "ready" or state == "scheduled" or state == "retrying"
   local last = before and string.format("%.0f", before * (micro and 1000 or 1)) or "+inf"

@@ -214,8 +214,8 @@ class Scheduler:
     def on_dead(self, function: D) -> D:
         """A function (`def` or `async def`) that is called with each job that dies: `hook(job)`, with `id type reason errors payload`.
 
-        It runs in the worker process whose attempt or watchdog ended the job, at most once a death; not for deaths that an API
-        process alone decides (a deadline that passed while the job waited, a silent worker where no worker of the app is left).
+        It runs in the worker process whose attempt or upkeep ended the job, at most once a death; not for deaths that a process without
+        the hook decides (the API sweeps where no worker does), nor for those that a claim itself meets.
         What it raises is logged, and changes nothing.
         """
         self.handlers.on_dead.append(check_hook(function))

@@ -22,6 +22,9 @@ log = get_logger(__name__)
 SHOWN = 500
 """Characters of an error's message in a line of the log. The job keeps all of it."""
 
+MOST_TYPES = 10_000
+"""Types without a handler that are remembered, so that each is said once. Beyond that none is said any more."""
+
 MOST_HOOKS = 20
 """Hooks that run at once in a worker."""
 
@@ -43,13 +46,19 @@ class Queue(Protocol):
 class Report:
     """One attempt that failed, or was given back for want of a handler."""
 
-    claimed: Claimed
     settlement: Settlement
+    claimed: Claimed | None = None
+    """None for a success that could not be told as one: nobody kept what it was of."""
     state: str = ""
+    id: str = ""
 
     @property
     def type(self) -> str:
-        return self.claimed.record.type if self.claimed.record else ""
+        return self.claimed.record.type if self.claimed is not None and self.claimed.record else ""
+
+    @property
+    def attempt(self) -> int | None:
+        return None if self.claimed is None else self.claimed.attempt
 
 
 class OutcomeLog:
@@ -72,14 +81,19 @@ class OutcomeLog:
         )
         if plain and not self._successes:
             return
-        self._expected[settlement.token] = Report(claimed, settlement)
+        self._expected[settlement.token] = Report(settlement, claimed)
 
     def add(self, queue: Queue, settlement: Settlement, state: str) -> None:
         """The store has an outcome: the state that the job is in by it."""
         report = self._expected.pop(settlement.token, None) if self._expected else None
-        if report is None or state in {"stale", "missing"}:
+        if state in {"stale", "missing"}:
             return
-        report.state = state
+        if report is None:
+            if not isinstance(settlement, Nack | Bury):
+                return
+            report = Report(settlement)
+        # What is told may be another outcome than the handler's: an ack may bring jobs that are refused.
+        report.settlement, report.state, report.id = settlement, state, f"{queue.queue}:{settlement.key}"
         self._ready.setdefault(queue, []).append(report)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._report(), name="outcomes")
@@ -110,7 +124,7 @@ class OutcomeLog:
         found = dict(zip(map(id, dead), await _looked_up(queue.found, dead), strict=True))
         for one in reports:
             if one.state == "dead":
-                await self.died(one.claimed.id, found[id(one)], report=one)
+                await self.died(one.id, found[id(one)], report=one)
             elif isinstance(one.settlement, Nack):
                 seconds = due.get(id(one))
                 following = "retry at once" if one.state == "ready" else one.state
@@ -118,18 +132,18 @@ class OutcomeLog:
                     following = "retry later" if seconds is None else f"retry in {seconds:.1f} s"
                 log.warning("an attempt failed", **_fields(one), next=following)
             elif isinstance(one.settlement, Release) and one.settlement.why == "no_handler":
-                if (one.claimed.queue, one.type) not in self._unhandled:
-                    self._unhandled.add((one.claimed.queue, one.type))
+                if (queue.queue, one.type) not in self._unhandled and len(self._unhandled) < MOST_TYPES:
+                    self._unhandled.add((queue.queue, one.type))
                     log.warning(
                         "no handler for a type: its jobs are left to other workers",
-                        type=one.type, queue=one.claimed.queue, job=one.claimed.id,
+                        type=one.type, queue=queue.queue, job=one.id,
                     )  # fmt: skip
             else:
                 log.debug(
                     "an attempt ended",
-                    job=one.claimed.id,
+                    job=one.id,
                     type=one.type,
-                    attempt=one.claimed.attempt,
+                    attempt=one.attempt,
                     state=one.state,
                 )
 
@@ -179,7 +193,7 @@ async def _looked_up(
     if not reports:
         return []
     try:
-        return await look([one.claimed.key for one in reports])
+        return await look([one.settlement.key for one in reports])
     except SchedulerError:
         return [None] * len(reports)
 
@@ -187,9 +201,9 @@ async def _looked_up(
 def _fields(report: Report) -> dict[str, Any]:
     its = report.settlement
     fields: dict[str, Any] = {
-        "job": report.claimed.id,
+        "job": report.id,
         "type": report.type,
-        "attempt": report.claimed.attempt,
+        "attempt": report.attempt,
     }
     if isinstance(its, Nack | Bury):
         fields |= {"kind": its.kind, "message": its.message[:SHOWN]}

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import random
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -46,6 +47,9 @@ LONGEST_WAIT = 20.0
 
 LOOK_EVERY = 1.0
 """Seconds between claims of a queue that has nothing, while others want its slot, or where claims do not wait."""
+
+RETRY_IN = re.compile(r"retry in ([0-9.]+) s")
+"""What an error of a job says of the next attempt (lua/lib/failed.lua)."""
 
 Item = dict[str, Any]
 
@@ -122,6 +126,21 @@ class RemoteLine(Line):
 
     async def parents_of(self, claimed: Claimed) -> Mapping[str, bytes | None]:
         return self._parents.pop(claimed.token, {})
+
+    async def found(self, keys: Sequence[str]) -> list[Job | None]:
+        return [await self._found(key) for key in keys]
+
+    async def _found(self, key: str) -> Job | None:
+        with contextlib.suppress(NotFound):
+            return await self._link.look(f"{self.queue}:{key}")
+        return None
+
+    async def due_times(self, keys: Sequence[str]) -> list[float | None]:
+        # As the server has said it with the failure: the clocks of the two may differ.
+        said = [
+            job.errors[-1].next if job is not None and job.errors else "" for job in await self.found(keys)
+        ]
+        return [float(found[1]) if (found := RETRY_IN.fullmatch(text)) else None for text in said]
 
     @property
     def waits(self) -> bool:
@@ -315,6 +334,8 @@ class RemoteLine(Line):
         assert len(batch) == len(answers)
         for part, answer in answers:
             code, token = answer.get("code"), part.item["token"]
+            if code is None and part.verb != "extend":
+                self.crew.outcomes.add(self, part.of[0], str(answer.get("state", "")))
             if part.verb == "extend":
                 if answer.get("cancel"):
                     self.stop_job(token)

@@ -222,7 +222,13 @@ class Store(Planning):
 
     async def expire(self, queue: str, *, limit: int = 100) -> tuple[int, bool]:
         """ended -> gone, what retention lets go, and waiting -> cancelled or dead beyond a deadline: how many, and whether more are left."""
-        return await self.run(Call("purge", queue, [self._stamp(), "", "expired", "", limit, 0], _page))
+        count, more, _ = await self.expire_telling(queue, limit=limit)
+        return count, more
+
+    async def expire_telling(self, queue: str, *, limit: int = 100) -> tuple[int, bool, list[str]]:
+        """The same, with the keys of the jobs that are dead by their deadline."""
+        args = [self._stamp(), "", "expired", "", limit, 0]
+        return await self.run(Call("purge", queue, args, lambda r: (*_page(r), texts(r[2:]))))
 
     # -- acting on jobs ---------------------------------------------------------------------------------------
 

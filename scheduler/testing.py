@@ -92,8 +92,10 @@ class AppTest:
             await declare(self.store, queue, self._app.handlers)
         swept = await self.store.reclaim(queue, lease_ms=self._settings.lease_ms)
         await self._died(queue, [key for key, state, _ in swept.jobs if state == "dead"])
-        while (await self.store.expire(queue))[1]:
-            pass
+        more = True
+        while more:
+            _, more, dead = await self.store.expire_telling(queue)
+            await self._died(queue, dead)
 
     async def _attempt(self, claimed: Claimed) -> str:
         context = Context(claimed, self._tell, self._settings)

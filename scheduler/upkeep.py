@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import StoreUnavailable
 from .job import Job
@@ -22,17 +23,34 @@ Died = Callable[[str, Job | None], Awaitable[None]]
 """Called with the id of a job that is dead, and the job as it stands (None: unknown)."""
 
 
+async def _report_dead(store: Store, queue: str, keys: Sequence[str], died: Died | None) -> None:
+    """Says which jobs are dead, for each its reason and its last error."""
+    for key, job in zip(keys, await store.inspect(queue, keys), strict=True):
+        if died is not None:
+            await died(f"{queue}:{key}", job)
+            continue
+        fields: dict[str, Any] = {"job": f"{queue}:{key}"}
+        if job is not None:
+            fields |= {"type": job.type, "attempt": job.attempt, "reason": job.reason}
+            if job.errors:
+                fields |= {"kind": job.errors[-1].kind, "message": job.errors[-1].message[:500]}
+        log.error("a job is dead", **fields)
+
+
+async def _expire(store: Store, queue: str, died: Died | None) -> None:
+    """Ends what waited beyond its deadline, and lets go what retention does not keep, until nothing is left of it."""
+    more = True
+    while more:
+        _, more, dead = await store.expire_telling(queue)
+        await _report_dead(store, queue, dead, died)
+
+
 async def _report(store: Store, queue: str, swept: Swept, died: Died | None) -> None:
     """Says which workers went silent with which jobs, and which of these are dead by it."""
     by_worker: dict[str, list[str]] = {}
-    for key, state, worker in swept.jobs:
+    for key, _, worker in swept.jobs:
         by_worker.setdefault(worker, []).append(f"{queue}:{key}")
-        if state == "dead":
-            [job] = await store.inspect(queue, [key])
-            if died is not None:
-                await died(f"{queue}:{key}", job)
-            else:
-                log.error("a job is dead", job=f"{queue}:{key}", reason=None if job is None else job.reason)
+    await _report_dead(store, queue, [key for key, state, _ in swept.jobs if state == "dead"], died)
     for worker, ids in by_worker.items():
         # Names of our own workers are host:pid:number.
         pid = worker.split(":")[1] if worker.count(":") == 2 else None
@@ -70,10 +88,10 @@ async def sweep(
             log.warning("repaired", queue=queue, job=fault.id, fault=fault.what)
     if not swept.done:
         return swept.wait_ms
-    for page in (store.promote, store.expire):
-        more = True
-        while more:
-            _, more = await page(queue)
+    more = True
+    while more:
+        _, more = await store.promote(queue)
+    await _expire(store, queue, died)
     await store.relay(queue)
     return swept.wait_ms
 
@@ -149,7 +167,7 @@ def watchdog(
     return Duty("watchdog", settings.watchdog_interval_ms / 1000, do)
 
 
-def expiries(store: Store, queues: Callable[[], Awaitable[list[str]]]) -> Duty:
+def expiries(store: Store, queues: Callable[[], Awaitable[list[str]]], *, died: Died | None = None) -> Duty:
     """Ends what waits beyond its deadline, also where a queue is paused or nobody works: a second after it, or soon after."""
 
     async def do() -> float:
@@ -157,8 +175,7 @@ def expiries(store: Store, queues: Callable[[], Awaitable[list[str]]]) -> Duty:
         failed: Exception | None = None
         for queue in await store.overdue(names):
             try:
-                while (await store.expire(queue))[1]:
-                    pass
+                await _expire(store, queue, died)
             except StoreUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - as above

@@ -301,7 +301,7 @@ class Worker(BaseWorker):
                 watchdog(
                     self.store, self.settings, self._queues, worker=self.name, died=self.crew.outcomes.died
                 ),
-                expiries(self.store, self._queues),
+                expiries(self.store, self._queues, died=self.crew.outcomes.died),
                 self._operations.duty(),
                 Duty("presence", self.settings.lease_ms / 3000, self._sign),
                 Duty("declarations", 60.0, self._declare_anew),

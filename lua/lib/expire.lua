@@ -6,7 +6,8 @@
 -- @include lib/disband
 -- Lets go what stands in `expiries` and whose time is over (ended jobs with a retention of their own, known ids,
 -- receipts), ends the jobs that waited beyond their deadline, at most 4 MiB of records, then lets go what the queue's
--- retention no longer keeps. Answers how many, and 1 when more may be left. The caller has read every key, so that
+-- retention no longer keeps. Answers how many, 1 when more may be left, and the ids of those that are
+-- dead by their deadline. The caller has read every key, so that
 -- nothing here can fail.
 local function expire(keys, now, limit)
   local due = redis.call("ZRANGEBYSCORE", keys.expiries, "-inf", string.format("%.0f", now), "LIMIT", 0, limit)
@@ -47,7 +48,7 @@ local function expire(keys, now, limit)
       end
     end
   end
-  if #waited > 0 then lapse(keys, waited, now) end
+  local dead = #waited > 0 and lapse(keys, waited, now) or {}
   local more = (went < #due or #due == limit) and 1 or 0
   for _, state in ipairs({ "succeeded", "cancelled", "dead" }) do
     local field = "keep_" .. state .. "_"
@@ -56,5 +57,5 @@ local function expire(keys, now, limit)
     local dropped = beyond and trim(keys, state, beyond, now, limit) or 0
     went, more = went + dropped, dropped == limit and 1 or more
   end
-  return went, more
+  return went, more, dead
 end

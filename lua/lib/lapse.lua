@@ -2,7 +2,8 @@
 -- @include lib/signal
 -- Ends jobs that waited until their time was over: those that never started are cancelled by `expired`, the others are
 -- dead by `deadline`. Each has id, flags, bytes and history (its course), and is out of its old set already; what of
--- retention this calls for is left to the next sweep. The caller has read every key, so that nothing here can fail.
+-- retention this calls for is left to the next sweep. Answers the ids of the dead. The caller has read every key, so that
+-- nothing here can fail.
 local function lapse(keys, list, now)
   -- @include lib/regroup
   -- @include lib/add_error
@@ -37,4 +38,5 @@ local function lapse(keys, list, now)
   signal(keys, ids.dead, "dead", now)
   report(keys.events, "cancel", "", now, ids.cancelled)
   report(keys.events, "bury", "", now, ids.dead)
+  return ids.dead
 end

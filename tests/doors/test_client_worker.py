@@ -592,3 +592,31 @@ def test_lines_are_told_in_pieces_whose_numbers_follow_each_other():
     assert [None, ["1", "2"]] == [part.get("log") for part in parts]
     assert b"2" == bytes(parts[0]["progress"])
     assert (30, 1) == (parts[1]["lease"], parts[1]["log_from"])
+
+
+async def test_failures_and_deaths_are_said_and_hooks_are_called(jobs, app, caplog):
+    seen: list[tuple[str, str]] = []
+
+    @app.on_dead
+    def told(job) -> None:
+        seen.append((job.id, job.errors[-1].kind))
+
+    @app.job("fails", queue="mail", retry=Retry(max_attempts=3, immediate=1, base=0.05, jitter=0))
+    async def fails(ctx) -> None:
+        raise ValueError("boom")
+
+    await jobs.enqueue("fails", {}, queue="mail", id="f")
+    await jobs.enqueue("unknown", {}, queue="mail", id="u")
+
+    async def happened() -> bool:
+        return bool(seen) and "no handler for a type" in caplog.text
+
+    async with working(jobs, app):
+        await until(happened)
+
+    lines = [record.getMessage() for record in caplog.records]
+    failures = [line for line in lines if line.startswith("an attempt failed")]
+    assert ['"retry at once"', '"retry in 0.1 s"'] == [line.split("next=")[1] for line in failures]
+    assert "job=mail:f type=fails attempt=1 kind=ValueError message=boom where=" in failures[0]
+    assert 1 == sum("a job is dead job=mail:f" in line and "reason=attempts" in line for line in lines)
+    assert [("mail:f", "ValueError")] == seen

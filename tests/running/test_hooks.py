@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from scheduler import Permanent, Scheduler
+from scheduler import Permanent, Retry, RetryAfter, Scheduler
 from scheduler.handlers import make_handler
-from scheduler.job import Job, State
+from scheduler.job import Job, NewJob, State
 from scheduler.settings import Settings
 from tests.running.conftest import QUEUE, Bench
 from tests.running.nasty import NASTY
@@ -107,3 +107,35 @@ async def test_hooks_are_called_in_a_test_of_an_app(backend):
 def test_what_cannot_be_called_with_a_job_is_no_hook(backend):
     with pytest.raises(ValueError, match="takes the job and nothing else"):
         Scheduler().on_dead(lambda: None)  # type: ignore[type-var]
+
+
+async def test_a_job_that_dies_waiting_at_its_deadline_is_said_and_calls_the_hooks(bench: Bench, caplog):
+    seen: list[str | None] = []
+
+    async def fails(ctx) -> None:
+        await bench.store.configure(QUEUE, {"paused": "1"})
+        raise RetryAfter(0.05)
+
+    bench.handlers.on_dead.append(lambda job: seen.append(job.reason))
+    bench.handler("fails", fails)
+    key = await bench.enqueue("fails", deadline_in_ms=400)
+    bench.work(watchdog_interval_ms=100)
+    await bench.until(lambda: seen)
+
+    assert ["deadline"] == seen
+    await bench.until(lambda: f"a job is dead job={QUEUE}:{key} type=fails" in caplog.text)
+
+
+async def test_an_ack_whose_jobs_are_refused_is_said_as_the_failure_that_it_is(bench: Bench, caplog):
+    standing = await bench.enqueue("other")
+
+    async def adds(ctx) -> None:
+        ctx.add(NewJob(type="other", payload=b'{"n": 1}', queue=QUEUE, key=standing))
+
+    bench.handler("adds", adds, retry=Retry(max_attempts=1))
+    key = await bench.enqueue("adds")
+    bench.work()
+    await bench.ended(key)
+
+    await bench.until(lambda: f"a job is dead job={QUEUE}:{key} type=adds" in caplog.text)
+    assert "kind=Duplicate" in caplog.text
