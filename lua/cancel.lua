@@ -41,7 +41,7 @@ for i = 1, tonumber(count) do
   elseif state == "running" then
     local lease = lease_of(redis.call("HGET", leases, id))
     if lease and not lease.asked then
-      lease.asked = reason
+      lease.asked, lease.asked_at = reason, string.format("%.0f", now)
       asked[#asked + 1] = id
       asked[#asked + 1] = lease_text(lease)
     end

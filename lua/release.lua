@@ -60,7 +60,8 @@ for i = 1, tonumber(count) do
         state, move.due = "scheduled", now + math.ceil(delay)
         move.score = move.due * 1000
       end
-      course.attempt, course.crashes = lease.attempt - 1, 0
+      -- A run that was asked to stop is used: the job does not run again.
+      course.attempt, course.crashes = lease.asked and lease.attempt or lease.attempt - 1, 0
       course.token, course.verb, course.to = token, "release", state
       course.started, course.worker, course.reason = lease.started, lease.worker, lease.asked or ""
       move.state, move.course = state, course_text(course)

@@ -13,6 +13,7 @@ from .clients import Clients, is_outage
 from .errors import Fault, Invalid, Outrun, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
 from .joining import SOON, Ask, Call, Joiner, own, repeated
 from .keys import LAYOUT, Keys
+from .nudges import Nudges
 from .rights import check_layout, check_rights
 from .scripts import Script, all_scripts, digest
 
@@ -62,6 +63,7 @@ class Caller:
         self._connecting: asyncio.Task[None] | None = None
         self._heads: dict[tuple[str, str, bool], tuple[Any, ...]] = {}
         self._joiner = Joiner(self._send_joined)
+        self.nudges = Nudges(clients, namespace)
 
     # -- connection -------------------------------------------------------------------------------------------
 

@@ -123,6 +123,7 @@ class JobDocument(Struct):
     started_at: str | None = None
     finished_at: str | None = None
     lease_expires_at: str | None = None
+    cancel_requested_at: str | None = None
     worker: str | None = None
     progress: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
@@ -169,6 +170,7 @@ class JobDocument(Struct):
             started_at=_ms(self.started_at),
             finished_at=_ms(self.finished_at),
             lease_expires_at=_ms(self.lease_expires_at),
+            cancel_requested_at=_ms(self.cancel_requested_at),
             worker=self.worker,
             progress=_json(self.progress),
             result=_json(self.result),

@@ -6,6 +6,7 @@ So a handler that blocks the event loop does not lose them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -44,6 +45,8 @@ class BaseHeartbeat:
         self._held, self._heard = held, heard
         self._period = lease_ms / 3000
         self._ended = threading.Event()
+        self._awake = threading.Event()
+        """Set to beat before the period is over, or to end."""
         self._turned = monotonic()
         self._thread: threading.Thread | None = None
         self._loop = asyncio.get_running_loop()
@@ -69,8 +72,13 @@ class BaseHeartbeat:
 
     async def stop(self) -> None:
         self._ended.set()
+        self._awake.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 0.1)
+
+    def soon(self) -> None:
+        """Beats now: a job of this worker may have been asked to stop."""
+        self._awake.set()
 
     def loop_turned(self) -> None:
         """The event loop lives: to be called at least every few seconds."""
@@ -84,7 +92,11 @@ class BaseHeartbeat:
 
     def _beat_until_ended(self) -> None:
         pause = self._period
-        while not self._ended.wait(pause):
+        while True:
+            self._awake.wait(pause)
+            self._awake.clear()
+            if self._ended.is_set():
+                return
             if not self._loop_turns():
                 # Soon: after a stop of the whole process both go on, and this thread may be the first.
                 pause = min(0.5, self._period)
@@ -126,6 +138,7 @@ class Heartbeat(BaseHeartbeat):
         super().__init__(lease_ms, held=held, heard=heard)
         self._store = store
         self._task: asyncio.Task[None] | None = None
+        self._nudged = asyncio.Event()
         self._client: redis.Redis | None = None
 
     def start(self) -> None:
@@ -162,7 +175,14 @@ class Heartbeat(BaseHeartbeat):
             raise
         return call.read(reply)
 
+    def soon(self) -> None:
+        super().soon()
+        self._nudged.set()
+
     async def _beat_in_loop(self) -> float:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nudged.wait(), self._period)
+        self._nudged.clear()
         failed: Exception | None = None
         for queue, batch in self._held():
             try:
@@ -171,4 +191,4 @@ class Heartbeat(BaseHeartbeat):
                 failed = error
         if failed is not None:
             raise failed
-        return self._period
+        return 0.0

@@ -496,6 +496,8 @@ class Job(Struct, frozen=True):
     """Of a dead one: 16 hexadecimal digits, the same for all that died alike (lua/lib/fingerprint.lua)."""
     schedule: str | None = None
     """The name of the schedule that made it."""
+    cancel_requested_at: int | None = None
+    """When a running job was asked to stop (ms)."""
 
     @property
     def failure(self) -> tuple[str, str]:
@@ -539,6 +541,7 @@ class Job(Struct, frozen=True):
                 for e in self.errors
             ],
             "after": self.after, "schedule": self.schedule, "traceparent": self.traceparent,
+            "cancel_requested_at": _time(self.cancel_requested_at),
         }  # fmt: skip
         if (self.after or self.hold) and self.on_failure:
             document["on_failure"] = self.on_failure

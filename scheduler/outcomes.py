@@ -374,6 +374,8 @@ class Lease(Struct, frozen=True, gc=False):
     worker: str | None
     started_at: int
     attempt: int
+    cancel_requested_at: int | None = None
+    """When the job was asked to stop (ms)."""
 
 
 class OperationPage(Struct, frozen=True):

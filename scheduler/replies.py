@@ -42,11 +42,12 @@ _NOTHING = Record("", None, "", 0, 0, "", "", {}, None)
 
 
 def read_lease(text: bytes) -> Lease | None:
-    """A lease record: token|worker|started|ends|score|attempt|flags|bytes|asked|key id. None for a damaged one."""
+    """A lease record: token|worker|started|ends|score|attempt|flags|bytes|asked|key id|asked at. None for a damaged one."""
     parts = text.decode(errors="replace").split("|")
     if len(parts) < 10:
         return None
-    return Lease(int(parts[0]), parts[1] or None, int(parts[2]), int(parts[5]))
+    asked_at = int(parts[10]) if len(parts) > 10 and parts[10].isdigit() else None
+    return Lease(int(parts[0]), parts[1] or None, int(parts[2]), int(parts[5]), asked_at)
 
 
 def read_group(
@@ -113,10 +114,11 @@ def read_job(
     policy = retry_policy.in_force(*(p.retry or {} for p in policies), kept.header.get("retry") or {})
     timeouts = [t for t in (policies[0].timeout_ms, policies[1].timeout_ms, kept.timeout_ms) if t is not None]
 
-    attempt, crashes, token, worker, started, until = (
+    attempt, crashes, token, worker, started, until, asked_at = (
         course.attempt,
         course.crashes,
         course.token,
+        None,
         None,
         None,
         None,
@@ -129,6 +131,7 @@ def read_job(
         held = read_lease(lease)
         if held is not None:
             token, worker, started, attempt = held.token, held.worker, held.started_at, held.attempt
+            asked_at = held.cancel_requested_at
     elif its_state.ended:
         finished = finished if finished is not None else abs(int(score))
         if run:
@@ -165,6 +168,7 @@ def read_job(
         started_at=started,
         finished_at=finished,
         lease_expires_at=until,
+        cancel_requested_at=asked_at,
         worker=worker,
         progress=progress or None,
         result=result,

@@ -86,6 +86,8 @@ class JobShown(Struct, kw_only=True):
     after: list[str]
     schedule: str | None
     traceparent: str | None
+    cancel_requested_at: Moment | None
+    """When a running job was asked to stop."""
     cost: Counted | UnsetType = UNSET
     """Where it is not 1."""
     unique: UniqueShown | UnsetType = UNSET

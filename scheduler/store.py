@@ -253,10 +253,14 @@ class Store(Planning):
         def plan(some: Sequence[str]) -> list[Call[Any]]:
             return [Call("cancel", queue, [self._stamp(), _page_text(page), reason, len(some), *some], texts)]
 
-        if page is not None:
-            found: list[str] = await self.run(plan(keys)[0])
-            return found
-        return await self.ask(Ask(keys, plan, ("cancel", queue, reason), 100 * len(keys)))
+        found: list[str] = await (
+            self.run(plan(keys)[0])
+            if page is not None
+            else self.ask(Ask(keys, plan, ("cancel", queue, reason), 100 * len(keys)))
+        )
+        if asked := [f"{queue}:{key}" for key, state in zip(keys, found, strict=True) if state == "running"]:
+            await self.nudges.send(asked)
+        return found
 
     async def replay(
         self, queue: str, items: Sequence[tuple[str, bytes | None]],

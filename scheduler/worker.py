@@ -310,6 +310,7 @@ class Worker(BaseWorker):
         return [
             asyncio.create_task(upkeep.run(), name="upkeep"),
             asyncio.create_task(self._ticker.run(), name="schedules"),
+            asyncio.create_task(self.store.nudges.hear(self._nudged), name="nudges"),
         ]
 
     async def leave(self) -> None:
@@ -355,6 +356,12 @@ class Worker(BaseWorker):
     async def _declare_anew(self) -> None:
         for queue in self.queues:
             await declare_anew(self.store, queue, self.handlers)
+
+    def _nudged(self, ids: list[str]) -> None:
+        """Jobs were asked to stop: where one runs here, the heartbeat asks about the leases of this worker now."""
+        mine = set(self.left())
+        if not mine.isdisjoint(ids):
+            self.heartbeat.soon()
 
     def sweep_soon(self, queue: str) -> None:
         """Sweeps a queue whose sweep a claim has called due."""

@@ -36,7 +36,7 @@ _READY = {
     "group": None, "tags": ["welcome"], "attempt": 0, "max_attempts": 20, "crashes": 0, "snoozes": 0, "token": 0, "timeout": 30,
     "deadline": None, "expires_at": None, "created_at": _AT, "run_at": None, "started_at": None, "finished_at": None,
     "lease_expires_at": None, "worker": None, "progress": None, "result": None, "errors": [], "after": [], "schedule": None,
-    "traceparent": None,
+    "traceparent": None, "cancel_requested_at": None,
 }  # fmt: skip
 _RUNNING = _READY | {
     "state": "running", "attempt": 1, "token": 1795510802417000, "started_at": _LATER, "worker": "shell-1",

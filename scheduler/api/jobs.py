@@ -324,7 +324,7 @@ _FRESH = (
     b'"tags":%b,"attempt":0,"max_attempts":%d,"crashes":0,"snoozes":0,"token":0,"timeout":%b,"deadline":%b,'
     b'"expires_at":%b,"created_at":"%b","run_at":%b,"started_at":null,"finished_at":null,'
     b'"lease_expires_at":null,"worker":null,"progress":null,"result":null,"errors":[],"after":%b,'
-    b'"schedule":null,"traceparent":null%b%b%b%b%b}'
+    b'"schedule":null,"traceparent":null,"cancel_requested_at":null%b%b%b%b%b}'
 )
 
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "scheduler"
 LAYERS = {
     "words": "errors times cron limits merging kinds keys settings retry job flow graph plan schedule schedule_documents outcomes fields shown documents",
     "seeing": "forks attempt logs tasks loop_thread",
-    "Redis": "scripts _keeper local_server wire clients rights joining calling replies reading linking producing planning store scheduling listing stats presence served explain flows demand diagnosis schemas doorbell events",
+    "Redis": "scripts _keeper local_server wire clients nudges rights joining calling replies reading linking producing planning store scheduling listing stats presence served explain flows demand diagnosis schemas doorbell events",
     "running": "threads context handlers declared processes failures execute _child heartbeat ticker upkeep operations notes outcome_log fetcher worker remote shipped",
     "doors": "api client",
     "process": "handles testing app cli __main__",
