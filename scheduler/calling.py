@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 from redis import exceptions as redis_errors
 
 from .clients import Clients, is_outage
-from .errors import Fault, Invalid, Outrun, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
+from .errors import (
+    Fault,
+    Invalid,
+    ItemRefused,
+    Outrun,
+    SchedulerError,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from .joining import SOON, Ask, Call, Joiner, own, repeated
 from .keys import LAYOUT, Keys
 from .nudges import Nudges
@@ -269,6 +278,8 @@ class Caller:
             return Invalid([Fault("/run_at", "at most 10 years from now")])
         if text.startswith("INVALID deadline"):
             return Invalid([Fault("/deadline", "at most 10 years from now")])
+        if text.startswith("INVALID ") or "string exceeds maximum allowed size" in text:
+            return ItemRefused(where)
         if isinstance(error, redis_errors.ResponseError):
             return StoreRefused(where)
         return StoreUnavailable(where, unknown=True)

@@ -120,6 +120,10 @@ class StoreRefused(SchedulerError):
     """Redis refuses what cannot be mended by repeating: rights, a foreign key, an unknown layout or level."""
 
 
+class ItemRefused(StoreRefused):
+    """A script, or the server, refuses what one item of the call is. Others are not concerned, and repeating will not help."""
+
+
 class JobDead(SchedulerError):
     """The job whose result was asked for ended in the dead-letter queue. `job` is what it is now."""
 

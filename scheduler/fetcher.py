@@ -12,7 +12,7 @@ from typing import Any
 from .calling import BATCH, batches
 from .context import Context
 from .doorbell import Doorbell
-from .errors import QueueFull, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
+from .errors import ItemRefused, QueueFull, SchedulerError, StoreFull, StoreRefused, StoreUnavailable
 from .execute import Places, execute
 from .handlers import Handlers
 from .job import Claimed, Job
@@ -29,6 +29,9 @@ log = get_logger(__name__)
 
 ABANDON_AFTER = 5.0
 """Seconds of grace after its timeout for a handler that swallows its cancellation; then its slot is taken back."""
+
+UNTELLABLE = "OutcomeRefused"
+"""The kind of a failure that stands for an outcome which the server does not take."""
 
 
 class Crew:
@@ -355,7 +358,6 @@ class Fetcher(Line):
                 continue
             pause = 0.05
             self.unsure.clear()
-            self.singly.clear()
             self.crew.well(self.queue)
             if claim is not None and not claim.jobs:
                 rung = await self.idle(claim.wait_ms / 1000)
@@ -425,7 +427,14 @@ class Fetcher(Line):
         if isinstance(reply, SchedulerError):
             if call.script == "note" and isinstance(reply, StoreFull):
                 return
-            self.refusal = reply
+            if isinstance(reply, ItemRefused):
+                self.changed.set()
+                if len(items) == 1:
+                    self.singly.discard(items[0].token)
+                    self.give_up(items[0], reply)
+                    return
+            else:
+                self.refusal = reply
             if isinstance(reply, StoreRefused) and len(items) > 1:
                 # Each goes by itself in the next turn, so that the one that is refused holds up no other.
                 self.singly.update(item.token for item in items)
@@ -434,6 +443,8 @@ class Fetcher(Line):
             else:
                 self.settled = items + self.settled
             return
+        if self.singly:
+            self.singly.difference_update(item.token for item in items)
         if call.script in {"note", "extend"}:
             return
         if call.script == "ack_add":
@@ -446,6 +457,14 @@ class Fetcher(Line):
                     "an outcome came too late: the job was given to another worker, or is gone",
                     job=f"{self.queue}:{item.key}", outcome=call.script, answer=state,
                 )  # fmt: skip
+
+    def give_up(self, item: Settlement | Note | Extend, error: ItemRefused) -> None:
+        """An item that the server will never take: an outcome becomes a failure of the attempt, anything else is left out."""
+        log.error("what was to be told is not taken", job=f"{self.queue}:{item.key}", error=str(error))
+        if isinstance(item, Note | Extend) or (isinstance(item, Nack) and item.kind == UNTELLABLE):
+            return
+        message = f"its outcome could not be stored: {error}"[:1_000]
+        self.settled.append(Nack(item.key, item.token, UNTELLABLE, message))
 
     def added(self, ack: Ack, outcome: str, its_id: str) -> list[str]:
         """What an ack that adds jobs was answered: a queue without room is asked again, what cannot be is a failure."""

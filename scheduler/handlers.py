@@ -93,7 +93,7 @@ def make_handler(
     ):
         raise ValueError(f"the concurrency of {type} is a whole number from 1 to {MOST_AT_ONCE}")
     bare = inspect.unwrap(function)
-    for one in (function, bare):
+    for one in (function, bare, called(function)):
         if inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one):
             raise ValueError(
                 f"the handler of {type}, {name_of(one)}, is a generator: a handler returns its result and does not yield"
@@ -105,9 +105,7 @@ def make_handler(
             "an object without a name, and cannot be imported there"
         )
     # The outermost callable decides where it runs; what it returns is awaited if it can be.
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        builtins_type(function).__call__
-    )
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called(function))
     return Handler(
         type=type,
         queue=queue,
@@ -225,12 +223,7 @@ _IMMUTABLE = (NoneType, bool, int, float, str, bytes)
 
 def _namespace(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The names that annotations of a function may use: those of its module, and those of the code that defines it."""
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if not hasattr(inner, "__globals__"):
-        inner = builtins_type(inner).__call__
-    names = getattr(inner, "__globals__", {})
+    names = getattr(called(function), "__globals__", {})
     frame, local = sys._getframe(1), dict[str, Any]()  # noqa: SLF001 - a handler within a function has its types there
     at: FrameType | None = frame
     while at is not None:
@@ -253,6 +246,14 @@ def _hint(type: str, parameter: inspect.Parameter, names: dict[str, Any], local:
             f"the annotation of {parameter.name} of the handler of {type} cannot be resolved ({error}): its payload could not be "
             "checked. What is imported under TYPE_CHECKING is not there at run time"
         ) from error
+
+
+def called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose code runs when this is called: past partials, and of an object its `__call__`."""
+    inner: Any = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return inner if inspect.isroutine(inner) or inspect.isclass(inner) else builtins_type(inner).__call__
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -348,9 +348,20 @@ def test_a_generator_is_refused_by_name():
     async def more(ctx):
         yield 1
 
+    class Rows:
+        def __call__(self, ctx):
+            yield 1
+
+    class More:
+        async def __call__(self, ctx):
+            yield 1
+
     for function in (rows, more):
         with pytest.raises(ValueError, match=f"{function.__name__}, is a generator"):
             make_handler("rows", function)
+    for hidden in (functools.partial(rows), Rows(), More(), functools.partial(functools.partial(More()))):
+        with pytest.raises(ValueError, match="is a generator: a handler returns its result"):
+            make_handler("rows", hidden)
 
 
 def test_an_annotation_that_cannot_be_resolved_is_an_error_and_the_context_s_is_not_looked_at():

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from scheduler.job import NewJob, State
+from scheduler.joining import Call
+from scheduler.outcomes import Nack
+from scheduler.retry import Retry
 from scheduler.settings import Settings
 from scheduler.store import Store
 from tests.running.conftest import QUEUE, Bench
@@ -233,3 +237,44 @@ async def test_what_is_no_json_or_no_option_is_refused_before_anything_is_sent(b
     ):
         with pytest.raises(Invalid, match=f"/{next(iter(option))}"):
             app.new_job("any", {}, option)
+
+
+@pytest.mark.parametrize("what", ["note", "outcome", "both"])
+async def test_an_item_that_the_server_will_never_take_holds_no_other(bench: Bench, caplog, what: str):
+    """What no handler can send by itself: a later release may, and one item must not hold a queue for it."""
+    turns = 0
+
+    async def poisons(ctx) -> None:
+        line = worker.fetchers[QUEUE]
+        if what != "outcome":
+            worker.tell(ctx.claimed, "nonsense", b"1")
+        if what != "note":
+            line.end(line.running[ctx.token], Nack(ctx.claimed.key, ctx.token, "E", "m", retry_in_ms=10**12))
+
+    async def tells(ctx) -> int:
+        ctx.checkpoint(ctx.attempt)
+        ctx.log("done")
+        return 1
+
+    class Counted(Store):
+        async def run_all(self, calls: Sequence[Call[Any]]) -> list[Any]:
+            nonlocal turns
+            turns += 1
+            return await super().run_all(calls)
+
+    store = Counted(bench.store.clients)
+    await store.connect()
+    bench.handler("poisons", poisons, retry=Retry(max_attempts=1))
+    bench.handler("tells", tells)
+    bad = [await bench.enqueue("poisons") for _ in range(3)]
+    good = [await bench.enqueue("tells") for _ in range(20)]
+    worker = bench.work(concurrency=50, store=store)
+    ended = [await bench.ended(key) for key in (*bad, *good)]
+
+    expected = (State.SUCCEEDED, None) if what == "note" else (State.DEAD, "OutcomeRefused")
+    assert [expected] * 3 == [(job.state, job.errors[-1].kind if job.errors else None) for job in ended[:3]]
+    assert [State.SUCCEEDED] * 20 == [job.state for job in ended[3:]]
+    refused = [r for r in caplog.records if r.getMessage().startswith("what was to be told is not taken")]
+    assert (6 if what == "both" else 3) == len(refused)
+    # Nothing is sent over and over.
+    assert turns < 20
