@@ -101,13 +101,18 @@ class _Contained(Coroutine[Any, Any, Any]):
         return getattr(self._inner, name)
 
 
+def contains(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether handlers run in this loop, whose exceptions are not to end it."""
+    return bool(getattr(loop.get_task_factory(), "contains", False))
+
+
 def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """From now on no exception of a task that a handler starts ends this loop."""
     import asyncio  # noqa: PLC0415 - the command line logs without an event loop
 
-    before = loop.get_task_factory()
-    if getattr(before, "contains", False):
+    if contains(loop):
         return
+    before = loop.get_task_factory()
 
     def make(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
         if CURRENT.get() is not None:

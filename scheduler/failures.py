@@ -184,9 +184,9 @@ def _cut(made: traceback.TracebackException) -> None:
         seen.add(id(one))
         frames = list(one.stack)
         first = next((n for n, frame in enumerate(frames) if not _carries(frame.filename)), None)
-        # An error that is ours alone keeps its last frames: they are all there is to see.
-        if first is not None:
-            kept = [frame for frame in frames[first:] if frame.filename not in _RUNNERS]
+        # An error that is ours alone keeps its frames: they are all there is to see. One that stands for its cause has none.
+        if first is not None or one.exc_type is HandlerExit:
+            kept = [frame for frame in frames[first or 0 :] if frame.filename not in _RUNNERS]
             one.stack[:] = kept
         left += [other for other in (one.__cause__, one.__context__) if other is not None]
         left += one.exceptions or ()
@@ -205,7 +205,13 @@ def _where(made: traceback.TracebackException) -> str:
     for _ in range(20):
         if one is None:
             break
-        frames = [frame for frame in one.stack if not frame.filename.startswith((*_LIBRARIES, "<"))]
+        if one.exc_type is HandlerExit and one.__cause__ is not None:
+            one = one.__cause__
+        frames = [
+            frame
+            for frame in one.stack
+            if not (_carries(frame.filename) or frame.filename.startswith((*_LIBRARIES, "<")))
+        ]
         if frames:
             last = frames[-1]
             name = last.filename

@@ -182,8 +182,27 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         import uvloop  # noqa: PLC0415 - an optional extra
 
         loop_factory = uvloop.new_event_loop
+    main: asyncio.Task[T] | None = None
+
+    async def go() -> T:
+        nonlocal main
+        main = main or asyncio.ensure_future(work)
+        return await main
+
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(work)
+        while True:
+            try:
+                return runner.run(go())
+            except SystemExit as error:
+                from ..attempt import contains  # noqa: PLC0415 - seldom needed
+                from ..logs import get_logger  # noqa: PLC0415
+
+                # Out of a callback: whoever means the end of a worker ends its main task.
+                if main is None or main.done() or not contains(runner.get_loop()):
+                    raise
+                get_logger(__name__).error(
+                    "a callback of a handler raised SystemExit; the worker goes on", exc_info=error
+                )
 
 
 @asynccontextmanager

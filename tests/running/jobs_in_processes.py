@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -127,3 +128,7 @@ class Exits:
 
     def __post_init__(self) -> None:
         raise SystemExit(self.name)
+
+
+def speaks(ctx: Context) -> None:
+    logging.getLogger("shop").warning("spoken")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
-from scheduler.errors import Permanent, RetryAfter
+from scheduler.attempt import begin_attempt, contain_tasks
+from scheduler.cli.common import run
+from scheduler.errors import HandlerFailed, Permanent, RetryAfter
 from scheduler.failures import failure_of
 from scheduler.handlers import RunMiddleware
 from scheduler.job import State
@@ -167,3 +170,54 @@ async def test_a_stored_trace_begins_with_the_users_code_and_has_no_cause_of_our
     assert "test_nasty_errors.py" in lines[1]
     assert "uvloop" not in error.trace
     assert "/scheduler/" not in error.trace.replace("/tests/", "")
+
+
+def test_a_callback_that_exits_does_not_end_the_worker(backend, caplog):
+    async def work() -> str:
+        loop = asyncio.get_running_loop()
+        contain_tasks(loop)
+        for _ in range(3):
+            loop.call_soon(sys.exit, 3)
+            await asyncio.sleep(0.01)
+        return "went on"
+
+    assert "went on" == run(work())
+    assert 3 == caplog.text.count("a callback of a handler raised SystemExit")
+
+
+def test_a_command_exits_when_it_says_so(backend):
+    async def work() -> None:
+        sys.exit(3)
+
+    async def calls_back() -> None:
+        asyncio.get_running_loop().call_soon(sys.exit, 4)
+        await asyncio.sleep(1)
+
+    for ends, status in ((work(), 3), (calls_back(), 4)):
+        with pytest.raises(SystemExit) as ended:
+            run(ends)
+        assert status == ended.value.code
+
+
+def test_what_a_task_of_a_handler_raised_is_shown_where_it_was_raised(backend):
+    async def leaves() -> None:
+        sys.exit(3)
+
+    async def work() -> None:
+        begin_attempt("mail:1", "work", 1)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(leaves())
+
+    async def fails() -> HandlerFailed:
+        contain_tasks(asyncio.get_running_loop())
+        try:
+            await asyncio.create_task(work())
+        except BaseException as error:  # noqa: BLE001 - it is looked at
+            return failure_of(error)
+        raise AssertionError
+
+    failed = asyncio.run(fails())
+    assert ("SystemExit", "3") == (failed.kind, failed.message)
+    assert failed.where.startswith("tests/running/test_nasty_errors.py:")
+    assert failed.where.endswith(" in leaves")
+    assert "attempt.py" not in failed.trace

@@ -1,0 +1,50 @@
+"""What a handler logs names its attempt: for formats of the user's own, in threads and processes too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from tests.running import jobs_in_processes as elsewhere
+from tests.running.conftest import QUEUE, Bench
+
+pytestmark = pytest.mark.parametrize("backend", ("fake",), indirect=True)
+
+
+@pytest.mark.parametrize("how", ["async", "thread", "to_thread"])
+async def test_records_of_a_handler_have_its_job_and_what_they_say_themselves_wins(
+    bench: Bench, caplog, how: str
+):
+    caplog.set_level(logging.INFO, "scheduler")
+
+    def plain(ctx) -> None:
+        logging.getLogger("shop").warning("looked", extra={"type": "of my own"})
+
+    async def direct(ctx) -> None:
+        await asyncio.create_task(asyncio.to_thread(plain, ctx) if how == "to_thread" else later(ctx))
+
+    async def later(ctx) -> None:
+        plain(ctx)
+
+    bench.handler("work", plain if how == "thread" else direct)
+    key = await bench.enqueue("work")
+    bench.work()
+    await bench.ended(key)
+
+    [record] = [found for found in caplog.records if found.getMessage() == "looked"]
+    assert f"{QUEUE}:{key} of my own 1" == logging.Formatter("%(job)s %(type)s %(attempt)s").format(record)
+    [outside] = [found for found in caplog.records if found.getMessage().startswith("worker started")]
+    assert "None" == logging.Formatter("%(job)s").format(outside)
+
+
+async def test_lines_of_a_process_have_its_job(bench: Bench, capfd):
+    bench.handler("speaks", elsewhere.speaks, process=True)
+    key = await bench.enqueue("speaks")
+    bench.work(log_format="json")
+    await bench.ended(key, 30)
+
+    [line] = [json.loads(row) for row in capfd.readouterr().err.splitlines() if "spoken" in row]
+    assert (f"{QUEUE}:{key}", "speaks", 1) == (line["job"], line["type"], line["attempt"])
