@@ -15,6 +15,7 @@ from ..errors import Duplicate, Fault, Invalid, SchedulerError, StoreFull
 from ..fields import AckItem, AddedJobFields, ExtendItem, NackItem, ReleaseItem, SettleFields
 from ..job import LONGEST_DELAY_MS, NewJob, faults_of, split_id
 from ..joining import Call
+from ..logs import get_logger
 from ..outcomes import Ack, Bury, Extend, Nack, Note, Release, refusal_of_added
 from ..retry import LONGEST_DELAY_MS as LONGEST_RETRY_MS
 from ..settings import Settings
@@ -28,6 +29,8 @@ from .routes import Table, json_answer, large, queue_name
 
 T = TypeVar("T")
 
+log = get_logger(__name__)
+
 table = Table()
 
 MOST_ITEMS = 500
@@ -36,6 +39,8 @@ LONGEST_TEXT = 64 * 1024
 """Bytes of a log line, or of a progress."""
 MOST_NUMBER = 10**12
 """What a log line's number can be."""
+SHOWN = 500
+"""Characters of an error's message in a line of the log."""
 CUT = " [cut at 64 KiB]"
 
 
@@ -77,6 +82,7 @@ async def settle(request: web.Request, fields: SettleFields) -> web.Response:
         request.app[PRESENCE].sign_for(fields.worker, queue, request.app[SETTINGS].lease_ms)
     )
     await _send(request.app[STORE], queue, fields.worker, batch, request.app[SETTINGS])
+    _say_failures(batch, fields.worker)
     return json_answer({"items": batch.answers})
 
 
@@ -276,6 +282,26 @@ def _calls(
 
 def _weight(failure: Nack | Bury) -> int:
     return len(failure.message) + len(failure.trace)
+
+
+def _say_failures(batch: Batch, worker: str) -> None:
+    """A line of the log for each attempt that failed and each job that died, which a worker in another language need not write."""
+    failures: list[tuple[int, Nack | Bury]] = [*batch.nacks, *batch.buries]
+    for place, failure in failures:
+        answer = batch.answers[place]
+        said = {
+            "job": answer["id"],
+            "worker": worker,
+            "kind": failure.kind,
+            "message": failure.message[:SHOWN],
+        }
+        if answer.get("state") == "dead":
+            log.error("a job is dead", **said)
+        elif answer["ok"]:
+            log.info("an attempt failed", **said, next=answer["state"])
+    for place, _ in batch.releases:
+        if batch.answers[place].get("state") == "dead":
+            log.error("a job is dead", job=batch.answers[place]["id"], worker=worker, reason="no_handler")
 
 
 def _note_adding(answer: dict[str, Any], outcome: str, its_id: str) -> None:

@@ -293,3 +293,25 @@ async def test_a_payload_that_fits_no_handler_is_dead_by_that(api):
 
     ended = (await api.get("/v1/jobs/mail:a")).doc
     assert ("dead", "bad_payload") == (ended["state"], ended["reason"])
+
+
+async def test_failures_and_deaths_are_lines_of_the_log(api, caplog):
+    caplog.set_level("INFO", "scheduler")
+    job = await running(api, "a", "b", "c", retry={"immediate": 0})
+    stale = {**job["c"], "token": job["c"]["token"] - 1}
+    error = {"kind": "Boom", "message": "no" * 1_000}
+    await api.settle(
+        nack=[
+            {**job["a"], "error": error, "permanent": True},
+            {**job["b"], "error": ERROR},
+            {**stale, "error": ERROR},
+        ],
+        ack=[job["c"]],
+    )
+
+    lines = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "scheduler.api.settle"]
+    assert ["INFO", "ERROR"] == [level for level, _ in lines]
+    assert lines[0][1].startswith("an attempt failed job=mail:b worker=")
+    assert lines[0][1].endswith("kind=Boom message=no next=retrying")
+    assert lines[1][1].startswith("a job is dead job=mail:a worker=")
+    assert lines[1][1].endswith("message=" + "no" * 250)
