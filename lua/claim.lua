@@ -126,8 +126,17 @@ for _ = 1, #ids do
   local runs = seasoned and redis.call("HMGET", attempts, unpack(ids, from, last_id)) or {}
   for i = 1, last_id - from + 1 do
     bytes = bytes + (page[i] and #page[i] or 0) + (runs[i] and #runs[i] or 0)
-    if bytes > 4194304 and #records > 0 then break end
+    -- A job whose last run crashed is given alone: if it ends its worker again, it ends no other job.
+    local alone = runs[i] and string.find(runs[i], "^%d+|[1-9]")
+    if (bytes > 4194304 or alone) and #records > 0 then
+      bytes = math.huge
+      break
+    end
     records[#records + 1], histories[#records + 1] = page[i], runs[i]
+    if alone then
+      bytes = math.huge
+      break
+    end
   end
   from, size = last_id + 1, math.min(2 * size, 100)
 end

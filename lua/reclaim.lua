@@ -1,7 +1,8 @@
 -- reclaim: running -> ready | retrying | dead | cancelled
 --
 -- The watchdog. A job whose lease ran out is taken from its silent worker: a crash, which uses the attempt and
--- makes the job ready at once, or dead when its crashes or attempts are used up; a lease that ended at the
+-- makes the job ready at once, or dead when its crashes or attempts are used up (a crash that several jobs of a worker shared
+-- ends none by its crashes: the next claim gives each of them alone); a lease that ended at the
 -- job's own timeout is a failure of kind TimeoutError, at its deadline one of DeadlineExceeded. After a gap
 -- between sweeps (server frozen, restarted, failed over, clock stepped) nothing is reclaimed for a third of a lease
 -- and 1 s, so that live workers can extend first. Any process may sweep, any number of times; with `period_ms` a sweep
@@ -49,6 +50,19 @@ local uneven = redis.call("HLEN", leases) ~= busy and 1 or 0
 local move_along, stepped = step_back(keys, now, swept_at, step)
 
 math.randomseed(tonumber(seed) or now % 2147483647)
+-- How many jobs each silent worker held: those whose leases ran out, and others whose leases end soonest.
+local company = {}
+local function held_by(name)
+  if not company.known then
+    company.known = {}
+    local soonest = redis.call("ZRANGE", running, 0, 199)
+    for _, text in ipairs(#soonest > 0 and redis.call("HMGET", leases, unpack(soonest)) or {}) do
+      local its = text and string.match(text, "^%d+|([^|]*)|")
+      if its then company.known[its] = (company.known[its] or 0) + 1 end
+    end
+  end
+  return company.known[name] or 1
+end
 local moves, workers, lost, slotted, overdue, weight = {}, {}, {}, {}, {}, 0
 if upto then overdue = redis.call("ZRANGEBYSCORE", running, "-inf", int(upto), "WITHSCORES", "LIMIT", 0, limit) end
 for i = 1, #overdue, 2 do
@@ -73,7 +87,7 @@ for i = 1, #overdue, 2 do
         failure.kind, failure.message = "DeadlineExceeded", "still running at the job's deadline"
       end
     else
-      failure.crash = true
+      failure.crash, failure.shared = true, held_by(lease.worker) > 1
     end
     moves[#moves + 1] = failed(keys, id, lease, failure, now)
     workers[#moves] = lease.worker

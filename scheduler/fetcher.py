@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -56,7 +57,49 @@ class Crew:
         self.outcomes = OutcomeLog(handlers, self.places.threads, successes=settings.log_level == "debug")
         self.abandoned = 0
         """Handlers that did not stop when they had to, since the start."""
+        self._waiting: deque[tuple[Line, Running, bool]] = deque()
+        """Attempts that have not begun, and whether each must run without company."""
+        self._begun = 0
+        self._alone: Running | None = None
         self._in_trouble: set[str] = set()
+
+    # -- company ----------------------------------------------------------------------------------------------------
+
+    def admit(self, line: Line, running: Running) -> None:
+        """Starts an attempt, or lets it wait: a job whose last run crashed runs without company in this process.
+
+        If it ends the process again, it takes no other job with it. A handler with a process of its own is alone anyway.
+        """
+        handler = self.handlers.get(running.context.type)
+        suspect = running.claimed.crashes > 0 and not (handler is not None and handler.process)
+        self._waiting.append((line, running, suspect))
+        self._start_waiting()
+
+    def left(self, running: Running) -> None:
+        """An attempt has ended."""
+        if running.task is None:
+            self._waiting = deque(one for one in self._waiting if one[1] is not running)
+        else:
+            self._begun -= 1
+        if self._alone is running:
+            self._alone = None
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and self._alone is None:
+            line, running, suspect = self._waiting[0]
+            if suspect and self._begun:
+                return
+            self._waiting.popleft()
+            self._begun += 1
+            if suspect:
+                self._alone = running
+            running.task = asyncio.create_task(line.attempt(running))
+
+    @property
+    def keeps_apart(self) -> bool:
+        """A job runs, or waits to run, without company: nothing more is claimed meanwhile."""
+        return self._alone is not None or bool(self._waiting)
 
     def reserve(self, fetcher: Line) -> int:
         """Takes free slots for a claim: what is left of this queue's share of all slots.
@@ -64,6 +107,8 @@ class Crew:
         Queues that have nothing to do have no share meanwhile. Of queues that wait for the same few slots, the one
         comes first that has begun the fewest jobs for its weight (stride scheduling, Waldspurger and Weihl 1995).
         """
+        if self.keeps_apart:
+            return 0
         busy = [other for other in self.fetchers.values() if other is fetcher or not other.idling]
         weights = sum(other.weight for other in busy)
         wanted = min(self.free, BATCH, self._entitled(fetcher, weights))
@@ -215,7 +260,7 @@ class Line:
                 continue
             running = Running(claimed, Context(claimed, crew.tell, crew.settings))
             self.running[claimed.token] = running
-            running.task = asyncio.create_task(self.attempt(running))
+            crew.admit(self, running)
 
     async def attempt(self, running: Running) -> None:
         """One attempt: run it, hand its outcome to the next turn, free its slot."""
@@ -255,6 +300,7 @@ class Line:
         if settlement is not None:
             self.settled.append(settlement)
             self.crew.outcomes.expect(running.claimed, settlement)
+        self.crew.left(running)
         self.crew.give_back(1)
         self.changed.set()
 
@@ -276,6 +322,8 @@ class Line:
         running.lost_at = monotonic()
         if running.task is not None:
             running.task.cancel()
+        else:  # it has not begun
+            self.end(running, None)
 
     def stop_job(self, token: int) -> None:
         """Somebody asked the job to stop."""
@@ -285,6 +333,8 @@ class Line:
         running.context.cancelled = True
         if running.task is not None:
             running.task.cancel()
+        else:
+            self.end(running, Release(running.claimed.key, running.claimed.token))
 
     def abandon_overdue(self, now: float) -> None:
         """Takes back the slots of handlers that did not stop at their timeout, or when they were cancelled."""

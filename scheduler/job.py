@@ -439,6 +439,12 @@ class Claimed(Struct, frozen=True, gc=False):
         return f"{self.queue}:{self.key}"
 
     @property
+    def crashes(self) -> int:
+        """Run-out leases in a row before this run: it may end its worker again."""
+        parts = self.former.split(b"|", 2) if self.former else ()
+        return int(parts[1]) if len(parts) > 2 and parts[1].isdigit() else 0
+
+    @property
     def ends_by_deadline(self) -> bool:
         """What ends its time is the job's deadline, not the timeout of the attempt."""
         return self.record is not None and self.record.deadline_ms == self.timeout_ends_ms

@@ -482,6 +482,7 @@ def claimed(leased: Leased, late: float = 0.0) -> Claimed:
         timeout_ends_ms=int(ends),
         timeout_ms=max(1, int(ends) - started - round(late * 1000)),
         record=record,
+        former=b"%d|%d|0" % (max(0, job.attempt - 1), job.crashes) if job.crashes else b"",
         checkpoint=leased.checkpoint,
     )
 

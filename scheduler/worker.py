@@ -126,6 +126,9 @@ class BaseWorker:
         self.crew.stopping = True
         self._stop.set()
         for fetcher in self.fetchers.values():
+            for running in list(fetcher.running.values()):
+                if running.task is None:  # nothing begins any more
+                    fetcher.end(running, Release(running.claimed.key, running.claimed.token))
             fetcher.changed.set()
 
     async def run(self) -> None:

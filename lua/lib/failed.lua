@@ -7,7 +7,8 @@
 -- @include lib/fingerprint
 -- The move of one job whose attempt failed, as its policy says. The caller holds the lease and has seeded
 -- the generator. `failure` has kind, message, trace, retry_in; with `reason` the job is dead by it, and with
--- `crash` it is a run-out lease, ready at once until its attempts or its crashes are used up. No attempt can follow one that
+-- `crash` it is a run-out lease, ready at once until its attempts or its crashes are used up (`shared`: its worker held
+-- others). No attempt can follow one that
 -- failed at the job's deadline, or whose backoff would last beyond it: dead by `deadline`.
 local function failed(keys, id, lease, failure, now)
   local record = redis.call("HGET", keys.jobs, id) or ""
@@ -20,6 +21,8 @@ local function failed(keys, id, lease, failure, now)
   course.started, course.worker, course.reason = lease.started, lease.worker, ""
   course.unhandled, course.since = 0, 0
   course.crashes = failure.crash and course.crashes + 1 or 0
+  -- Which of several jobs ended their worker is not known: it counts, but it is the last of none.
+  if failure.shared then course.crashes = math.min(course.crashes, math.max(1, policy.max_crashes - 1)) end
 
   local deadline = tonumber(string.match(lease.flags, " d:(%d+)"))
   local state, due, reason
@@ -31,7 +34,7 @@ local function failed(keys, id, lease, failure, now)
     state, reason = "dead", "deadline"
   elseif failure.crash then
     state, reason = "ready", ""
-    if course.crashes >= policy.max_crashes then
+    if course.crashes >= policy.max_crashes and not failure.shared then
       state, reason = "dead", "crashes"
     elseif course.attempt >= policy.max_attempts then
       state, reason = "dead", "attempts"

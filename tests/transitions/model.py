@@ -167,6 +167,10 @@ class Model:
             return []
         line = sorted((job.score, job.key) for job in self.jobs.values() if job.state == "ready")
         found = [self.jobs[key] for _, key in line[:count]]
+        # A job whose last run crashed is given alone.
+        suspects = [n for n, job in enumerate(found) if job.crashes]
+        if suspects:
+            found = found[: max(1, suspects[0])]
         taken = [job for job in found if not job.late(self.now)]
         token = max(self.token + 1, self.now * 1000)
         for job in taken:
@@ -225,17 +229,21 @@ class Model:
         *,
         reason: str | None = None,
         crash: bool = False,
+        shared: bool = False,
     ) -> str:
+        """`shared`: the worker that went silent held other jobs too (here there is one worker), and none is dead by it."""
         job.attempt, job.errors, job.unhandled, job.since = job.held, job.errors + 1, 0, 0
         job.died_of = kind
         job.crashes = job.crashes + 1 if crash else 0
-        state, why = self._after_failure(job, retry_in, reason, crash)
+        if shared:
+            job.crashes = min(job.crashes, max(1, job.policy.max_crashes - 1))
+        state, why = self._after_failure(job, retry_in, reason, crash, shared)
         job.settled = (job.token, verb, state)
         self._end(job, state, why)
         return state
 
     def _after_failure(
-        self, job: ModelJob, retry_in: int | None, reason: str | None, crash: bool
+        self, job: ModelJob, retry_in: int | None, reason: str | None, crash: bool, shared: bool = False
     ) -> tuple[str, str | None]:
         policy = job.policy
         if job.asked:
@@ -244,7 +252,7 @@ class Model:
             return "dead", reason
         if job.deadline is not None and job.deadline <= self.now:
             return "dead", "deadline"
-        if crash and job.crashes >= policy.max_crashes:
+        if crash and not shared and job.crashes >= policy.max_crashes:
             return "dead", "crashes"
         if job.attempt >= policy.max_attempts:
             return "dead", "attempts"
@@ -336,7 +344,8 @@ class Model:
         for job in overdue:
             crash = job.lease_end < job.timeout_end
             ended = "DeadlineExceeded" if job.timeout_end == job.deadline else "TimeoutError"
-            self._fail(job, "reclaim", "LeaseExpired" if crash else ended, None, crash=crash)
+            kind = "LeaseExpired" if crash else ended
+            self._fail(job, "reclaim", kind, None, crash=crash, shared=crash and len(running) > 1)
         return len(overdue)
 
     def times(self) -> list[tuple[ModelJob, int]]:

@@ -286,7 +286,7 @@ async def test_the_key_that_took_a_lease_stands_in_it(store, redis):
 
     assert (await redis.hget(keys().at("leases"), "a")).endswith(b"|key-7")
     await store.cancel(QUEUE, ["a"])
-    assert (await redis.hget(keys().at("leases"), "a")).endswith(b"|1|key-7")
+    assert b"|1|key-7|" in await redis.hget(keys().at("leases"), "a")
 
 
 async def test_a_released_job_can_be_taken_by_another(store):

@@ -225,8 +225,18 @@ MUTANTS = [
     ),
     Mutant(
         "crashes without end",
-        {"if course.crashes >= policy.max_crashes then": "if false then"},
+        {"if course.crashes >= policy.max_crashes and not failure.shared then": "if false then"},
         test_reclaim.test_a_row_of_crashes_is_dead_when_it_reaches_its_limit,
+    ),
+    Mutant(
+        "a shared crash that ends a job",
+        {"course.crashes >= policy.max_crashes and not failure.shared then": "course.crashes >= policy.max_crashes then"},
+        test_reclaim.test_a_crash_that_several_jobs_shared_ends_none_of_them,
+    ),
+    Mutant(
+        "a crashed job that is given with others",
+        {'local alone = runs[i] and string.find(runs[i], "^%d+|[1-9]")': "local alone = false"},
+        test_reclaim.test_after_a_crash_a_job_is_given_alone_and_dies_of_its_own_crashes_only,
     ),
     Mutant(
         "crashes that a settlement does not forget",
@@ -320,7 +330,7 @@ MUTANTS = [
     ),
     Mutant(
         "release that uses an attempt",
-        {"course.attempt, course.crashes = lease.attempt - 1, 0": "course.attempt, course.crashes = lease.attempt, 0"},
+        {"lease.asked and lease.attempt or lease.attempt - 1, 0": "lease.attempt, 0"},
         test_release.test_a_released_job_is_ready_and_has_used_no_attempt,
     ),
     Mutant(

@@ -22,6 +22,7 @@ from tests.helpers import (
     released,
     snapshot,
     state_of,
+    swept,
     take,
     taken,
 )
@@ -292,3 +293,48 @@ async def test_worker_names_itself_in_the_event(store, clock, redis):
     [(_, entry)] = await redis.xrevrange(keys().at("events"), count=1)
     assert (b"reclaim", b"watchdog-1", b"ready") == (entry[b"kind"], entry[b"worker"], entry[b"states"])
     assert WORKER == (await look(store)).worker or (await look(store)).state is State.READY
+
+
+async def test_a_crash_that_several_jobs_shared_ends_none_of_them(store, clock):
+    for key in ("a", "b"):
+        await enqueued(store, key, retry={"max_crashes": 1})
+    assert 2 == len(await take(store, 2, worker="w"))
+    clock.advance(31)
+    await swept(store, clock)
+
+    assert [("ready", 1), ("ready", 1)] == [
+        ((job := await look(store, key)).state.value, job.crashes) for key in ("a", "b")
+    ]
+
+
+async def test_after_a_crash_a_job_is_given_alone_and_dies_of_its_own_crashes_only(store, clock):
+    await enqueued(store, "a", "b", "c", retry={"max_crashes": 2})
+    assert 3 == len(await take(store, 3, worker="w"))
+    clock.advance(31)
+    await swept(store, clock)
+    await enqueued(store, "d", priority=-1)
+
+    # One after the other, and then what never crashed.
+    [first] = await take(store, 10, worker="w1")
+    [second] = await take(store, 10, worker="w2")
+    [third] = await take(store, 10, worker="w3")
+    assert ["a", "b", "c"] == [first.key, second.key, third.key]
+    assert [1, 1, 1] == [one.crashes for one in (first, second, third)]
+    assert ["succeeded"] * 2 == [
+        await acked(store, one, worker=w) for one, w in ((first, "w1"), (second, "w2"))
+    ]
+    clock.advance(31)
+    await swept(store, clock)
+
+    dead = await look(store, "c")
+    assert ("dead", "crashes", 2) == (dead.state.value, dead.reason, dead.crashes)
+    assert ["d"] == [one.key for one in await take(store, 10)]
+
+
+async def test_a_crash_alone_at_the_first_ends_a_job_that_may_have_none(store, clock):
+    await claimed(store, "a", retry={"max_crashes": 1})
+    clock.advance(31)
+    await swept(store, clock)
+
+    job = await look(store, "a")
+    assert ("dead", "crashes") == (job.state.value, job.reason)

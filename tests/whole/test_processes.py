@@ -338,3 +338,32 @@ def _server_pid(folder: Folder) -> int:
             if name in {"valkey-server", "redis-server"} and where.startswith(str(folder.path)):
                 return int(entry)
     raise AssertionError("no server runs here")
+
+
+@pytest.mark.long
+def test_a_job_that_kills_its_process_takes_no_other_with_it_for_good(folder: Folder):
+    (folder.path / "jobs.py").write_text(
+        (folder.path / "jobs.py").read_text()
+        + """
+
+@app.job("steady", queue="mail", timeout=60)
+async def steady(ctx, n: int):
+    await asyncio.sleep(1.0)
+    return n
+"""
+    )
+    folder.worker("--processes", "1", "--concurrency", "20")
+    folder.until(lambda: "worker started" in folder.errors())
+    folder.run("queue", "pause", "mail")
+    killers = [folder.enqueue("deadly") for _ in range(2)]
+    innocents = [folder.enqueue("steady", {"n": n}) for n in range(10)]
+    folder.run("queue", "resume", "mail")
+
+    def ended() -> list[str] | None:
+        states = [folder.job(job)["state"] for job in (*killers, *innocents)]
+        return states if all(state in {"dead", "succeeded"} for state in states) else None
+
+    assert ["dead"] * 2 + ["succeeded"] * 10 == folder.until(ended, 90)
+    for killer in killers:
+        shown = folder.job(killer)
+        assert ("crashes", 3) == (shown["reason"], shown["crashes"])
