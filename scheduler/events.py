@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextvars import Context
 from typing import Any
 from uuid import uuid4
 
@@ -54,8 +55,13 @@ class Follower:
         self._watching[queue][key].add(happened)
         try:
             if self._listener is None:
-                self._listener = asyncio.create_task(forever(self.pulse, self._listen), name="events")
-                self._looker = asyncio.create_task(forever(self.looks, self._look_at_all), name="look")
+                # In contexts of their own: what they log is not said in the attempt that happens to wait first.
+                self._listener = asyncio.create_task(
+                    forever(self.pulse, self._listen), name="events", context=Context()
+                )
+                self._looker = asyncio.create_task(
+                    forever(self.looks, self._look_at_all), name="look", context=Context()
+                )
             elif new:
                 await self._interrupt()
             self._changed.set()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import StoreUnavailable
+from .errors import SchedulerError, StoreUnavailable
 from .job import Job
 from .logs import get_logger
 from .outcomes import Swept
@@ -25,7 +26,11 @@ Died = Callable[[str, Job | None], Awaitable[None]]
 
 async def _report_dead(store: Store, queue: str, keys: Sequence[str], died: Died | None) -> None:
     """Says which jobs are dead, for each its reason and its last error."""
-    for key, job in zip(keys, await store.inspect(queue, keys), strict=True):
+    found: Sequence[Job | None] = [None] * len(keys)
+    # What is dead is said also when it cannot be read now.
+    with contextlib.suppress(SchedulerError):
+        found = await store.inspect(queue, keys)
+    for key, job in zip(keys, found, strict=True):
         if died is not None:
             await died(f"{queue}:{key}", job)
             continue

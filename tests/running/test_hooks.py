@@ -10,6 +10,7 @@ from scheduler import Permanent, Retry, RetryAfter, Scheduler
 from scheduler.handlers import make_handler
 from scheduler.job import Job, NewJob, State
 from scheduler.settings import Settings
+from scheduler.upkeep import sweep
 from tests.running.conftest import QUEUE, Bench
 from tests.running.nasty import NASTY
 
@@ -139,3 +140,19 @@ async def test_an_ack_whose_jobs_are_refused_is_said_as_the_failure_that_it_is(b
 
     await bench.until(lambda: f"a job is dead job={QUEUE}:{key} type=adds" in caplog.text)
     assert "kind=Duplicate" in caplog.text
+
+
+async def test_a_process_without_an_app_says_each_death_that_its_sweep_decides(bench: Bench, caplog):
+    key = await bench.enqueue("lost", retry={"max_attempts": 1})
+    await bench.store.claim(QUEUE, worker="host:77:gone", count=1, lease_ms=1)
+
+    async def swept() -> bool:
+        await sweep(bench.store, QUEUE, bench.settings)
+        return (await bench.job(key)).state is State.DEAD
+
+    await bench.until(swept)
+
+    lines = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "scheduler.upkeep"]
+    death = f'a job is dead job={QUEUE}:{key} type=lost attempt=1 reason=attempts kind=LeaseExpired message="the lease of host:77:gone ran out"'
+    assert [("ERROR", death)] == lines[:1]
+    assert ("WARNING", True) == (lines[1][0], "worker=host:77:gone pid=77" in lines[1][1])

@@ -8,6 +8,9 @@ import logging
 
 import pytest
 
+from scheduler.attempt import CURRENT, Attempt
+from scheduler.events import Follower, wait_ended
+from scheduler.job import State
 from tests.running import jobs_in_processes as elsewhere
 from tests.running.conftest import QUEUE, Bench
 
@@ -48,3 +51,33 @@ async def test_lines_of_a_process_have_its_job(bench: Bench, capfd):
 
     [line] = [json.loads(row) for row in capfd.readouterr().err.splitlines() if "spoken" in row]
     assert (f"{QUEUE}:{key}", "speaks", 1) == (line["job"], line["type"], line["attempt"])
+
+
+async def test_loops_that_a_handler_has_begun_are_not_said_in_its_name(bench: Bench):
+    """Who waits first for the end of a job begins a loop for all who wait."""
+    other = await bench.enqueue("other")
+    seen: list[Attempt | None] = []
+
+    class Seen(Follower):
+        async def _listen(self) -> None:
+            seen.append(CURRENT.get())
+            await super()._listen()
+
+        async def _look_at_all(self) -> float:
+            seen.append(CURRENT.get())
+            return await super()._look_at_all()
+
+    follower = Seen(bench.store.clients, "scheduler")
+
+    async def waits(ctx) -> None:
+        assert CURRENT.get() is not None
+        await wait_ended(bench.store, follower, QUEUE, other, 0.05)
+
+    bench.handler("waits", waits)
+    bench.work()
+    waited = await bench.ended(await bench.enqueue("waits"))
+    await follower.close()
+
+    assert State.SUCCEEDED == waited.state
+    assert seen
+    assert {None} == set(seen)
