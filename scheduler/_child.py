@@ -87,7 +87,7 @@ def _run(
     decode = handler.decode if handler is not None else payload_decoder(name, inspect.unwrap(function))
     context = Context(claimed, lambda of, field, value: send("tell", of.token, field, value), settings)
     context.parents = parents
-    begin_attempt(context.id, context.type, context.attempt)
+    begin_attempt(claimed.queue, claimed.key, context.type, context.attempt)
     result = function(context, **decode(context.payload))
     if inspect.isawaitable(result):
         result = asyncio.run(_awaited(result))

@@ -16,35 +16,37 @@ class HandlerExit(Exception):
     """A task that a handler has started raised its cause: what ends an event loop, or cannot be looked at."""
 
 
-class Attempt:
-    """What log lines say of the attempt that they were written in."""
+CURRENT: ContextVar[tuple[str, str, str, int] | None] = ContextVar("scheduler_attempt", default=None)
+"""Queue and key of the job, its type, and the number of the attempt: made for each job, and put into words by few."""
 
-    __slots__ = ("attempt", "job", "type")
-
-    def __init__(self, job: str, type: str, attempt: int) -> None:
-        self.job, self.type, self.attempt = job, type, attempt
+FIELDS = ("job", "type", "attempt")
 
 
-CURRENT: ContextVar[Attempt | None] = ContextVar("scheduler_attempt", default=None)
-
-
-def begin_attempt(job: str, type: str, attempt: int) -> None:
+def begin_attempt(queue: str, key: str, type: str, attempt: int) -> None:
     """From now on, in this context and those that are copied from it, log lines name this attempt."""
-    CURRENT.set(Attempt(job, type, attempt))
+    CURRENT.set((queue, key, type, attempt))
     structlog = sys.modules.get("structlog")
     if structlog is not None and structlog.is_configured():
         # The user's own set-up, which finds them by `merge_contextvars`.
-        structlog.contextvars.bind_contextvars(job=job, type=type, attempt=attempt)
+        structlog.contextvars.bind_contextvars(**attempt_fields())
+
+
+def attempt_fields() -> dict[str, Any]:
+    """What log lines say of the attempt that they are written in; empty outside of attempts."""
+    now = CURRENT.get()
+    if now is None:
+        return {}
+    queue, key, its_type, attempt = now
+    return {"job": f"{queue}:{key}", "type": its_type, "attempt": attempt}
 
 
 class AttemptFilter(logging.Filter):
     """Gives the records of the standard library's logging `job`, `type` and `attempt`; None outside of attempts."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        now = CURRENT.get()
-        for name in Attempt.__slots__:
-            if name not in record.__dict__:
-                record.__dict__[name] = getattr(now, name, None)
+        found = attempt_fields()
+        for name in FIELDS:
+            record.__dict__.setdefault(name, found.get(name))
         return True
 
 

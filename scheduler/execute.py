@@ -32,7 +32,7 @@ async def execute(
     if handler is None:
         return Release(claimed.key, claimed.token, why="no_handler")
     outer = sys.exception()
-    begin_attempt(claimed.id, record.type, claimed.attempt)
+    begin_attempt(claimed.queue, claimed.key, record.type, claimed.attempt)
     try:
         arguments = handler.decode(record.payload)
     except PayloadInvalid as error:

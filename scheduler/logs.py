@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from .attempt import CURRENT, Attempt
+from .attempt import attempt_fields
 from .settings import SETTINGS, Settings
 from .times import rfc3339
 
@@ -242,10 +242,8 @@ class _Logger:
 
 def _name_attempt(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Adds job, type and attempt to what is logged inside a handler; what the line says itself wins."""
-    now = CURRENT.get()
-    if now is not None:
-        for name in Attempt.__slots__:
-            event.setdefault(name, getattr(now, name))
+    for name, value in attempt_fields().items():
+        event.setdefault(name, value)
     return event
 
 

@@ -211,7 +211,7 @@ async def test_records_of_a_handler_name_its_job(bench: Bench, caplog):
         key = await bench.enqueue(kind)
         await bench.ended(key)
         [line] = [one.getMessage() for one in caplog.records if said in one.getMessage()]
-        assert f"{said} attempt=1 job=mail:{key} type={kind}" == line
+        assert f"{said} job=mail:{key} type={kind} attempt=1" == line
 
 
 @on_valkey

@@ -204,7 +204,7 @@ def test_what_a_task_of_a_handler_raised_is_shown_where_it_was_raised(backend):
         sys.exit(3)
 
     async def work() -> None:
-        begin_attempt("mail:1", "work", 1)
+        begin_attempt("mail", "1", "work", 1)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(leaves())
 
