@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from . import shipped
     from .app import JobFunction, Scheduler
     from .context import Context
     from .errors import (
@@ -76,14 +77,17 @@ __all__ = [
     "chain",
     "chord",
     "parallel",
+    "shipped",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     # Names come when they are asked for: `import scheduler` and the command line stay quick.
+    from importlib import import_module  # noqa: PLC0415
+
+    if name == "shipped":  # a module, for `app.include(scheduler.shipped)`
+        return import_module(".shipped", __name__)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'scheduler' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415
-
     return getattr(import_module(f".{home}", __name__), name)

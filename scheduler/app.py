@@ -22,7 +22,7 @@ from .flow import Node, Plan, plan_flow
 from .flows import Flows
 from .graph import Piece, chain, chord, flow_of, parallel
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, check_hook, make_handler
-from .handles import Connection, FlowHandle, Handle, SyncFlowHandle, SyncHandle
+from .handles import Connection, FlowHandle, Handle, SyncFlowHandle, SyncHandle, handle_parts
 from .job import Job, NewJob, check, new_key
 from .loop_thread import LoopThread
 from .remote import Link, RemoteFollower, RemoteStore, RemoteWorker, work
@@ -35,7 +35,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M")
 F = TypeVar("F", bound=Callable[..., Any])
-L = TypeVar("L", bound=Callable[..., AsyncIterator[None]])
+L = TypeVar("L", bound=Callable[..., AsyncIterator[None] | AbstractAsyncContextManager[Any]])
 D = TypeVar("D", bound=Callable[[Job], Any])
 
 
@@ -70,14 +70,23 @@ class JobFunction(Generic[P, R]):
         job = self._app.new_job(self.handler.type, payload, options)
         return replace(job, key=job.key if options.get("id") else "", on_failure=on_failure or "")
 
-    async def enqueue_many(self, payloads: Iterable[Mapping[str, Any]]) -> list[Handle]:
-        """Many jobs of this type, each with its arguments and options as `enqueue` takes them; handles, in order."""
+    async def enqueue_many(
+        self, payloads: Iterable[Mapping[str, Any]], **options_for_all: Any
+    ) -> list[Handle]:
+        """Many jobs of this type, each with its arguments and options as `enqueue` takes them; handles, in order.
+
+        Options beside them, such as `delay_=60`, are for all jobs that do not say so themselves. Raises TypeError for a
+        name without a `_` at its end, and what `Scheduler.enqueue_many` raises.
+        """
+        for_all = _taken_out(options_for_all)
+        if options_for_all:
+            raise TypeError(f"an option for all jobs ends in _: {', '.join(options_for_all)}")
         asked = []
         for payload in payloads:
             arguments = dict(payload)
             options = _taken_out(arguments)
             asked.append({**options, "type": self.handler.type, "payload": arguments})
-        return await self._app.enqueue_many(asked)
+        return await self._app.enqueue_many(asked, **for_all)
 
     def enqueue_sync(self, **payload: Any) -> SyncHandle:
         """`enqueue` for code without an event loop."""
@@ -224,13 +233,17 @@ class Scheduler:
     def lifespan(self, function: L) -> L:
         """What a worker needs as long as it works: `async def resources(app)` with one `yield`.
 
+        A function that `contextlib.asynccontextmanager` decorates is accepted too.
+
         It is opened before the first claim and closed after the last job is told or given back; several nest in the
         order of their declaration. What it puts into `app.state` is there for handlers.
         """
         checked: Any = function
-        if not inspect.isasyncgenfunction(checked):
+        if not inspect.isasyncgenfunction(inspect.unwrap(checked)):
             raise TypeError("a lifespan is `async def …(app)` with one `yield` in it")
-        self._lifespans.append(asynccontextmanager(checked))
+        self._lifespans.append(
+            asynccontextmanager(checked) if inspect.isasyncgenfunction(checked) else checked
+        )
         return function
 
     @asynccontextmanager
@@ -291,16 +304,21 @@ class Scheduler:
         """
         return await self._send(self.new_job(type, {} if payload is None else payload, options))
 
-    async def enqueue_many(self, jobs: Iterable[Mapping[str, Any]]) -> list[Handle]:
+    async def enqueue_many(
+        self, jobs: Iterable[Mapping[str, Any]], **options_for_all: Unpack[TracedOptions]
+    ) -> list[Handle]:
         """Many jobs, each as `{"type": …, "payload": …}` with options beside them; their handles, in order.
 
+        `options_for_all`: options of all jobs that do not have them themselves; not `id`.
         Raises Invalid with the number of the item before anything is sent. Sent in calls of 500 jobs; those that are
         refused for another that stands raise Duplicate when all the others are in. QueueFull, StoreUnavailable and
         StoreFull may leave some of them in: with ids of your own the same call again is safe.
         """
+        if "id" in options_for_all:
+            raise Invalid([Fault("/id", "an id belongs to one job: give each item its own")])
         made: list[NewJob] = []
         for number, asked in enumerate(jobs):
-            options = dict(asked)
+            options: dict[str, Any] = {**options_for_all, **asked}
             try:
                 if "type" not in options:
                     raise Invalid([Fault("/type", "this field is required")])
@@ -338,6 +356,15 @@ class Scheduler:
             return handle
         outcome = await (await self.store()).enqueue_one(job)
         return Handle(self.connection, outcome.id, duplicate=not outcome.created)
+
+    def handle(self, id: str) -> Handle:
+        """The handle of any job by its id, `<queue>:<key>`. Nothing is asked of the server. Raises Invalid for no job id."""
+        handle_parts(id)
+        return Handle(self.connection, id)
+
+    def handle_sync(self, id: str) -> SyncHandle:
+        """`handle` for code without an event loop."""
+        return SyncHandle(self.handle(id), self._run)
 
     async def flow(
         self,

@@ -39,13 +39,13 @@ class Handle:
 
     async def refresh(self) -> Job:
         """The job as it is now. Raises NotFound once its retention is over."""
-        queue, key = _parts(self.id)
+        queue, key = handle_parts(self.id)
         store, _ = await self._connect()
         return await store.job(queue, key)
 
     async def open(self) -> Job:
         """Lets a held job go: it runs when all have ended that it waits for. Raises WrongState when it was not held."""
-        queue, key = _parts(self.id)
+        queue, key = handle_parts(self.id)
         store, _ = await self._connect()
         outcome = await store.open(queue, key)
         job = await store.job(queue, key)
@@ -55,7 +55,7 @@ class Handle:
 
     async def cancel(self) -> Job:
         """Cancels it, or asks it to stop when it runs. Raises WrongState when it has succeeded or died."""
-        queue, key = _parts(self.id)
+        queue, key = handle_parts(self.id)
         store, _ = await self._connect()
         [state] = await store.cancel(queue, [key])
         if state not in {"cancelled", "running"}:
@@ -64,7 +64,7 @@ class Handle:
 
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the word of the standard library
         """What the handler returned. Raises JobDead, JobCancelled, or TimeoutError after so many seconds."""
-        queue, key = _parts(self.id)
+        queue, key = handle_parts(self.id)
         store, follower = await self._connect()
         job = await wait_ended(store, follower, queue, key, 10 * 365 * 86_400 if timeout is None else timeout)
         if job.state is State.DEAD:
@@ -111,15 +111,15 @@ class FlowHandle:
 
     async def refresh(self) -> FlowShown:
         """The flow with its jobs, as it is now. Raises NotFound a day after its end."""
-        return await (await self._connect()).show(*_parts(self.id))
+        return await (await self._connect()).show(*handle_parts(self.id))
 
     async def cancel(self) -> FlowShown:
         """Cancels all of it that has not ended, or asks it to stop. Raises WrongState when it has ended otherwise."""
-        return await (await self._connect()).cancel(*_parts(self.id))
+        return await (await self._connect()).cancel(*handle_parts(self.id))
 
     async def replay(self) -> FlowShown:
         """Runs what is dead in it again, and what was cancelled for that. Raises WrongState when nothing is."""
-        return await (await self._connect()).replay(*_parts(self.id))
+        return await (await self._connect()).replay(*handle_parts(self.id))
 
     async def wait(self, timeout: float | None = None) -> FlowShown:  # noqa: ASYNC109 - as in Handle.result
         """The flow once it has ended, whatever came of it. Raises TimeoutError after so many seconds."""
@@ -129,7 +129,7 @@ class FlowHandle:
         while True:
             left = LONGEST_WAIT if until is None else max(0.0, until - loop.time())
             began = loop.time()
-            flow = await door.show(*_parts(self.id), min(left, LONGEST_WAIT))
+            flow = await door.show(*handle_parts(self.id), min(left, LONGEST_WAIT))
             if flow.state != "running":
                 return flow
             if until is not None and loop.time() >= until:
@@ -232,7 +232,8 @@ class Connection:
             self._parts[0].clients.abandon()
 
 
-def _parts(job_id: str) -> tuple[str, str]:
+def handle_parts(job_id: str) -> tuple[str, str]:
+    """Queue and key of an id. Raises Invalid for a text that is no job id."""
     parts = split_id(job_id)
     if parts is None:
         raise Invalid([Fault("/id", f"{job_id!r} is no job id: it is <queue>:<key>")])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +35,7 @@ from scheduler import (
 )  # fmt: skip
 from scheduler.limits import Breaker
 
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 START = datetime(2027, 1, 15, 8, tzinfo=UTC)
 
 
@@ -490,3 +497,99 @@ async def test_a_flow_runs_in_a_test_without_a_server():
         assert 5 + 0 + 1 + 2 + 3 == await flow.jobs["total"].result(1)
         assert "succeeded" == (await flow.wait(1)).state
         assert [] == [fault async for fault in t.store.verify("default")]
+
+
+# -- jobs by id, many jobs, shipped types ------------------------------------------------------------------------
+
+
+async def test_a_handle_of_any_id_finds_the_job_and_its_result(app):
+    @app.job("double")
+    async def double(ctx, n: int) -> int:
+        return 2 * n
+
+    async with app.test() as t:
+        sent = await double.enqueue(n=21)
+        await t.drain()
+
+        assert 42 == await app.handle(sent.id).result(timeout=1)
+        assert State.SUCCEEDED == (await app.handle(sent.id).refresh()).state
+        assert 42 == await asyncio.to_thread(lambda: app.handle_sync(sent.id).result(timeout=1))
+
+
+def test_a_text_that_is_no_job_id_has_no_handle(app):
+    with pytest.raises(Invalid, match="no job id"):
+        app.handle("nothing")
+
+
+async def test_options_for_all_are_those_of_each_item_that_has_none_of_its_own(app):
+    @app.job("double")
+    async def double(ctx, n: int) -> int:
+        return 2 * n
+
+    async with app.test():
+        by_handler = await double.enqueue_many([{"n": 1}, {"n": 2, "priority_": 9}], priority_=5, queue_="q")
+        by_app = await app.enqueue_many(
+            [{"type": "double", "payload": {"n": 1}}, {"type": "x", "priority": 9}], priority=5, queue="q"
+        )
+
+        for handles in (by_handler, by_app):
+            jobs = [await handle.refresh() for handle in handles]
+            assert [("q", 5), ("q", 9)] == [(job.queue, job.priority) for job in jobs]
+
+
+async def test_an_option_for_all_that_cannot_be_is_refused_and_nothing_is_sent(app):
+    @app.job("double")
+    async def double(ctx, n: int) -> int:
+        return 2 * n
+
+    async with app.test() as t:
+        with pytest.raises(Invalid, match="/id"):
+            await double.enqueue_many([{"n": 1}, {"n": 2}], id_="same")
+        with pytest.raises(TypeError, match="priority"):
+            await double.enqueue_many([{"n": 1}], priority=5)
+
+        assert [] == await t.drain()
+
+
+def test_shipped_types_are_included_by_the_name_in_the_package():
+    # In a process of its own: here other tests have imported the module.
+    code = "import scheduler; app = scheduler.Scheduler(); app.include(scheduler.shipped); print(*sorted(h.type for h in app.handlers))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert ["demo.echo", "demo.fail", "demo.sleep", "email.send", "http.request"] == done.stdout.split()
+
+
+async def test_a_lifespan_may_be_a_function_that_asynccontextmanager_decorates(app):
+    said = []
+
+    @app.lifespan
+    @asynccontextmanager
+    async def pool(app: Scheduler) -> AsyncIterator[None]:
+        said.append("open")
+        yield
+        said.append("closed")
+
+    async with app.test():
+        assert ["open"] == said
+
+    assert ["open", "closed"] == said
+
+
+async def test_the_python_blocks_of_the_main_readme_run_as_they_stand():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(blocks[0], names)
+    async with names["app"].test() as t:
+        for block in blocks[1:]:
+            made = eval(compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            if made is not None:
+                running = asyncio.ensure_future(made)
+                while not running.done():
+                    await t.drain()
+                    await asyncio.wait({running}, timeout=0.05)
+                await running
+
+        assert "succeeded" == names["found"].state
+        assert 24 == await names["flow"].jobs["report.collect"].result(timeout=1)
