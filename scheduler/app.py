@@ -23,7 +23,9 @@ from .flows import Flows
 from .graph import Piece, chain, chord, flow_of, parallel
 from .handlers import Handler, Handlers, Middleware, RunMiddleware, check_hook, make_handler
 from .handles import Connection, FlowHandle, Handle, SyncFlowHandle, SyncHandle, handle_parts
-from .job import Job, NewJob, check, new_key
+from .job import Job, NewJob, State, check, new_key
+from .listing import Filters
+from .listing import page as page_of_jobs
 from .loop_thread import LoopThread
 from .remote import Link, RemoteFollower, RemoteStore, RemoteWorker, work
 from .retry import Retry
@@ -361,6 +363,55 @@ class Scheduler:
         """The handle of any job by its id, `<queue>:<key>`. Nothing is asked of the server. Raises Invalid for no job id."""
         handle_parts(id)
         return Handle(self.connection, id)
+
+    async def jobs(
+        self,
+        *,
+        queue: str | None = None,
+        state: State | str | None = None,
+        type: str | None = None,
+        group: str | None = None,
+        tag: str | None = None,
+        error: str | None = None,
+        include: Iterable[str] = (),
+        page: int = 500,
+    ) -> AsyncIterator[Job]:
+        """All jobs that match, as `scheduler.client.Client.jobs` lists them: queue by queue, read page by page.
+
+        `error`: the kind of one of its errors. `include`: "payload", "result", which a list leaves out. `page`: jobs of one
+        read, 1 to 1,000. Raises Invalid for an unknown state or `include`, and for another `page`. In a worker over HTTP:
+        SchedulerError.
+        """
+        asked = frozenset(include)
+        faults: list[Fault] = []
+        if state is not None and state not in set(State):
+            faults.append(Fault("/state", f"expected one of {', '.join(State)}, not {state!r}"))
+        if not asked <= {"payload", "result"}:
+            faults.append(Fault("/include", 'expected a list of "payload" and "result"'))
+        if not 1 <= page <= 1_000:
+            faults.append(Fault("/page", "expected 1 to 1000"))
+        if faults:
+            raise Invalid(faults)
+        filters = Filters(
+            queue=queue or "",
+            state=state or "",
+            type=type or "",
+            group=group or "",
+            tag=tag or "",
+            error=error or "",
+        )
+        store, at = await self.store(), None
+        if isinstance(store, RemoteStore):
+            raise SchedulerError(
+                "a worker over HTTP has no access to Redis: list jobs with scheduler.client.Client"
+            )
+        while True:
+            found = await page_of_jobs(store, filters, at=at, limit=page, include=asked)
+            for job in found.jobs:
+                yield job
+            at = found.rest
+            if at is None:
+                return
 
     def handle_sync(self, id: str) -> SyncHandle:
         """`handle` for code without an event loop."""

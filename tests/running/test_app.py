@@ -551,6 +551,30 @@ async def test_an_option_for_all_that_cannot_be_is_refused_and_nothing_is_sent(a
         assert [] == await t.drain()
 
 
+async def test_jobs_are_listed_by_what_they_are_page_after_page(app):
+    async with app.test() as t:
+        sent = await app.enqueue_many([{"type": "x", "payload": {"n": n}} for n in range(5)], queue="a")
+        await app.enqueue("y", queue="a", delay=60)
+        await app.enqueue("x", queue="b")
+
+        found = [job async for job in app.jobs(queue="a", type="x", include=["payload"], page=2)]
+        assert [handle.id for handle in sent] == [job.id for job in found]
+        assert b'{"n":4}' == found[-1].payload
+        assert ["y"] == [job.type async for job in app.jobs(state="scheduled")]
+        assert 7 == len([job async for job in app.jobs()])
+        assert [] == [job async for job in app.jobs(queue="none")]
+        assert t
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"state": "done"}, {"include": ["trace"]}, {"include": "payload"}, {"page": 0}]
+)
+async def test_a_list_of_jobs_names_what_it_cannot_take(app, wrong):
+    async with app.test():
+        with pytest.raises(Invalid, match=f"/{next(iter(wrong))}"):
+            [job async for job in app.jobs(**wrong)]
+
+
 def test_shipped_types_are_included_by_the_name_in_the_package():
     # In a process of its own: here other tests have imported the module.
     code = "import scheduler; app = scheduler.Scheduler(); app.include(scheduler.shipped); print(*sorted(h.type for h in app.handlers))"
