@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import os
@@ -44,7 +45,14 @@ def main() -> None:
 
     told_to_log = False
     while True:
-        module, name, claimed, parents, settings, max_result = requests.get()
+        request = requests.get()
+        if all(isinstance(word, str) for word in request):
+            for module in request:
+                # One that fails does so again with its job, which says why.
+                with contextlib.suppress(BaseException):
+                    importlib.import_module(module)
+            continue
+        module, name, claimed, parents, settings, max_result = request
         if not told_to_log:
             configure(settings)
             told_to_log = True
@@ -88,7 +96,9 @@ def _run(
     context = Context(claimed, lambda of, field, value: send("tell", of.token, field, value), settings)
     context.parents = parents
     begin_attempt(claimed.queue, claimed.key, context.type, context.attempt)
-    result = function(context, **decode(context.payload))
+    arguments = decode(context.payload)
+    send("began")
+    result = function(context, **arguments)
     if inspect.isawaitable(result):
         result = asyncio.run(_awaited(result))
     return encode_result(result, max_result)

@@ -29,10 +29,14 @@ def _bounded(what: str, value: Any, most: int) -> bytes:
     return encoded
 
 
+def _nothing() -> None:
+    pass
+
+
 class Context:
     """One attempt of one job, as its handler sees it."""
 
-    __slots__ = ("_tell", "added", "cancelled", "claimed", "lost", "parents", "settings", "stopping")
+    __slots__ = ("_tell", "added", "began", "cancelled", "claimed", "lost", "parents", "settings", "stopping")
 
     def __init__(
         self, claimed: Claimed, tell: Callable[[Claimed, str, Any], None], settings: Settings
@@ -44,6 +48,8 @@ class Context:
         self.cancelled = False
         """Somebody asked the job to stop, its lease was lost, or the worker ends: finish soon."""
         self.lost = False
+        self.began: Callable[[], None] = _nothing
+        """Called as the code of a handler with a process of its own begins."""
         self.added: list[NewJob] = []
         self.parents: dict[str, Any] = {}
         """Results of the jobs that this one waited for, by their name in the flow, else by id; None for one that left none."""

@@ -17,8 +17,11 @@ from .failures import ResultInvalid, ResultTooLarge, failure_of
 from .handlers import Handler, Handlers, Middleware
 from .job import Claimed
 from .outcomes import Ack, Bury, Nack, Release, Settlement
-from .processes import NoTurn, Processes
+from .processes import Processes
 from .threads import Threads
+
+STARTING = 4.0
+"""Seconds in which a process may start and import the app: no time of the handler's. The lease ends 5 s after the timeout."""
 
 
 async def execute(
@@ -40,14 +43,14 @@ async def execute(
     except BaseException as error:  # noqa: BLE001 - a class in the annotations may raise anything when it is made
         return failure(claimed, error, outer)
 
-    limit = Limit(max(0.001, claimed.timeout_ms / 1000), context)
+    seconds = max(0.001, claimed.timeout_ms / 1000)
+    limit = Limit(seconds, context, late=STARTING if handler.process else 0.0)
+    context.began = limit.begin
     try:
         result = await run(handler, context, arguments, places, handlers.middleware, max_result)
         if limit.expired:
             return limit.nack(claimed)
         return Ack(claimed.key, claimed.token, encode_result(result, max_result), tuple(context.added))
-    except NoTurn:
-        return Release(claimed.key, claimed.token)
     except asyncio.CancelledError:
         # The worker cancels for one of three reasons; a handler that cancels itself has failed.
         if context.lost:
@@ -70,13 +73,20 @@ async def execute(
 class Limit:
     """Cancels the running task when its time is over: `asyncio.timeout` does that too, at five times the cost."""
 
-    __slots__ = ("_context", "_task", "_timer", "expired")
+    __slots__ = ("_context", "_seconds", "_task", "_timer", "expired")
 
-    def __init__(self, seconds: float, context: Context) -> None:
+    def __init__(self, seconds: float, context: Context, *, late: float = 0.0) -> None:
         self._context = context
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        self._seconds = seconds
+        self._timer = asyncio.get_running_loop().call_later(seconds + late, self._expire)
         self.expired = False
+
+    def begin(self) -> None:
+        """The time counts from now on."""
+        if not self.expired and not self._timer.cancelled():
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:
         self.expired = True
@@ -98,9 +108,9 @@ class Limit:
 class Places:
     """Where handlers run: in the loop, in threads, in processes of their own."""
 
-    def __init__(self, processes: int | None = None) -> None:
+    def __init__(self, processes: int | None = None, *, max_jobs: int = 0) -> None:
         self.threads = Threads()
-        self.processes = Processes(self.threads, processes)
+        self.processes = Processes(self.threads, processes, max_jobs=max_jobs)
 
     def close(self) -> None:
         """Kills the processes, and lets idle threads end."""

@@ -49,7 +49,13 @@ class Crew:
     ) -> None:
         self.handlers, self.settings, self.name = handlers, settings, name
         self.tell = tell
-        self.places = Places()
+        self.places = Places(max_jobs=settings.process_max_jobs)
+        every = list(handlers or ())
+        queues = {handler.queue for handler in every}
+        self._in_processes = {
+            queue for queue in queues if all(one.process for one in every if one.queue == queue)
+        }
+        """Queues whose jobs have processes of their own."""
         self.fetchers: dict[str, Line] = {}
         self.free = self.concurrency = concurrency
         self.stopping = False
@@ -71,12 +77,20 @@ class Crew:
         If it ends the process again, it takes no other job with it. A handler with a process of its own is alone anyway.
         """
         handler = self.handlers.get(running.context.type)
-        suspect = running.claimed.crashes > 0 and not (handler is not None and handler.process)
+        in_process = handler is not None and handler.process
+        if in_process and not self.places.processes.reserve():
+            # Of a queue that has such jobs among others more may come than there are places: another worker may have one.
+            line.end(running, Release(running.claimed.key, running.claimed.token, 1_000))
+            return
+        running.has_place = in_process
+        suspect = running.claimed.crashes > 0 and not in_process
         self._waiting.append((line, running, suspect))
         self._start_waiting()
 
     def left(self, running: Running) -> None:
         """An attempt has ended."""
+        if running.has_place:
+            self.places.processes.give_back_place()
         if running.task is None:
             self._waiting = deque(one for one in self._waiting if one[1] is not running)
         else:
@@ -122,6 +136,12 @@ class Crew:
             wanted = min(wanted, self.free - len(behind))
             if wanted <= 0:
                 self._wake(behind)
+        if fetcher.queue in self._in_processes:
+            # No more is claimed than can begin.
+            others = sum(
+                other.reserved for other in self.fetchers.values() if other.queue in self._in_processes
+            )
+            wanted = min(wanted, self.places.processes.free - others)
         wanted = max(0, wanted)
         self.free -= wanted
         return wanted
@@ -176,7 +196,7 @@ class Crew:
 class Running:
     """One attempt in this process."""
 
-    __slots__ = ("claimed", "context", "lines", "lost_at", "started", "task")
+    __slots__ = ("claimed", "context", "has_place", "lines", "lost_at", "started", "task")
 
     def __init__(self, claimed: Claimed, context: Context) -> None:
         self.claimed = claimed
@@ -186,6 +206,8 @@ class Running:
         """Numbers of its log lines."""
         self.lost_at: float | None = None
         self.task: asyncio.Task[None] | None = None
+        self.has_place = False
+        """It has a place among the processes."""
 
 
 class Line:

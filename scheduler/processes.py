@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,13 +27,6 @@ from .threads import Threads
 
 DIED = "ProcessDied"
 """The kind of a failure that is the process's: it was killed, or ended by itself."""
-
-WAITS_AT_MOST = 0.25
-"""The part of its timeout that a job waits for a process. Then another worker may have one, and the time is new."""
-
-
-class NoTurn(BaseException):
-    """All processes were busy: the handler has not begun."""
 
 
 class Child:
@@ -58,9 +51,26 @@ class Child:
         # Closed with the last thread that holds this child, and not before: its number would be another file's then.
         self._connection = Connection(ours.detach())
         self._ending = threading.Lock()
+        self.jobs = 0
+        """Jobs that it was given."""
 
-    def run(self, request: tuple[Any, ...], token: int, tell: Callable[[str, Any], None]) -> bytes:
-        """The handler's result as JSON. Blocks. Raises HandlerFailed for what it raised, or when the process ended."""
+    def warm(self, modules: tuple[str, ...]) -> None:
+        """Imports modules there before the first job. Never raises: an import that fails does so again with its job."""
+        with contextlib.suppress(OSError):
+            self._connection.send(modules)
+
+    def run(
+        self,
+        request: tuple[Any, ...],
+        token: int,
+        tell: Callable[[str, Any], None],
+        began: Callable[[], None],
+    ) -> bytes:
+        """The handler's result as JSON. Blocks. Raises HandlerFailed for what it raised, or when the process ended.
+
+        `began` is called as the handler's own code begins.
+        """
+        self.jobs += 1
         try:
             self._connection.send(request)
             while True:
@@ -70,6 +80,8 @@ class Child:
                     # A thread that an earlier handler left behind speaks of another job.
                     if of == token:
                         tell(*told)
+                elif word == "began":
+                    began()
                 elif word == "done":
                     return rest[0]  # type: ignore[no-any-return]
                 else:
@@ -104,43 +116,58 @@ class Child:
 
 
 class Processes:
-    """Children that are used again; at most `most` of them work at once, the others wait for their turn."""
+    """Children that are used again. At most `most` of them work at once: a worker reserves a place before it begins a job."""
 
-    def __init__(self, threads: Threads, most: int | None = None) -> None:
+    def __init__(self, threads: Threads, most: int | None = None, *, max_jobs: int = 0) -> None:
         self._threads = threads
-        self._turn = asyncio.Semaphore(most or os.cpu_count() or 1)
+        self.free = self.most = most or os.cpu_count() or 1
+        """Places that no job has."""
+        self._max_jobs = max_jobs
+        """Jobs after which a child is replaced; 0 for never."""
+        self._modules: tuple[str, ...] = ()
         self._idle: list[Child] = []
         self._all: set[Child] = set()
         self._lock = threading.Lock()
         self._ended = False
 
+    def reserve(self) -> bool:
+        """Takes a place; whether there was one."""
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        return True
+
+    def give_back_place(self) -> None:
+        self.free += 1
+
+    async def warm(self, modules: Iterable[str]) -> None:
+        """Starts a child for each place, which imports these modules before its first job."""
+        self._modules = tuple(sorted(set(modules)))
+        for _ in range(self.most):
+            child = await self._threads.run(self._start)
+            await self._threads.run(self._give_back, child)
+
     async def run(self, handler: Handler, context: Context, max_result: int) -> Raw | None:
-        """The handler's result from a process of its own. Cancelled, it kills the process.
+        """The handler's result from a process of its own. Cancelled, it kills the process. Raises HandlerFailed."""
+        loop = asyncio.get_running_loop()
 
-        Raises NoTurn when all of them stay busy, HandlerFailed.
-        """
-        try:
-            async with asyncio.timeout(context.claimed.timeout_ms / 1000 * WAITS_AT_MOST):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise NoTurn from None
-        try:
-            child = await self._taken()
-            request = (*handler.home, context.claimed, context.parents, context.settings, max_result)
+        def began() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(context.began)
 
-            fit = False
-            try:
-                result = await self._threads.run(child.run, request, context.token, context.pass_on)
-                fit = True
-            except HandlerFailed as error:
-                fit = error.kind != DIED
-                raise
-            finally:
-                # Cancelled by the worker, at a timeout for example: the handler must not go on.
-                await asyncio.shield(self._threads.run(self._give_back if fit else self._drop, child))
-            return Raw(result) if result else None
+        child = await self._taken()
+        request = (*handler.home, context.claimed, context.parents, context.settings, max_result)
+        fit = False
+        try:
+            result = await self._threads.run(child.run, request, context.token, context.pass_on, began)
+            fit = True
+        except HandlerFailed as error:
+            fit = error.kind != DIED
+            raise
         finally:
-            self._turn.release()
+            # Cancelled by the worker, at a timeout for example: the handler must not go on.
+            await asyncio.shield(self._threads.run(self._give_back if fit else self._drop, child))
+        return Raw(result) if result else None
 
     async def _taken(self) -> Child:
         taking = asyncio.ensure_future(self._threads.run(self._take))
@@ -159,17 +186,24 @@ class Processes:
                 if child.alive:
                     return child
                 self._all.discard(child)
+        return self._start()
+
+    def _start(self) -> Child:
         child = Child()
+        child.warm(self._modules)
         with self._lock:
             self._all.add(child)
         return child
 
     def _give_back(self, child: Child) -> None:
+        worn = bool(self._max_jobs) and child.jobs >= self._max_jobs
         with self._lock:
-            if not self._ended:
+            if not self._ended and not worn:
                 self._idle.append(child)
                 return
         self._drop(child)
+        if worn and not self._ended:
+            self._give_back(self._start())
 
     def _drop(self, child: Child) -> None:
         with self._lock:

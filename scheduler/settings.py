@@ -116,6 +116,11 @@ class Settings:
         duration("1s", "30d"),
         "How long a request that is repeated with its Idempotency-Key is answered as the first time.",
     )
+    process_max_jobs: int = setting(
+        "0",
+        whole(0, 1_000_000),
+        "Jobs after which a handler's process is replaced, as one that loses memory wants. 0: never.",
+    )
     max_payload: int = setting("1MiB", size(1, "256MiB"), "Largest payload of a job.")
     max_result: int = setting("1MiB", size(1, "256MiB"), "Largest result of a job.")
     durability: str = setting(

@@ -144,6 +144,10 @@ class BaseWorker:
             concurrency=self.concurrency,
         )
         self.heartbeat.start()
+        modules = [handler.home[0] for handler in self.handlers if handler.process]
+        warming = (
+            asyncio.create_task(self.crew.places.processes.warm(modules), name="warm") if modules else None
+        )
         duties = [
             *self.duties(),
             asyncio.create_task(forever(Pulse("watch"), self._watch), name="watch"),
@@ -156,7 +160,7 @@ class BaseWorker:
             await wait_or_raise(self._stop, [*duties, *fetchers])
             await self._finish(fetchers)
         finally:
-            await cancel_all([*duties, *fetchers])
+            await cancel_all([*duties, *fetchers, *([warming] if warming is not None else [])])
             await self.heartbeat.stop()
             await self.crew.outcomes.close()
             await self.leave()

@@ -193,7 +193,9 @@ async def cancel(request: web.Request, _: Nothing) -> web.Response:
     [outcome] = await request.app[STORE].cancel(queue, [key])
     check_outcome(outcome, queue, key, {"cancelled", "running"}, "only what has not ended can be cancelled")
     job = await request.app[STORE].job(queue, key)
-    return json_answer(job.document(), 202 if outcome == State.RUNNING else 200)
+    # Its worker hears of it at once: it may have stopped by now.
+    asked = outcome == State.RUNNING and job.state is not State.CANCELLED
+    return json_answer(job.document(), 202 if asked else 200)
 
 
 @table.add(

@@ -157,18 +157,71 @@ async def test_only_its_worker_ends_it(bench: Bench, tmp_path):
     assert State.SUCCEEDED is (await bench.ended(key)).state
 
 
-async def test_what_waits_too_long_for_a_process_has_not_failed(bench: Bench):
+async def test_no_more_is_claimed_than_can_begin_and_another_worker_takes_the_rest(bench: Bench):
     offered(bench, jobs.naps)
-    worker = bench.work(concurrency=20)
-    worker.crew.places.processes._turn = asyncio.Semaphore(1)
-    # Together they take many times as long as each may.
+    workers = [bench.work(concurrency=20) for _ in range(2)]
+    for worker in workers:
+        worker.crew.places.processes.free = worker.crew.places.processes.most = 1
     keys = [
-        await bench.enqueue("naps", b'{"seconds": 0.2}', timeout_ms=2_000, retry={"max_attempts": 1})
-        for _ in range(20)
+        await bench.enqueue("naps", b'{"seconds": 0.2}', timeout_ms=5_000, retry={"max_attempts": 1})
+        for _ in range(8)
     ]
-    found = [await bench.ended(key) for key in keys]
+    most, at_work = 0, set[str]()
+    while True:
+        running = [worker.left() for worker in workers]
+        most = max(most, *(len(ids) for ids in running))
+        at_work |= {worker.name for worker, ids in zip(workers, running, strict=True) if ids}
+        if all([(await bench.job(key)).state.ended for key in keys]):
+            break
+        await asyncio.sleep(0.005)
 
-    assert [(State.SUCCEEDED, 1)] * 20 == [(job.state, job.attempt) for job in found]
+    found = [await bench.job(key) for key in keys]
+    assert [(State.SUCCEEDED, 1)] * 8 == [(job.state, job.attempt) for job in found]
+    assert (1, 2) == (most, len(at_work))
+
+
+async def test_a_job_of_another_queue_that_finds_no_process_goes_back_and_has_used_nothing(bench: Bench):
+    async def plain(ctx) -> str:
+        return "plain"
+
+    offered(bench, jobs.naps)
+    bench.handler("plain", plain)  # the queue has other jobs too: it is not held back for want of a process
+    worker = bench.work(concurrency=20)
+    worker.crew.places.processes.free = worker.crew.places.processes.most = 1
+    keys = [await bench.enqueue("naps", b'{"seconds": 0.5}') for _ in range(3)]
+    await bench.until(worker.left)
+    assert State.SUCCEEDED is (await bench.ended(await bench.enqueue("plain"))).state
+
+    assert [(State.SUCCEEDED, 1)] * 3 == [
+        ((job := await bench.ended(key)).state, job.attempt) for key in keys
+    ]
+
+
+async def test_the_time_counts_from_the_handlers_first_line(bench: Bench, tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time\ntime.sleep(1.5)\n\ndef naps(ctx, seconds):\n    time.sleep(seconds)\n    return 'slept'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import slow_to_import  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    bench.handler("naps", slow_to_import.naps, process=True)
+    bench.work()
+    job = await bench.ended(
+        await bench.enqueue("naps", b'{"seconds": 0.5}', timeout_ms=1_200, retry={"max_attempts": 1})
+    )
+
+    assert (State.SUCCEEDED, b'"slept"') == (job.state, job.result), job.errors
+
+
+async def test_a_process_is_replaced_after_so_many_jobs(bench: Bench):
+    offered(bench, jobs.who)
+    worker = bench.work(process_max_jobs=2)
+    worker.crew.places.processes.free = worker.crew.places.processes.most = 1
+    pids = [
+        orjson.loads((await bench.ended(await bench.enqueue("who"))).result or b"{}")["pid"] for _ in range(6)
+    ]
+
+    assert 3 <= len(set(pids)) <= 6
 
 
 async def test_what_a_job_left_behind_tells_nothing_of_the_next_one(bench: Bench, tmp_path):
@@ -206,7 +259,7 @@ def test_a_child_that_is_killed_while_it_is_listened_to_ends_as_any_other(backen
 
     def listen(child: Child) -> None:
         try:
-            child.run(request, 1, print)
+            child.run(request, 1, print, lambda: None)
         except HandlerFailed as error:
             failed.append(error.kind)
 
@@ -258,7 +311,7 @@ async def test_no_process_outlives_its_worker(bench: Bench, tmp_path):
         "from scheduler.settings import Settings\n"
         "record = parse_record(b'hang|||1|0||\\n\\n' + sys.argv[1].encode())\n"
         "job = Claimed('mail', 'a', 1, 1, 9, 9, 9, record)\n"
-        "Child().run(('tests.running.jobs_in_processes', 'hang', job, {}, Settings(), 1000), 1, print)\n"
+        "Child().run(('tests.running.jobs_in_processes', 'hang', job, {}, Settings(), 1000), 1, print, lambda: None)\n"
     )
     file = tmp_path / "pids"
     root = str(Path(__file__).parents[2])

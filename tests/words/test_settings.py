@@ -42,6 +42,7 @@ def test_every_setting_of_the_contract_is_there_with_its_default(directory):
         "SCHEDULER_GRACE": 25_000,
         "SCHEDULER_WATCHDOG_INTERVAL": 10_000,
         "SCHEDULER_NO_HANDLER_AFTER": 600_000,
+        "SCHEDULER_PROCESS_MAX_JOBS": 0,
         "SCHEDULER_MAX_PAYLOAD": 1 << 20,
         "SCHEDULER_MAX_RESULT": 1 << 20,
         "SCHEDULER_DURABILITY": "strict",
