@@ -34,8 +34,9 @@ async def test_a_lease_is_never_made_shorter(store, redis):
     job = await claimed(store)
     before = await snapshot(redis)
 
-    assert ["running"] * 3 == [await extend(store, "a", job.token, ms) for ms in (0, 1000, 30_000)]
-    assert before == await snapshot(redis)
+    for lease_ms in (30_000, 1000, 0):
+        assert "running" == await extend(store, "a", job.token, lease_ms)
+        assert before == await snapshot(redis)
 
 
 async def test_a_lease_ends_at_most_five_seconds_after_the_timeout(store, clock):

@@ -74,6 +74,18 @@ async def test_a_clock_that_went_back_begins_the_grace(store, clock):
     assert "ready" == await state_of(store, "b")
 
 
+async def test_a_clock_that_went_back_begins_the_grace_where_none_was_before(store, clock):
+    await enqueued(store, "a")
+    await sweep(store)  # nothing runs: no grace begins
+    clock.advance(-3600)
+    await take(store, lease_ms=1000)
+    clock.advance(2)
+
+    assert 0 == (await sweep(store)).reclaimed
+    clock.advance(PAUSE)
+    assert 1 == (await sweep(store)).reclaimed
+
+
 async def test_a_grace_from_a_clock_that_was_ahead_is_clamped(store, clock, redis):
     await claimed(store, lease_ms=1000)
     await redis.hset(keys().at("counters"), mapping={"swept_at": clock.now, "grace_until": clock.now + 10**9})

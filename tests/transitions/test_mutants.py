@@ -254,6 +254,21 @@ MUTANTS = [
         test_grace.test_in_the_grace_a_live_worker_extends_and_keeps_its_job,
     ),
     Mutant(
+        "a clock that went back without grace",
+        {"not swept_at or swept_at > now or now": "not swept_at or now"},
+        test_grace.test_a_clock_that_went_back_begins_the_grace_where_none_was_before,
+    ),
+    Mutant(
+        "extend that shortens a lease",
+        {"if until_ms > tonumber(ends_now[i]) then": "if true then"},
+        test_extend.test_a_lease_is_never_made_shorter,
+    ),
+    Mutant(
+        "a receipt that is not renewed",
+        {"(not kept_until or tonumber(kept_until) < now + spell / 2)": "not kept_until"},
+        test_retention.test_a_receipt_is_renewed_for_as_long_as_its_worker_claims,
+    ),
+    Mutant(
         "receipts ignored",
         {'if turn ~= "" and last == turn then': "if false then"},
         test_lost_replies.test_the_same_turn_again_gives_the_same_jobs_with_the_same_tokens,

@@ -221,6 +221,17 @@ async def test_receipts_of_workers_that_are_gone_are_let_go(store, redis, clock)
     assert (0, 0) == (await redis.hlen(keys().at("receipts")), await redis.zcard(keys().at("expiries")))
 
 
+async def test_a_receipt_is_renewed_for_as_long_as_its_worker_claims(store, clock):
+    await enqueued(store, *"abc")
+    await store.claim(QUEUE, worker="w", turn=1)
+    clock.advance(400)
+    await store.claim(QUEUE, worker="w", turn=2)
+    clock.advance(400)
+    await store.expire(QUEUE)
+
+    assert [] == (await store.claim(QUEUE, worker="w", turn=1)).jobs
+
+
 async def test_a_receipt_is_kept_twice_as_long_as_a_long_lease(store, redis, clock):
     await enqueued(store, "a")
     await store.claim(QUEUE, worker="w", turn=1, lease_ms=3_600_000)
