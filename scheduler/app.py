@@ -373,21 +373,21 @@ class Scheduler:
         group: str | None = None,
         tag: str | None = None,
         error: str | None = None,
-        include: Iterable[str] = (),
+        include: str | None = None,
         page: int = 500,
     ) -> AsyncIterator[Job]:
         """All jobs that match, as `scheduler.client.Client.jobs` lists them: queue by queue, read page by page.
 
-        `error`: the kind of one of its errors. `include`: "payload", "result", which a list leaves out. `page`: jobs of one
+        `error`: the kind of one of its errors. `include`: "payload,result", which a list leaves out. `page`: jobs of one
         read, 1 to 1,000. Raises Invalid for an unknown state or `include`, and for another `page`. In a worker over HTTP:
         SchedulerError.
         """
-        asked = frozenset(include)
+        asked = frozenset(include.split(",")) if include else frozenset[str]()
         faults: list[Fault] = []
         if state is not None and state not in set(State):
             faults.append(Fault("/state", f"expected one of {', '.join(State)}, not {state!r}"))
         if not asked <= {"payload", "result"}:
-            faults.append(Fault("/include", 'expected a list of "payload" and "result"'))
+            faults.append(Fault("/include", "expected payload, result, or both with a comma between"))
         if not 1 <= page <= 1_000:
             faults.append(Fault("/page", "expected 1 to 1000"))
         if faults:
