@@ -113,8 +113,29 @@ def cli() -> None:
 
 def main() -> None:
     """The program. Every expected failure is a line or a few on stderr; Ctrl-C and a closed pipe end it quietly."""
+    _open_missing_streams()
     with _ended_quietly():
         sys.exit(_status())
+
+
+def _open_missing_streams() -> None:
+    """Opens /dev/null on each of the descriptors 0 to 2 that the caller has closed.
+
+    Otherwise the first file or socket that the process opens gets such a number: the log is written into a connection,
+    and libuv aborts when it closes a descriptor below 3. Child processes inherit what is opened here.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
 
 
 def _status() -> int:
