@@ -158,6 +158,7 @@ def parse_cron(expression: str) -> Cron:
         raise PlanInvalid("cron", f"an expression has at most {LONGEST_EXPRESSION} characters")
     source = _alias(expression.strip()) if expression.strip().startswith("@") else expression
     found = [(each[0], each.start() + 1) for each in re.finditer(r"\S+", source)]
+    _refuse_question_marks(found)
     if len(found) not in {5, 6}:
         raise PlanInvalid(
             "cron",
@@ -178,6 +179,36 @@ def parse_cron(expression: str) -> Cron:
     if wall.after(NAIVE_EPOCH + timedelta(days=365 * 53)) is None:
         raise _never(found[-3][1])
     return Cron(expression.strip(), wall, any(mark in field for field in (minute, hour) for mark in "*/"))
+
+
+def _refuse_question_marks(found: list[tuple[str, int]]) -> None:
+    """Raises PlanInvalid for the dialects of AWS and Quartz, with the expression that is meant.
+
+    AWS has a year after five fields, Quartz a second before them; both count Sunday as 1. The place of the `?` tells them apart:
+    it stands in the field of the day of month or of the weekday.
+    """
+    parts = [part for part, _ in found]
+    marks = [n for n, part in enumerate(parts) if "?" in part]
+    if not marks:
+        return
+    column = found[marks[0]][1]
+    dialect, fields = "", parts
+    if len(parts) == 6 and marks[0] in {2, 4}:
+        dialect, fields = "AWS (with a year at the end)", parts[:5]
+    elif len(parts) in {6, 7}:
+        dialect, fields = "Quartz (with the second first)", parts[:6]
+    year = parts[len(fields) :]
+    meant = ["*" if part == "?" else part for part in fields]
+    weekdays = meant[-1]
+    meant[-1] = re.sub(r"(?<![#/\dA-Za-z])[1-7](?!\d)", lambda day: str(int(day[0]) - 1), weekdays)
+    why = "'?' is not known here: any day is *"
+    if dialect:
+        why += f". This looks like an expression of {dialect}; what it means is {' '.join(meant)!r} here"
+        if meant[-1] != weekdays:
+            why += ", where Sunday is 0"
+        if year and year != ["*"]:
+            why += ", with the year in starts_at and ends_at"
+    raise PlanInvalid("cron", f"column {column}: {why}")
 
 
 def _alias(text: str) -> str:
@@ -203,8 +234,6 @@ def _plain(field: _Field, part: str, column: int, nearest: set[int]) -> str:
 
 def _term(field: _Field, term: str, column: int, nearest: set[int]) -> str:
     upper = term.upper()
-    if "?" in term:
-        raise field.fault(column, "'?' is not taken: write * where any day will do")
     if field is _DAYS:
         if upper in {"L", "LW"}:
             return upper

@@ -210,7 +210,7 @@ async def test_a_copy_may_differ_in_every_field(api):
         f"{JOB}/copy",
         {"priority": None, "group": None, "tags": None, "timeout": None, "retry": None, "payload": None},
     )
-    assert (0, None, [], 3600, 5, None) == tuple(
+    assert (0, None, [], 3600, 20, None) == tuple(
         lifted.doc[n] for n in ("priority", "group", "tags", "timeout", "max_attempts", "payload")
     )
 

@@ -38,7 +38,7 @@ async def test_a_job_comes_in_and_can_be_read(api):
     assert 201 == made.status
     assert f"/v1/jobs/{made.doc['id']}" == made.headers["Location"]
     assert made.doc["id"].startswith("email:")
-    assert ("ready", 0, 5, 3600) == tuple(
+    assert ("ready", 0, 20, 3600) == tuple(
         made.doc[n] for n in ("state", "attempt", "max_attempts", "timeout")
     )
     read = await api.get(made.headers["Location"])

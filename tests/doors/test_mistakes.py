@@ -105,7 +105,7 @@ def test_a_queue_is_given_one_weight():
         (("jobs", "list", "--error", ""), "'--error'"),
         (("jobs", "list", "--state", "foo"), "'--state': 'foo' is not one of 'scheduled'"),
         (("jobs", "list", "--limit", "0"), "'--limit'"),
-        (("dlq", "list", "a b"), "'Q': 'a b'"),
+        (("dlq", "list", "a b"), "'[Q]': 'a b'"),
         (("dlq", "list", "mail", "--fingerprint", "zz"), "'--fingerprint': 'zz': 16 hexadecimal digits"),
         (("dlq", "list", "mail", "--before", "2027-01-01T00:00:00"), "--before: the time has no offset"),
         (("queue", "show", "a/b"), "'Q': 'a/b'"),

@@ -109,6 +109,6 @@ async def test_a_document_has_every_field(store):
 
     document = (await look(store)).document()
     assert ["mail:a", "send", "succeeded"] == [document[name] for name in ("id", "type", "state")]
-    assert ("2027-01-15T08:00:00.000Z", 1, 5, 3600) == tuple(
+    assert ("2027-01-15T08:00:00.000Z", 1, 20, 3600) == tuple(
         document[name] for name in ("created_at", "attempt", "max_attempts", "timeout")
     )

@@ -70,7 +70,7 @@ async def test_each_gets_its_own_answer(counted):
         return_exceptions=True,
     )
 
-    assert ("mail:new", "ready", 5, 5_000) == (first[0].id, first[0].outcome, first[1], first[2])
+    assert ("mail:new", "ready", 20, 5_000) == (first[0].id, first[0].outcome, first[1], first[2])
     assert ("mail:twice", "exists") == (same[0].id, same[0].outcome)
     assert isinstance(other, Duplicate)
     assert ("mail:late", "scheduled", 9) == (late[0].id, late[0].outcome, late[1])

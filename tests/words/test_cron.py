@@ -118,7 +118,7 @@ def test_a_slot_comes_after_the_instant_and_never_at_it():
         ("1,,2 * * * *", r"minute \(column 3\): a value is missing"),
         ("1- * * * *", r"minute \(column 3\): a value is missing"),
         ("0 17-9 * * *", r"hour \(column 3\): '17-9' goes backwards"),
-        ("0 0 ? * mon", r"day of month \(column 5\): '\?' is not taken"),
+        ("0 0 ? * mon", r"column 5: '\?' is not known here: any day is"),
         ("0 0 W * *", r"day of month \(column 5\): 'W' is not"),
         ("0 0 32W * *", r"day of month \(column 5\): 32 is not"),
         ("0 0 L-3 * *", r"day of month \(column 5\): 'L' is not"),
@@ -404,3 +404,36 @@ def test_jitter_is_the_same_for_a_slot_and_spreads_schedules():
 def test_zones_are_those_of_the_machine():
     assert UTC is zone_of("UTC")
     assert ZoneInfo("Asia/Kathmandu") is zone_of("Asia/Kathmandu")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0 */6 * * ? *", "AWS.*'0 \\*/6 \\* \\* \\*' here$"),
+        ("0 9 ? * 2-6 *", "AWS.*'0 9 \\* \\* 1-5' here, where Sunday is 0$"),
+        ("0 0 12 ? * MON-FRI", "Quartz.*'0 0 12 \\* \\* MON-FRI' here$"),
+        ("0 0 12 * * ?", "Quartz.*'0 0 12 \\* \\* \\*' here$"),
+        (
+            "0 0 12 ? * 6L 2027",
+            "Quartz.*'0 0 12 \\* \\* 5L' here, where Sunday is 0, with the year in starts_at and ends_at$",
+        ),
+        ("0 0 ? * 2#1 *", "AWS.*'0 0 \\* \\* 1#1' here, where Sunday is 0$"),
+        ("0 9 ? * 1", "any day is \\*$"),
+    ],
+)
+def test_expressions_of_other_dialects_are_translated(given, said):
+    with pytest.raises(PlanInvalid, match=said):
+        parse_cron(given)
+
+
+def test_a_name_of_a_zone_is_judged_case_by_case_with_the_right_one_as_a_hint():
+    for wrong, right in (("utc", "UTC"), ("europe/berlin", "Europe/Berlin"), ("EST5edt", "EST5EDT")):
+        with pytest.raises(PlanInvalid, match=f"it is written {right}$"):
+            zone_of(wrong)
+    with pytest.raises(PlanInvalid) as raised:
+        zone_of("Factory")
+    assert "near it: Factory" not in str(raised.value)
+
+
+def test_two_restricted_days_are_said_with_or():
+    assert "or on Monday" in (words("0 9 1-7 * mon") or "")
