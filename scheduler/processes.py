@@ -193,6 +193,9 @@ class Processes:
         child.warm(self._modules)
         with self._lock:
             self._all.add(child)
+            ended = self._ended
+        if ended:  # it was being started as the worker ended
+            self._drop(child)
         return child
 
     def _give_back(self, child: Child) -> None:

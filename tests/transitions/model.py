@@ -296,7 +296,8 @@ class Model:
         else:
             job.unhandled, job.since = 0, 0
         job.snoozes += why == "snooze"
-        job.attempt, job.crashes = job.held - 1, 0
+        # A run that was asked to stop is used.
+        job.attempt, job.crashes = job.held if job.asked else job.held - 1, 0
         state = "cancelled" if job.asked else "scheduled" if delay else "ready"
         if state == "scheduled":
             job.score = (self.now + delay) * 1000
