@@ -9,13 +9,13 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/succeed
-local jobs, running, leases, succeeded, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, running, leases, succeeded, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, result
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 3, 3)
 if refused then return refused end
 now = clock(now)
-local keys = { jobs = jobs, running = running, leases = leases, succeeded = succeeded, attempts = attempts,
+local keys = { jobs = jobs, bodies = bodies, running = running, leases = leases, succeeded = succeeded, attempts = attempts,
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, dependents = dependents, awaits = awaits,
   parents = parents, signals = signals, opening = opening, types = types, waits = waits, slots = slots, meters = meters,
   config = config, counters = counters, bell = bell, events = events }

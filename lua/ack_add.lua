@@ -13,14 +13,15 @@
 -- @include lib/succeed
 -- @include lib/take_in
 -- @include lib/post
-local jobs, ready, scheduled, retrying, blocked, running, leases, succeeded, cancelled, dead, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, leases, succeeded, cancelled, dead, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, queue, job, token, result, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header, queue
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 7, 13)
 if refused then return refused end
 local micros
 now, micros = clock(now)
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   leases = leases, succeeded = succeeded, cancelled = cancelled, dead = dead, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, dependents = dependents, awaits = awaits,
   parents = parents, signals = signals, opening = opening, types = types, lanes = lanes, heads = heads, turns = turns,

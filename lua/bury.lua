@@ -10,12 +10,13 @@
 -- @include lib/failed
 -- @include lib/settled
 -- @include lib/finish
-local jobs, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, waits, slots, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, waits, slots, config, counters, bell, events = unpack(KEYS)
 local now, worker, count = unpack(ARGV) -- then `count` times: id, token, kind, message, trace, reason
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 3, 6)
 if refused then return refused end
-local keys = { jobs = jobs, running = running, cancelled = cancelled, dead = dead, dead_index = dead_index,
+local keys = { jobs = jobs, bodies = bodies,
+  running = running, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters, bell = bell,
   events = events, waits = waits, slots = slots,

@@ -13,14 +13,14 @@
 -- @include lib/lease_text
 -- @include lib/turn_page
 -- @include lib/leave_line
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, reason, count = unpack(ARGV) -- then `count` times: id
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 4, 1)
 if refused then return refused end
 if reason == "" then reason = "asked" end
 if reason ~= "asked" and reason ~= "overlap" then return redis.error_reply("INVALID reason") end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+local keys = { jobs = jobs, bodies = bodies, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts,
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, operations = operations,
   config = config, counters = counters, bell = bell, events = events, lanes = lanes, heads = heads, turns = turns,
@@ -53,7 +53,8 @@ for i = 1, tonumber(count) do
     local flags = string.match(record, "^[^|\n]*|[^|\n]*|([^|\n]*)|") or ""
     local course = course_of(redis.call("HGET", attempts, id))
     course.reason = reason
-    leaving[#leaving + 1] = { id = id, from = state, flags = flags, bytes = #record, course = course_text(course),
+    leaving[#leaving + 1] = { id = id, from = state, flags = flags, bytes = weight_of(keys, id, record),
+      course = course_text(course),
       head = string.match(record, "^[^\n]*") }
     reply[i] = "cancelled"
   end

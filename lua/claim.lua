@@ -18,7 +18,7 @@
 -- @include lib/raise
 -- @include lib/draw
 -- @include lib/lapse
-local jobs, ready, scheduled, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, notes, dependents, signals, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, notes, dependents, signals, receipts, expiries, types, lanes, heads, turns, parked, lines, waits, slots, meters, groups, config, counters, bell, events = unpack(KEYS)
 local now, worker, turn, count, lease_ms, key_id, period_ms, patience_ms, only = unpack(ARGV)
 
 local level, created, paused, step, in_lanes, counting = unpack(redis.call("HMGET", config, "level", "created", "paused", "step", "lanes", "slots"))
@@ -47,7 +47,8 @@ local first, keeper, keeper_at = math.max((tonumber(marks[1]) or 0) + 1, micros)
 local name = (turn == "" or tonumber(turn)) and worker or worker .. "/" .. turn
 local receipt = redis.call("HGET", receipts, name)
 if #only > 6500 or string.find(only, "[^%w._ -]") then return redis.error_reply("INVALID only") end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, notes = notes, dependents = dependents,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, scheduled = scheduled, retrying = retrying, notes = notes, dependents = dependents,
   signals = signals, counters = counters, bell = bell }
 if in_lanes or only ~= "" then
   keys.lanes, keys.heads, keys.turns, keys.parked, keys.lines = lanes, heads, turns, parked, lines
@@ -75,7 +76,7 @@ if turn ~= "" and last == turn then
     local held, ends, attempt = string.match(redis.call("HGET", leases, id) or "", "^(%d+)|[^|]*|%d+|(%d+)|[^|]*|(%d+)|")
     local until_ms = redis.call("ZSCORE", running, id)
     if held == int(nth) and until_ms then
-      local record, history = redis.call("HGET", jobs, id) or "", redis.call("HGET", attempts, id) or ""
+      local record, history = full_record(keys, id, redis.call("HGET", jobs, id) or ""), redis.call("HGET", attempts, id) or ""
       for _, part in ipairs({ id, held, attempt, until_ms, ends, record, history, checkpoint_of(id, history) }) do
         found[#found + 1] = part
       end
@@ -100,7 +101,7 @@ for _, set in ipairs({ scheduled, retrying }) do
 end
 if soonest <= now then
   for _, key in ipairs({ ready, cancelled, dead, dead_index, dead_groups, expiries }) do redis.call("ZCARD", key) end
-  for _, key in ipairs({ jobs, types, notes }) do redis.call("HLEN", key) end
+  for _, key in ipairs({ jobs, bodies, types, notes }) do redis.call("HLEN", key) end
   local promoted
   promoted, soonest = raise(keys, now, math.max(count, 100), tonumber(step) or 60000000)
   report(events, "promote", worker, now, promoted)
@@ -125,14 +126,15 @@ for _ = 1, #ids do
   local page = redis.call("HMGET", jobs, unpack(ids, from, last_id))
   local runs = seasoned and redis.call("HMGET", attempts, unpack(ids, from, last_id)) or {}
   for i = 1, last_id - from + 1 do
-    bytes = bytes + (page[i] and #page[i] or 0) + (runs[i] and #runs[i] or 0)
+    local record = page[i]
+    bytes = bytes + (record and weight_of(keys, ids[from + i - 1], record) or 0) + (runs[i] and #runs[i] or 0)
     -- A job whose last run crashed is given alone: if it ends its worker again, it ends no other job.
     local alone = runs[i] and string.find(runs[i], "^%d+|[1-9]")
     if (bytes > 4194304 or alone) and #records > 0 then
       bytes = math.huge
       break
     end
-    records[#records + 1], histories[#records + 1] = page[i], runs[i]
+    records[#records + 1], histories[#records + 1] = record and full_record(keys, ids[from + i - 1], record), runs[i]
     if alone then
       bytes = math.huge
       break
@@ -190,6 +192,7 @@ end
 local sums, damaged = {}, "0000000000000000" -- what has no type is one group
 if #corrupt > 0 then
   for _, key in ipairs({ dead, dead_index, dead_groups }) do redis.call("ZCARD", key) end
+  redis.call("HLEN", bodies)
   sums = redis.call("HMGET", counters, "dead", "bytes_dead", "bytes_unfinished")
 end
 if #late > 0 then
@@ -237,9 +240,9 @@ for _, id in ipairs(corrupt) do
   redis.call("HSET", attempts, id, "0|0|0|0|claim|dead|" .. int(now) .. "||corrupt|0|0|" .. damaged .. errors)
   redis.call("ZADD", dead_index, 0, string.format("%s%015.0f%s", damaged, now, id))
   redis.call("ZADD", dead_groups, int(now), damaged)
-  sums[3] = (tonumber(sums[3]) or 0) - redis.call("HSTRLEN", jobs, id)
+  sums[3] = (tonumber(sums[3]) or 0) - redis.call("HSTRLEN", jobs, id) - redis.call("HSTRLEN", bodies, id)
   redis.call("HSETNX", jobs, id, "corrupt|||" .. int(now) .. "|||\n\nnull")
-  sums[2] = (tonumber(sums[2]) or 0) + redis.call("HSTRLEN", jobs, id)
+  sums[2] = (tonumber(sums[2]) or 0) + redis.call("HSTRLEN", jobs, id) + redis.call("HSTRLEN", bodies, id)
 end
 if #corrupt > 0 then
   redis.call("HSET", counters, "dead", int((tonumber(sums[1]) or 0) + #corrupt), "bytes_dead", int(sums[2]),

@@ -27,14 +27,15 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/take_in
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, dependents, awaits, opening, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, dependents, awaits, opening, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, type, payload, priority, delay_ms, run_at_ms, timeout_ms, retention_ms, rules, fingerprint, crc, header
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 2, 12)
 if refused then return refused end
 local micros
 now, micros = clock(now)
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, attempts = attempts, known = known, expiries = expiries,
   notes = notes, dependents = dependents, awaits = awaits, opening = opening, counters = counters, lanes = lanes,
   heads = heads, turns = turns, parked = parked, lines = lines, config = config, events = events, bell = bell }

@@ -9,14 +9,16 @@
 -- @include lib/refusal
 -- @include lib/begin
 -- @include lib/state_of
+-- @include lib/result_of
 -- @include lib/int
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, results, known, dependents, signals, flows, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, results, known, dependents, signals, flows, config, counters, bell, events = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: from, id
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
 local refused = refusal(level, count, 2, 2)
 if refused then return refused end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, results = results, known = known, dependents = dependents,
   signals = signals, flows = flows, config = config, counters = counters, bell = bell, events = events }
 now = begin(keys, now)
@@ -38,7 +40,7 @@ for i = 1, tonumber(count) do
       -- The word itself is on its way, with what that one has added: this one must not overtake it.
       state = "waits"
     elseif state == "succeeded" then
-      result = string.match(redis.call("HGET", results, from) or "", "\n(.*)$") or ""
+      result = result_of(keys, from)
       if #result > 65536 then result = "" end
     elseif state ~= "dead" and state ~= "cancelled" and state ~= "missing" then
       state = "waits"

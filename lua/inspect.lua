@@ -9,19 +9,23 @@
 -- @include lib/clock
 -- @include lib/refusal
 -- @include lib/state_of
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, notes, types = unpack(KEYS)
+-- @include lib/full_record
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, notes, types = unpack(KEYS)
 local now, with, count = unpack(ARGV) -- then `count` times: id
 
 local refused = refusal(1, count, 3, 1)
 if refused then return refused end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+local keys = { jobs = jobs, bodies = bodies, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, known = known }
 local payload, result = string.find(with, "payload", 1, true), string.find(with, "result", 1, true)
+if payload or result then redis.call("HLEN", bodies) end
 local reply = { string.format("%.0f", clock(now)) }
 for i = 1, tonumber(count) do
   local id = item(3, 1, i)
   local state, score = state_of(keys, id)
   local record, run = redis.call("HGET", jobs, id) or "", redis.call("HGET", results, id) or ""
+  if payload then record = full_record(keys, id, record) end
+  if result then run = full_record(keys, id .. ":result", run) end
   if not payload then record = string.match(record, "^[^\n]*\n[^\n]*") or record end
   if not result then run = string.match(run, "^[^\n]*") end
   local edits = payload and redis.call("HGET", notes, id .. ":edits")

@@ -12,12 +12,13 @@
 -- @include lib/settled
 -- @include lib/finish
 -- @include lib/slow
-local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, seed, count = unpack(ARGV) -- then `count` times: id, token, kind, message, trace, retry_in_ms, scope
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 4, 7)
 if refused then return refused end
-local keys = { jobs = jobs, ready = ready, retrying = retrying, running = running, cancelled = cancelled, dead = dead,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, retrying = retrying, running = running, cancelled = cancelled, dead = dead,
   dead_index = dead_index, dead_groups = dead_groups, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters,
   bell = bell, events = events,

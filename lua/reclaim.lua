@@ -15,12 +15,13 @@
 -- @include lib/failed
 -- @include lib/finish
 -- @include lib/step_back
-local jobs, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, retrying, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, meters, config, counters, bell, events = unpack(KEYS)
 local now, worker, seed, limit, lease_ms, period_ms, only_if_due = unpack(ARGV)
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
 if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) end
-local keys = { jobs = jobs, ready = ready, retrying = retrying, running = running, cancelled = cancelled, dead = dead,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, retrying = retrying, running = running, cancelled = cancelled, dead = dead,
   dead_index = dead_index, dead_groups = dead_groups, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters,
   bell = bell, events = events,
@@ -77,7 +78,7 @@ for i = 1, #overdue, 2 do
       local attempt = course_of(redis.call("HGET", attempts, id)).attempt
       -- It may have been a probe, nobody knows of which time: its slot goes with it, and it tells no breaker that is half open.
       lease = { token = "0", worker = "", started = "", ends = math.huge, score = int(now * 1000), attempt = attempt,
-        flags = " p:", bytes = redis.call("HSTRLEN", jobs, id), asked = false }
+        flags = " p:", bytes = redis.call("HSTRLEN", jobs, id) + redis.call("HSTRLEN", bodies, id), asked = false }
     end
     local failure = { verb = "reclaim", kind = "LeaseExpired", trace = "", retry_in = "" }
     failure.message = "the lease of " .. lease.worker .. " ran out"

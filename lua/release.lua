@@ -12,12 +12,13 @@
 -- @include lib/failed
 -- @include lib/settled
 -- @include lib/finish
-local jobs, ready, scheduled, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, running, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, types, lanes, heads, turns, parked, lines, waits, slots, config, counters, bell, events = unpack(KEYS)
 local now, worker, no_handler_after_ms, count = unpack(ARGV) -- then `count` times: id, token, delay_ms, why
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 4, 4)
 if refused then return refused end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, running = running, cancelled = cancelled, dead = dead,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, scheduled = scheduled, running = running, cancelled = cancelled, dead = dead,
   dead_index = dead_index, dead_groups = dead_groups, leases = leases, attempts = attempts, results = results,
   known = known, expiries = expiries, notes = notes, logs = logs, types = types, config = config, counters = counters,
   bell = bell, events = events,

@@ -13,14 +13,15 @@
 -- @include lib/revive
 -- @include lib/signal
 -- @include lib/turn_page
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, dependents, signals, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+-- @include lib/weight_of
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, attempts, known, expiries, notes, dependents, signals, operations, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, operation, before_ms, limit, count = unpack(ARGV) -- then `count` times: id, payload, crc
 
 local level, created, step = unpack(redis.call("HMGET", config, "level", "created", "step"))
 local refused = refusal(level, count, 5, 3, limit)
 if refused then return refused end
 local named = tonumber(count) or 0
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+local keys = { jobs = jobs, bodies = bodies, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, attempts = attempts, known = known, expiries = expiries, notes = notes,
   operations = operations, config = config, counters = counters, bell = bell, events = events, lanes = lanes,
@@ -72,7 +73,7 @@ end
 reply[1] = #chosen
 for _, job in ipairs(chosen) do
   local record = redis.call("HGET", jobs, job.id) or ""
-  job.bytes = #record
+  job.bytes = weight_of(keys, job.id, record)
   job.rank = tonumber(string.match(record, "^[^|\n]*|[^|\n]*|[^|\n]*|[^|\n]*|(%-?%d*)|")) or 0
   local before, flags, rest = string.match(record, "^([^|\n]*|[^|\n]*|)([^|\n]*)(.*)$")
   if flags and string.find(flags, " [dx]:") then

@@ -16,14 +16,14 @@
 -- @include lib/refusal
 -- @include lib/begin
 -- @include lib/resolved
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, leases, attempts, results, known, expiries, notes, logs, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, from, order, state, result, added
 
 local level, created = unpack(redis.call("HMGET", config, "level", "created"))
 local refused = refusal(level, count, 2, 6)
 if refused then return refused end
 local sent = now
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+local keys = { jobs = jobs, bodies = bodies, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, leases = leases, attempts = attempts,
   results = results, known = known, expiries = expiries, notes = notes, logs = logs, dependents = dependents,
   awaits = awaits, parents = parents, signals = signals, opening = opening, flows = flows, config = config,

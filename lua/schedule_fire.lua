@@ -17,7 +17,7 @@
 -- @include lib/schedule_of
 -- @include lib/schedule_text
 -- @include lib/take_in
-local schedules, fires, jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, dependents, awaits, opening, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
+local schedules, fires, jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, attempts, known, expiries, notes, dependents, awaits, opening, counters, lanes, heads, turns, parked, lines, config, events, bell = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: name, version, slot, next, key, run_at_ms, overlap, skipped, upto, reason
 
 local refused = refusal(redis.call("HGET", config, "level"), count, 2, 10)
@@ -33,7 +33,8 @@ for i = 1, tonumber(count) do
 end
 local micros
 now, micros = clock(now)
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
+local keys = { jobs = jobs, bodies = bodies,
+  ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked, running = running,
   succeeded = succeeded, cancelled = cancelled, dead = dead, attempts = attempts, known = known, expiries = expiries,
   notes = notes, dependents = dependents, awaits = awaits, opening = opening, counters = counters, lanes = lanes,
   heads = heads, turns = turns, parked = parked, lines = lines, config = config, events = events, bell = bell }

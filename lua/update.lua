@@ -13,14 +13,14 @@
 -- @include lib/state_of
 -- @include lib/revise
 -- @include lib/place_of
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, notes, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, known, notes, lanes, heads, turns, parked, lines, config, counters, bell, events = unpack(KEYS)
 local now, count = unpack(ARGV) -- then `count` times: id, priority, delay_ms, run_at_ms, payload, crc, header_before, header
 
 local level, step = unpack(redis.call("HMGET", config, "level", "step"))
 local refused = refusal(level, count, 2, 8)
 if refused then return refused end
 step = tonumber(step) or 60000000
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+local keys = { jobs = jobs, bodies = bodies, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, known = known, notes = notes,
   config = config, counters = counters, bell = bell, events = events, lanes = lanes, heads = heads, turns = turns,
   parked = parked, lines = lines }

@@ -16,14 +16,14 @@
 -- @include lib/lane_fault
 -- @include lib/tie_fault
 -- @include lib/weigh
-local jobs, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, waits, slots, schedules, fires, counters, config, bell, events = unpack(KEYS)
+local jobs, bodies, ready, scheduled, retrying, blocked, running, succeeded, cancelled, dead, dead_index, dead_groups, leases, attempts, results, known, expiries, notes, dependents, awaits, parents, signals, opening, flows, lanes, heads, turns, parked, lines, waits, slots, schedules, fires, counters, config, bell, events = unpack(KEYS)
 local now, structure, cursor, limit, repair = unpack(ARGV)
 
 local level = redis.call("HGET", config, "level")
 if (tonumber(level) or 1) > 1 then return redis.error_reply("LEVEL " .. level) end
 limit = limit == "" and 500 or tonumber(limit)
 if not (limit and limit >= 1 and limit <= 500) then return redis.error_reply("BATCH limit is 1..500") end
-local keys = { jobs = jobs, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
+local keys = { jobs = jobs, bodies = bodies, ready = ready, scheduled = scheduled, retrying = retrying, blocked = blocked,
   running = running, succeeded = succeeded, cancelled = cancelled, dead = dead, dead_index = dead_index,
   dead_groups = dead_groups, leases = leases, attempts = attempts, results = results, known = known,
   expiries = expiries, notes = notes, counters = counters, config = config, bell = bell, events = events,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-LAYOUT = 2
+LAYOUT = 3
 """The number of this key layout. A process that finds another one does not start."""
 
 LEVEL = 1
@@ -26,6 +26,11 @@ class Key:
 
 QUEUE_KEYS: tuple[Key, ...] = (
     Key("jobs", "hash", "id -> record: type|timeout|flags|created|priority|fingerprint|crc, header, payload"),
+    Key(
+        "bodies",
+        "hash",
+        "id -> payload, id:result -> result, where the record would be larger than 4 KiB: jobs and results end after their head then",
+    ),
     Key("scheduled", "zset", "id -> when it is due, microseconds; ties of a millisecond keep their order"),
     Key("blocked", "zset", "id -> since when it waits for other jobs, ms"),
     Key("ready", "zset", "id -> place - priority x step, microseconds; lowest runs first"),

@@ -1,5 +1,6 @@
 -- @include lib/state_of
 -- @include lib/signal
+-- @include lib/result_of
 -- Makes known to jobs that stand already who waits for them now, as the rules `before` name them; of those that have ended
 -- word is left at once. The caller has read every key, so that nothing here can fail.
 local function adopt(keys, ids, before, now)
@@ -12,7 +13,7 @@ local function adopt(keys, ids, before, now)
     if state == "succeeded" then name = id .. "!" .. (redis.call("HGET", keys.counters, "signal") or "0") end
     for _, rule in ipairs(before) do redis.call("ZADD", keys.dependents, 0, name .. " " .. string.sub(rule, #"before:" + 1)) end
     if state == "succeeded" or state == "dead" or state == "cancelled" then
-      signal(keys, { name }, state, now, { string.match(redis.call("HGET", keys.results, id) or "", "\n(.*)$") or "" })
+      signal(keys, { name }, state, now, { result_of(keys, id) })
     end
   end
 end

@@ -7,7 +7,8 @@ local function begin(keys, now)
   for _, name in ipairs(sorted) do
     if keys[name] then redis.call("ZCARD", keys[name]) end
   end
-  local hashes = { "jobs", "leases", "attempts", "results", "known", "notes", "types", "config", "counters", "operations",
+  local hashes = { "jobs", "bodies", "leases", "attempts", "results", "known", "notes", "types",
+    "config", "counters", "operations",
     "parents", "flows" }
   for _, name in ipairs(hashes) do
     if keys[name] then redis.call("HLEN", keys[name]) end

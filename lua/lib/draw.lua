@@ -1,3 +1,5 @@
+-- @include lib/full_record
+-- @include lib/weight_of
 -- @include lib/laned
 -- The next jobs of a queue that has lanes, `only` of some types ("": of all): their ids and scores, and what `gone` names stands
 -- in a lane but not in `ready`. The caller takes out of `ready` as many as it wants, from the first on, and calls `take` then

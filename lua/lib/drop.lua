@@ -12,12 +12,17 @@ local function drop(keys, state, ids, now, forget)
   local ended = redis.call("ZMSCORE", keys[state], unpack(ids))
   local tombs, times, fields, bytes = {}, {}, {}, 0
   local waits = state ~= "succeeded" and state ~= "cancelled" and state ~= "dead"
+  local large = redis.call("HLEN", keys.bodies) > 0
   local keyed = redis.call("HLEN", keys.known) > 0
   for i, id in ipairs(ids) do
     local score = tonumber(ended[i]) or 0
     local at = math.abs(score)
     -- What the queue's retention does not decide is not in its count of bytes.
-    if score >= 0 or waits then bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id) end
+    if score >= 0 or waits then
+      bytes = bytes + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.results, id)
+      if large then bytes = bytes + redis.call("HSTRLEN", keys.bodies, id)
+        + redis.call("HSTRLEN", keys.bodies, id .. ":result") end
+    end
     local head = keyed and string.match(redis.call("HGET", keys.jobs, id) or "", "^[^\n]*\n[^\n]*")
     local till = keyed and math.max(at + 60000, free_key(keys.known, id, head, now, forget)) or at + 60000
     if not forget and till > now then
@@ -34,6 +39,10 @@ local function drop(keys, state, ids, now, forget)
   redis.call("ZREM", keys[state], unpack(ids))
   redis.call("HDEL", keys.jobs, unpack(ids))
   redis.call("HDEL", keys.results, unpack(ids))
+  if large then
+    redis.call("HDEL", keys.bodies, unpack(ids))
+    for _, id in ipairs(ids) do redis.call("HDEL", keys.bodies, id .. ":result") end
+  end
   redis.call("HDEL", keys.attempts, unpack(ids))
   redis.call("ZREM", keys.expiries, unpack(ids))
   if redis.call("HLEN", keys.notes) > 0 then redis.call("HDEL", keys.notes, unpack(fields)) end

@@ -16,6 +16,11 @@ local function faults(keys, id, text)
   if not record and #sets > 0 then found[#found + 1] = "has no record" end
   if not record and #sets == 0 and not tomb then found[#found + 1] = "belongs to no job" end
   if tomb and (record or #sets > 0) then found[#found + 1] = "is known as gone but stands" end
+  -- One that was claimed since is buried as corrupt, and stays as it is.
+  local bare = text and sets[1] ~= "dead" and string.find(text, "^[^\n]*\n[^\n]*\n$")
+  if bare and redis.call("HEXISTS", keys.bodies, id) == 0 then
+    found[#found + 1] = "has lost its payload"
+  end
   local running = redis.call("ZSCORE", keys.running, id)
   if lease and not running then found[#found + 1] = "has a lease but does not run" end
   if running and not lease then found[#found + 1] = "runs without a lease" end

@@ -1,4 +1,5 @@
 -- @include lib/laned
+-- @include lib/laned
 -- Gives back the slots of jobs whose run has ended; each has id and flags (of its lease), and `good` where a breaker counts
 -- how it ended. What waits for one of them is looked at again: then true, and the caller rings. The caller has read every
 -- key (lib/laned).

@@ -1,3 +1,4 @@
+-- @include lib/weight_of
 -- @include lib/lease_of
 -- The record of a lease.
 local function lease_text(lease)

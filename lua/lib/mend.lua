@@ -10,6 +10,7 @@ local function mend(keys, id, now)
     ungroup(keys, { id })
     for _, state in ipairs(sets) do redis.call("ZREM", keys[state], id) end
     for _, name in ipairs({ "leases", "attempts", "results" }) do redis.call("HDEL", keys[name], id) end
+    redis.call("HDEL", keys.bodies, id, id .. ":result")
     return "repaired"
   end
   local run = redis.call("HEXISTS", keys.results, id) == 1
@@ -36,7 +37,10 @@ local function mend(keys, id, now)
   end
   if lease and keep ~= "running" then redis.call("HDEL", keys.leases, id) end
   if keep == "running" and not lease then redis.call("ZADD", keys.running, "XX", 0, id) end
-  if run and keep ~= "succeeded" then redis.call("HDEL", keys.results, id) end
+  if run and keep ~= "succeeded" then
+    redis.call("HDEL", keys.results, id)
+    redis.call("HDEL", keys.bodies, id .. ":result")
+  end
   if redis.call("HDEL", keys.known, id) == 1 then redis.call("ZREM", keys.expiries, id) end
   if keep == "dead" then regroup(keys, id) end
   if string.find(" ready scheduled retrying blocked ", " " .. keep .. " ", 1, true) then

@@ -7,6 +7,7 @@
 local function resolved(keys, words, now, micros)
   -- @include lib/to_ready
   -- @include lib/lapses
+  -- @include lib/weight_of
   local function standing_of(id, from)
     for _, sign in ipairs({ "?", "+", "-" }) do
       if redis.call("ZSCORE", keys.awaits, id .. " " .. sign .. from) then return sign end
@@ -116,8 +117,9 @@ local function resolved(keys, words, now, micros)
       redis.call("HSET", keys.attempts, id, course_text(course))
       local over = lapses(flags, course.attempt)
       if over then redis.call("ZADD", keys.expiries, string.format("%.0f", over), id) end
-      if score >= 0 then bytes = bytes + #record end
-      reopened = reopened + #record
+      local weight = weight_of(keys, id, record)
+      if score >= 0 then bytes = bytes + weight end
+      reopened = reopened + weight
       moved.revived[#moved.revived + 1] = id
     else
       redis.call("ZREM", keys.blocked, id)
@@ -126,7 +128,7 @@ local function resolved(keys, words, now, micros)
     if next == "cancelled" then
       course.reason = "dependency"
       redis.call("HSET", keys.attempts, id, course_text(course))
-      moved.cancelled[#moved.cancelled + 1] = { id = id, flags = flags, bytes = #record }
+      moved.cancelled[#moved.cancelled + 1] = { id = id, flags = flags, bytes = weight_of(keys, id, record) }
     elseif next == "blocked" then
       -- It may have been cancelled before all that it waits for knew of it.
       redis.call("ZADD", keys.blocked, string.format("%.0f", now), id)

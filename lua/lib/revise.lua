@@ -1,23 +1,22 @@
--- @include lib/edited
+-- @include lib/edit_payload
 -- @include lib/announce
 -- @include lib/leave_line
 -- @include lib/to_ready
 -- @include lib/tally
 -- The write phase of update. The caller has read every key, so that nothing here can fail.
 local function revise(keys, changes, place, now)
+  local function size(id) return redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.bodies, id) end
   local ids, runnable, soonest, grown = {}, false, nil, 0
   for i, change in ipairs(changes) do
     ids[i] = change.id
-    grown = grown - redis.call("HSTRLEN", keys.jobs, change.id)
+    grown = grown - size(change.id)
     if keys.laned and change.from == "ready" then leave_line(keys, change.id, change.record) end
     if change.payload ~= "" then
-      local record, edits = edited(change.record, change.payload, change.crc, change.edits, now)
-      redis.call("HSET", keys.jobs, change.id, record)
-      redis.call("HSET", keys.notes, change.id .. ":edits", edits)
+      edit_payload(keys, change, now)
     else
       redis.call("HSET", keys.jobs, change.id, change.record)
     end
-    grown = grown + redis.call("HSTRLEN", keys.jobs, change.id)
+    grown = grown + size(change.id)
     if change.from ~= change.to then redis.call("ZREM", keys[change.from], change.id) end
     local score = string.format("%.0f", change.score)
     if change.to == "ready" then

@@ -1,5 +1,5 @@
 -- @include lib/ungroup
--- @include lib/edited
+-- @include lib/edit_payload
 -- @include lib/course_of
 -- @include lib/course_text
 -- @include lib/tally
@@ -18,9 +18,7 @@ local function revive(keys, jobs, step, now, micros)
     redis.call("ZREM", keys.dead, job.id)
     redis.call("ZREM", keys.expiries, job.id)
     if job.payload ~= "" then
-      local record, edits = edited(job.record, job.payload, job.crc, job.edits, now)
-      redis.call("HSET", keys.jobs, job.id, record)
-      redis.call("HSET", keys.notes, job.id .. ":edits", edits)
+      edit_payload(keys, job, now)
     elseif job.record then
       redis.call("HSET", keys.jobs, job.id, job.record)
     end
@@ -28,7 +26,7 @@ local function revive(keys, jobs, step, now, micros)
     local course = course_of(redis.call("HGET", keys.attempts, job.id))
     course.attempt, course.crashes, course.unhandled, course.since, course.reason, course.alike = 0, 0, 0, 0, "", ""
     redis.call("HSET", keys.attempts, job.id, course_text(course))
-    gross = gross + redis.call("HSTRLEN", keys.jobs, job.id)
+    gross = gross + redis.call("HSTRLEN", keys.jobs, job.id) + redis.call("HSTRLEN", keys.bodies, job.id)
     place = math.max(place + 1, micros)
     list[i] = { id = job.id, score = string.format("%.0f", place - job.rank * step), record = job.head }
   end

@@ -25,7 +25,11 @@ local function superseded(keys, held, asked, place)
     change.to, change.score = "ready", place - rank * step
   end
   -- A request that is repeated brings the same payload: that is no edit.
-  if body ~= asked.payload then change.payload = asked.payload end
+  local stands = body
+  if body == "" and redis.call("HSTRLEN", keys.bodies, held.id) == #asked.payload then
+    stands = redis.call("HGET", keys.bodies, held.id)
+  end
+  if stands ~= asked.payload then change.payload = asked.payload end
   change.record = table.concat({ kind, asked.limit, asked.flags, created, rank ~= 0 and rank or "", fingerprint, crc }, "|")
     .. "\n" .. asked.header .. "\n" .. body
   change.same = change.payload == "" and change.record == held.record and change.to == held.state and change.score == held.score

@@ -3,6 +3,7 @@
 -- @include lib/conflict
 -- @include lib/supersede
 -- @include lib/digits
+-- @include lib/apart
 -- Takes in new jobs, `each(i)` gives the fields of the i-th as lua/enqueue.lua names them. Reads and checks everything: answers
 -- an error reply, or the reply of enqueue and the function that then writes. `keys` are all those of enqueue. With `inside` the
 -- jobs belong to a running job of the queue: a draining queue accepts them too, or that job could never end.
@@ -83,7 +84,7 @@ local function take_in(keys, now, micros, count, each, inside)
   end
 
   local reply = { created and 0 or 1, string.format("%.0f", now) }
-  local records, runnable, waiting, timed, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}, {}
+  local records, bodies, runnable, waiting, timed, fresh, seen, forgotten = {}, {}, {}, {}, {}, {}, {}, {}
   local tied, soonest, in_group, unique, write = {}, nil, nil, nil, digits()
   for i = 1, count do
     local id, kind, payload, priority, delay, run_at, timeout, retention, rules, fingerprint, crc, header = each(i)
@@ -131,7 +132,11 @@ local function take_in(keys, now, micros, count, each, inside)
       local its_type, its_flags, its_print = string.match(head, "^([^|]*)|[^|]*|([^|]*)|[^|]*|[^|]*|([^|]*)|")
       local call = string.match(flags, " n:%w+")
       local same = its_type == kind and its_print == fingerprint
-      if same and fingerprint == "" and record then same = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$") == payload end
+      if same and fingerprint == "" and record then
+        local former = string.match(record, "^[^\n]*\n[^\n]*\n(.*)$")
+        if former == "" then former = redis.call("HGET", keys.bodies, id) end
+        same = former == payload
+      end
       local again = call and string.find((its_flags or "") .. " ", call .. " ", 1, true)
       reply[#reply + 1] = again and "again" or same and "exists" or "conflict"
       reply[#reply + 1] = ""
@@ -158,7 +163,9 @@ local function take_in(keys, now, micros, count, each, inside)
       in_group = in_group or string.find(flags, " g:", 1, true)
       if over then timed[#timed + 1], timed[#timed + 2] = string.format("%.0f", over), id end
       records[#records + 1] = id
-      records[#records + 1] = record
+      local head, body = apart(record, 2)
+      if body then bodies[#bodies + 1], bodies[#bodies + 2] = id, body end
+      records[#records + 1] = head
       if ties then tied[#tied + 1] = { id = id, after = ties.after, before = ties.before, linked = ties.linked } end
       if blocked then
         reply[#reply + 1] = "blocked"
@@ -186,6 +193,7 @@ local function take_in(keys, now, micros, count, each, inside)
   end
   local function look()
     if #timed > 0 then redis.call("ZCARD", expiries) end
+    if #bodies > 0 then redis.call("HLEN", keys.bodies) end
     if in_lanes or in_group then laned(keys, in_lanes or "1", false) end
     if #tied > 0 then
       for _, key in ipairs({ keys.blocked, keys.dependents, keys.awaits, keys.opening }) do redis.call("ZCARD", key) end
@@ -204,6 +212,7 @@ local function take_in(keys, now, micros, count, each, inside)
       return
     end
     redis.call("HSET", jobs, unpack(records))
+    if #bodies > 0 then redis.call("HSET", keys.bodies, unpack(bodies)) end
     local before = redis.call("ZCARD", ready) -- with what the changes of this call have made ready
     if #runnable > 0 then redis.call("ZADD", ready, unpack(runnable)) end
     if keys.laned then

@@ -10,6 +10,7 @@ local function trim(keys, state, beyond, now, limit)
     gone[#gone + 1] = page[i]
     if heavy > 0 then
       heavy = heavy - redis.call("HSTRLEN", keys.jobs, page[i]) - redis.call("HSTRLEN", keys.results, page[i])
+        - redis.call("HSTRLEN", keys.bodies, page[i]) - redis.call("HSTRLEN", keys.bodies, page[i] .. ":result")
     end
   end
   drop(keys, state, gone, now)

@@ -10,7 +10,7 @@ local function weigh(keys, cursor, limit, repair)
   if seen ~= newest then return "0", 0, nil end
   local set = sets[nth] or "running"
   local page = redis.call("ZRANGE", keys[set], from, from + limit - 1)
-  for _, id in ipairs(page) do sum = sum + redis.call("HSTRLEN", keys.jobs, id) end
+  for _, id in ipairs(page) do sum = sum + redis.call("HSTRLEN", keys.jobs, id) + redis.call("HSTRLEN", keys.bodies, id) end
   from = from + #page
   if #page < limit then nth, from = nth + 1, 0 end
   if nth <= #sets then return string.format("%d|%d|%.0f|%s", nth, from, sum, seen), #page, nil end
