@@ -68,6 +68,8 @@ class Seen:
     layout: str | None = None
     lacking: str | None = None
     """What check_rights says of this user."""
+    rights_unknown: str | None = None
+    """Why check_rights could not be answered, although the server could be reached."""
     failed: str | None = None
     """Why a script of ours could not run."""
     unserved: Mapping[str, int] = field(default_factory=dict)
@@ -251,6 +253,11 @@ def _rights(seen: Seen) -> Iterator[Finding]:
         yield Finding(
             "rights", "fail", seen.lacking, "Give them to the user of SCHEDULER_REDIS_URL (ACL SETUSER)."
         )  # fmt: skip
+    elif seen.rights_unknown:
+        yield Finding(
+            "rights", "warn", f"cannot be asked: {seen.rights_unknown}",
+            "The server refuses the question itself, whoever asks: see what it refuses, and whether scripts run there (below).",
+        )  # fmt: skip
     elif _is_old(seen):
         yield Finding(
             "rights", "ok", "not asked: a server before Redis 7 says so only when a command is refused"
@@ -357,7 +364,7 @@ async def examine(
     store: Store, info: Mapping[str, Any], *, durability: str, queue: str = "default"
 ) -> list[Finding]:
     """Asks a server that said `info`, and judges it. What it does not answer is judged too; nothing is raised for it."""
-    lacking = await _lacking(store, queue)
+    lacking, rights_unknown = await _lacking(store, queue)
     failed = "its user lacks rights" if lacking else None
     unserved: dict[str, int] = {}
     unknown = failed
@@ -382,6 +389,7 @@ async def examine(
             skew_s=skew,
             layout=layout.decode(errors="replace") if isinstance(layout, bytes) else None,
             lacking=lacking,
+            rights_unknown=rights_unknown,
             failed=failed,
             unserved=unserved,
             queues_unknown=unknown,
@@ -405,16 +413,17 @@ async def _config(store: Store, name: str) -> str | None:
     return None if found is None else found.get(name)
 
 
-async def _lacking(store: Store, queue: str) -> str | None:
+async def _lacking(store: Store, queue: str) -> tuple[str | None, str | None]:
+    """The rights that this user lacks; and why that cannot be found out, if it cannot."""
     try:
         await check_rights(store.clients.commands, Keys(store.namespace, queue))
     except StoreRefused as error:
-        return str(error)
+        return str(error), None
     except Exception as error:
         if not is_outage(error):
             raise
-        return f"they cannot be asked: {error}"
-    return None
+        return None, str(error)
+    return None, None
 
 
 async def _unserved(store: Store) -> dict[str, int]:
