@@ -40,6 +40,7 @@ class _Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._failures = [0] * count
+        self._pids = [0] * count
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -75,7 +76,7 @@ class _Supervisor:
                 log.error("no worker process gets ready: giving up", tries=failed, status=status)
                 self._pass_on(signal.SIGTERM)
                 return status or 1
-            log.error("a worker process died, another one is started", status=status)
+            log.error("a worker process died, another one is started", pid=self._pids[place], status=status)
             if failed:
                 await self._pause(min(2.0 ** (failed - 1), LONGEST_PAUSE))
             elif asyncio.get_running_loop().time() - began < 1.0:
@@ -115,6 +116,7 @@ class _Supervisor:
                 os.close(told)
             loop.add_reader(ready, hear)
             self._running[place] = process
+            self._pids[place] = process.pid
             if self._stopping.is_set():
                 self._send(signal.SIGTERM, process)
             status = await process.wait()

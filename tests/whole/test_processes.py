@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -120,6 +121,12 @@ def test_a_handler_that_kills_its_process_ends_dead_by_crashes(folder: Folder):
         shown["crashes"],
         [e["kind"] for e in shown["errors"]],
     )
+    folder.until(lambda: folder.errors().count("reclaimed the jobs of a silent worker") == 3)
+    said = [json.loads(line) for line in folder.errors().splitlines() if line.startswith("{")]
+    died = [str(line["pid"]) for line in said if line["event"].startswith("a worker process died")]
+    reclaimed = [line for line in said if line["event"] == "reclaimed the jobs of a silent worker"]
+    assert died == [line["pid"] for line in reclaimed]
+    assert [[job]] * 3 == [line["jobs"] for line in reclaimed]
     after = folder.enqueue("short", {"n": 1})
     folder.until(lambda: folder.job(after)["state"] == "succeeded")
 
