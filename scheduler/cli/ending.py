@@ -22,6 +22,9 @@ AFTER_GRACE = 1.7
 AFTER_WORK = 1.0
 """Seconds that the interpreter has to end by itself once the work is done: it joins threads, and a pool's may hang."""
 
+SAYING = 0.2
+"""Seconds that the last words of the process may take."""
+
 
 class Ending:
     """Ends the process at a deadline, from a thread that nothing can hold up."""
@@ -32,6 +35,8 @@ class Ending:
         self._changed = threading.Condition(
             threading.RLock()
         )  # a signal handler may interrupt its own thread here
+        self.status = 0
+        """What the process ends with, if it does not end by itself."""
         self.left: Callable[[], Sequence[str]] = list
         """Ids of the jobs whose handlers still run."""
 
@@ -62,7 +67,15 @@ class Ending:
         with self._changed:
             while (left := (self._deadline or 0) - monotonic()) > 0:
                 self._changed.wait(left)
-        own = {threading.main_thread(), threading.current_thread()}
+        # stderr may be a pipe that nobody reads: writing to it must not hold up the end.
+        saying = threading.Thread(target=self._say, args=(threading.current_thread(),), daemon=True)
+        saying.start()
+        saying.join(SAYING)
+        os._exit(self.status)
+
+    def _say(self, ending: threading.Thread) -> None:
+        """Logs what is left, and flushes the logs."""
+        own = {threading.main_thread(), threading.current_thread(), ending}
         threads = [thread.name for thread in threading.enumerate() if thread not in own and not thread.daemon]
         log.warning(
             "the process ends although work is left", jobs=list(self.left())[:20], threads=threads[:20]
@@ -71,4 +84,3 @@ class Ending:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(0)

@@ -77,6 +77,9 @@ def ending(settings: Settings) -> Iterator[Ending]:
     forks.guard()
     try:
         yield _ending
+    except BaseException:
+        _ending.status = 1
+        raise
     finally:
         _ending.within(AFTER_WORK)
 

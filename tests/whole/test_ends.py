@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -130,6 +131,52 @@ def test_a_second_signal_ends_it_sooner(folder: Folder, started):
         time.sleep(0.05)
 
     assert 0 == started.wait(GRACE + 4)
+
+
+LOUD = """
+import os
+from scheduler import Scheduler
+
+app = Scheduler()
+
+
+@app.job("loud", queue="mail")
+def loud(ctx):
+    open("log", "a").write("start\\n")
+    os.write(2, b"x" * 1_000_000)
+"""
+
+FAILS = """
+import threading, time
+from scheduler import Scheduler
+
+app = Scheduler()
+
+
+@app.lifespan
+async def lifespan(app):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    raise RuntimeError("no database")
+    yield
+"""
+
+
+def test_logs_that_nobody_reads_do_not_hold_up_the_end(folder: Folder):
+    (folder.path / "jobs.py").write_text(LOUD)
+    command = [folder.python, "-m", "scheduler", "worker", "jobs:app", "--grace", f"{GRACE}s"]
+    with subprocess.Popen(command, cwd=folder.path, env=folder.environment, stderr=subprocess.PIPE) as worker:
+        folder.processes.append(worker)
+        folder.enqueue("loud")
+        folder.until(lambda: folder.log() == ["start"])
+        worker.send_signal(signal.SIGTERM)
+
+        assert 0 == worker.wait(GRACE + 4)
+
+
+def test_a_failure_is_told_by_the_status_though_a_thread_is_left(folder: Folder):
+    (folder.path / "jobs.py").write_text(FAILS)
+
+    assert 1 == folder.start("worker", "jobs:app").wait(10)
 
 
 @pytest.mark.parametrize("handler", ["fork_thread", "fork_loop", "fork_process"])
