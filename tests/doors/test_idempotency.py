@@ -251,5 +251,5 @@ async def test_a_kept_answer_does_not_hold_the_payload_a_second_time(api):
     await api.post("/v1/jobs", big, Idempotency_Key="k")
     [key] = [key async for key in api.redis.scan_iter(match="*:=*:answer")]
 
-    [record] = await api.redis.hvals(Keys("scheduler", "mail").at("jobs"))
-    assert len(record) > 4 * await api.redis.strlen(key)
+    [payload] = await api.redis.hvals(Keys("scheduler", "mail").at("bodies"))
+    assert len(payload) > 4 * await api.redis.strlen(key)
