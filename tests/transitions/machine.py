@@ -83,6 +83,7 @@ def check(
     steps: int,
     seconds: float = math.inf,
     examples: int | None = None,
+    number: int | None = None,
 ) -> None:
     """Random courses of at most `steps` steps on a server of this kind: `examples` of them, or for `seconds`.
 
@@ -101,11 +102,11 @@ def check(
     )
     end = time.monotonic() + seconds
     while True:
-        number = secrets.randbits(32)
+        this = secrets.randbits(32) if number is None else number
         try:
-            run_state_machine_as_test(seed(number)(here), settings=profile)
+            run_state_machine_as_test(seed(this)(here), settings=profile)
         except BaseException as error:
-            error.add_note(f"hypothesis.seed({number}) of {machine.__name__} on {backend}")
+            error.add_note(f"hypothesis.seed({this}) of {machine.__name__} on {backend}")
             raise
         if examples is not None or time.monotonic() > end:
             return
