@@ -17,7 +17,7 @@ from scheduler.linking import Word
 from scheduler.outcomes import Ack, Bury
 from scheduler.store import Store
 from tests.helpers import ends_in_flow, faults
-from tests.transitions.machine import SHORT_AND_LONG, Machine, check, on_each
+from tests.transitions.machine import FLOWS, Machine, check, on_each
 
 QUEUES = ("p", "q")
 WORKER = "w"
@@ -269,6 +269,6 @@ class Flows(Machine):
         assert [] == self.wait(faults(self.store))
 
 
-@on_each(SHORT_AND_LONG)
+@on_each(FLOWS)
 def test_every_job_ends_and_none_starts_before_what_it_waits_for(servers, backend, bound):
     check(Flows, servers, backend, steps=30, **bound)
