@@ -22,7 +22,7 @@ SECONDS = float(os.environ.get("CHAOS_SECONDS", "120"))
 USERS = 4
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.alone
 @pytest.mark.timeout(SECONDS + 400)
 async def test_every_job_ends_as_it_was_answered_whatever_happens(tmp_path: Path) -> None:
